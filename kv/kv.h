@@ -1,0 +1,79 @@
+#ifndef KV_KV_H
+#define KV_KV_H
+
+/* Key-value entries and their rules, as Consul 1.8 has them (conformance NOTES, section KV). Pure:
+ * each write takes the Raft index that it happens at and runs inside the caller's write
+ * transaction. Locks need a live session: the session module checks that and calls down here
+ * (session/session.h). */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "kv/slice.h"
+#include "kv/store.h"
+#include "kv/uuid.h"
+
+enum { KV_VALUE_BYTES_MAX_DEFAULT = 512 * 1024 };
+
+/* One entry. Slices are borrowed from the transaction that read it. */
+struct kv_entry {
+    struct slice key;
+    struct slice value;
+    uint64_t flags;
+    uint64_t lock_index;
+    uint64_t create_index;
+    uint64_t modify_index;
+    struct uuid session; /* zero: not locked */
+};
+
+/* STORE_ENOTFOUND when missing. */
+int kv_get(struct store_txn *txn, struct slice key, struct kv_entry *out);
+/* X-Consul-Index of a missing key: highest index of the whole table, deletions included; 0 if none.
+ */
+int kv_index(struct store_txn *txn, uint64_t *index);
+
+/* Entries below `prefix` in byte order; kv_scan_next gives STORE_ENOTFOUND at the end. */
+struct kv_scan {
+    struct store_scan scan;
+};
+int kv_scan_begin(struct kv_scan *scan, struct store_txn *txn, struct slice prefix);
+int kv_scan_next(struct kv_scan *scan, struct kv_entry *out);
+void kv_scan_end(struct kv_scan *scan);
+/* Highest deletion below `prefix` that is still remembered; 0 if none. With the highest listed
+ * ModifyIndex it makes a listing's X-Consul-Index; with neither, kv_index. */
+int kv_tombstone_index(struct store_txn *txn, struct slice prefix, uint64_t *index);
+
+/* Writes. `*changed` is false when the same value, flags and session were there already: then
+ * nothing has changed, ModifyIndex included, and no waiter wakes. A plain or cas write keeps
+ * Session but resets LockIndex to 0. */
+int kv_set(struct store_txn *txn, uint64_t index, struct slice key, struct slice value,
+           uint64_t flags, bool *changed);
+/* `*done` is false when ModifyIndex is not `cas` (0: must be missing); a missing key never matches
+ * cas > 0. */
+int kv_cas(struct store_txn *txn, uint64_t index, struct slice key, struct slice value,
+           uint64_t flags, uint64_t cas, bool *done);
+int kv_delete(struct store_txn *txn, uint64_t index, struct slice key);
+/* Missing: done. */
+int kv_delete_cas(struct store_txn *txn, uint64_t index, struct slice key, uint64_t cas,
+                  bool *done);
+int kv_delete_prefix(struct store_txn *txn, uint64_t index, struct slice prefix);
+
+/* Grants `key` to `session` if it is free or already theirs; stores value and flags when granted.
+ * First grant sets LockIndex to 1, each later grant from free adds 1, a renewed grant by the holder
+ * leaves it. The caller has checked that the session exists and that no lock-delay runs. */
+int kv_lock(struct store_txn *txn, uint64_t index, struct slice key, struct slice value,
+            uint64_t flags, const struct uuid *session, bool *granted);
+/* Stores value and flags and clears Session if `session` holds the key; else *released is false. */
+int kv_unlock(struct store_txn *txn, uint64_t index, struct slice key, struct slice value,
+              uint64_t flags, const struct uuid *session, bool *released);
+
+/* Takes the lock away from whoever holds it (session invalidation, behavior release): LockIndex,
+ * value, flags stay. STORE_ENOTFOUND when missing. */
+int kv_lock_clear(struct store_txn *txn, uint64_t index, struct slice key);
+
+/* Keys held by `session`: a scan of STORE_SESSION_KEY, maintained by the functions above. */
+
+/* Forgets deletions at or below `index`. */
+int kv_tombstones_reap(struct store_txn *txn, uint64_t index);
+
+#endif

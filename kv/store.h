@@ -1,0 +1,158 @@
+#ifndef KV_STORE_H
+#define KV_STORE_H
+
+/* The replicated state on LMDB: one environment, one table per kind of record, and the applied
+ * (term, index) in the same transactions as the data. Committed with MDB_NOSYNC: consistent after a
+ * process crash, rebuilt from the log after a machine crash (store_open tells which).
+ *
+ * One writer (the loop thread); readers in any thread, each with its own store_txn. Slices read are
+ * borrowed from the map until the transaction ends (a write transaction: until its next write).
+ *
+ * Keys of any length are taken: LMDB's own limit (511 bytes) is hidden here. Keys of
+ * STORE_KEY_INLINE bytes and more share one LMDB record per first STORE_KEY_INLINE bytes, in which
+ * they are kept sorted by their rests; byte order is the order of scans throughout. */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "kv/buffer.h"
+#include "kv/errmsg.h"
+#include "kv/slice.h"
+
+enum store_error {
+    STORE_OK = 0,
+    STORE_ENOMEM = -1,
+    STORE_EIO = -2,
+    STORE_EFULL = -3, /* map or disk full; abort the transaction: nothing has changed */
+    STORE_ENOTFOUND = -4,
+    STORE_ECORRUPT = -5, /* a record does not decode */
+};
+const char *store_strerror(int code);
+
+enum { STORE_KEY_INLINE_BYTES = 480 };
+
+enum store_table {
+    STORE_META,         /* format, applied term and index, raft configuration */
+    STORE_INDEX,        /* name of a table or topic -> highest index; see store_index_* */
+    STORE_KV,           /* key -> entry (kv.h) */
+    STORE_TOMBSTONE,    /* deleted key -> index of its deletion */
+    STORE_LOCK_DELAY,   /* key -> until, duration (session.h) */
+    STORE_SESSION,      /* uuid bytes -> session (session.h) */
+    STORE_SESSION_NODE, /* lower-case node name, NUL, uuid bytes -> empty */
+    STORE_SESSION_KEY,  /* uuid bytes, key held -> empty */
+    STORE_NODE,         /* lower-case node name -> node (server/catalog/catalog.h) */
+    STORE_NODE_ID,      /* node id text -> lower-case node name */
+    STORE_SERVICE,      /* lower-case node name, NUL, service id -> service */
+    STORE_SERVICE_NAME, /* lower-case service name, NUL, lower-case node name, NUL, service id ->
+                           empty */
+    STORE_CHECK,        /* lower-case node name, NUL, check id -> check */
+    STORE_COORDINATE,   /* reserved */
+    STORE_TABLE_COUNT
+};
+
+/* What changed, for whoever waits (watch.h). */
+enum store_topic {
+    STORE_TOPIC_KV,       /* key: the entry's key */
+    STORE_TOPIC_SESSION,  /* key empty: the table as a whole */
+    STORE_TOPIC_NODE,     /* key empty: the table as a whole */
+    STORE_TOPIC_SERVICE,  /* key: lower-case service name; also woken by its nodes' and checks'
+                             changes */
+    STORE_TOPIC_SERVICES, /* key empty: the table as a whole */
+    STORE_TOPIC_CHECK,    /* key empty: the table as a whole */
+    STORE_TOPIC_COUNT
+};
+
+struct store;
+
+struct store_options {
+    const char *dir;     /* created if missing */
+    size_t bytes_max;    /* the file grows by itself up to this; 0: 16 GiB */
+    const char *boot_id; /* identity of this boot of the machine; a store last used under another
+                            one, and not closed in order, is wiped (the log rebuilds it). NULL:
+                            never trust an unclean one */
+};
+
+/* Returns owned. `*wiped` tells that the state was not trusted and starts empty. */
+int store_open(const struct store_options *options, struct store **out, bool *wiped,
+               struct errmsg *err);
+/* Syncs, marks the close as clean, frees. No transaction may be open. Accepts NULL. */
+void store_close(struct store *store);
+
+/* Bytes in use, the limit, and bytes free on the file system below. */
+struct store_usage {
+    uint64_t used_bytes;
+    uint64_t limit_bytes;
+    uint64_t disk_free_bytes;
+};
+void store_usage(struct store *store, struct store_usage *out);
+
+struct store_txn {
+    struct store *store;
+    void *mdb_txn;
+    bool write;
+    struct buffer changes; /* write: topics and keys noted, in order; see store_changes_* */
+    struct buffer scratch; /* composed keys */
+    uint64_t private[4];
+};
+
+/* A read transaction sees the last committed state. Short: it pins pages. reset/renew keep its slot
+ * between batches (reset ends the snapshot without freeing the txn). */
+int store_read_begin(struct store *store, struct store_txn *txn);
+void store_read_reset(struct store_txn *txn);
+int store_read_renew(struct store_txn *txn);
+void store_read_end(struct store_txn *txn);
+
+int store_write_begin(struct store *store, struct store_txn *txn);
+/* On failure nothing has changed, and the transaction is over too. After success the noted changes
+ * stay readable until store_changes_free. */
+int store_write_commit(struct store_txn *txn);
+void store_write_abort(struct store_txn *txn);
+
+/* STORE_ENOTFOUND when missing. */
+int store_get(struct store_txn *txn, enum store_table table, struct slice key, struct slice *value);
+int store_put(struct store_txn *txn, enum store_table table, struct slice key, struct slice value);
+/* STORE_ENOTFOUND when missing. */
+int store_delete(struct store_txn *txn, enum store_table table, struct slice key);
+int store_table_count(struct store_txn *txn, enum store_table table, uint64_t *count);
+
+/* All records whose key starts with `prefix`, in byte order. In a write transaction, any write to
+ * the table ends the scan's validity: collect first, then write (or restart with store_scan_from).
+ */
+struct store_scan {
+    struct store_txn *txn;
+    enum store_table table;
+    void *cursor;
+    struct slice prefix;
+    struct buffer key; /* holds a long key while it is visited */
+    uint64_t private[6];
+};
+int store_scan_begin(struct store_scan *scan, struct store_txn *txn, enum store_table table,
+                     struct slice prefix);
+/* As store_scan_begin, but starting at the first key >= `from` (which starts with `prefix`). */
+int store_scan_from(struct store_scan *scan, struct store_txn *txn, enum store_table table,
+                    struct slice prefix, struct slice from);
+/* STORE_ENOTFOUND at the end. */
+int store_scan_next(struct store_scan *scan, struct slice *key, struct slice *value);
+void store_scan_end(struct store_scan *scan);
+
+/* What the log has been applied up to; part of every write transaction. */
+int store_applied_get(struct store_txn *txn, uint64_t *term, uint64_t *index);
+int store_applied_set(struct store_txn *txn, uint64_t term, uint64_t index);
+
+/* Highest Raft index at which `name` (a table's or topic's) changed; 0 if never. */
+int store_index_get(struct store_txn *txn, struct slice name, uint64_t *index);
+int store_index_set(struct store_txn *txn, struct slice name, uint64_t index);
+
+/* Notes that a waiter on (topic, key) has something new to see. */
+void store_note(struct store_txn *txn, enum store_topic topic, struct slice key);
+/* Visits what was noted, in order, after commit. */
+struct reader store_changes_begin(const struct store_txn *txn);
+bool store_changes_next(struct reader *it, enum store_topic *topic, struct slice *key);
+void store_changes_free(struct store_txn *txn);
+
+/* A checksum over all tables but STORE_META's bookkeeping, in key order: equal states give equal
+ * sums, on every server. For tests and operators. */
+int store_checksum(struct store_txn *txn, uint64_t *checksum);
+
+#endif

@@ -1,0 +1,251 @@
+#ifndef RAFT_RAFT_H
+#define RAFT_RAFT_H
+
+/* The Raft core: leader election with pre-vote and check-quorum, log replication, commitment,
+ * leader lease and ReadIndex, after Ongaro's dissertation. It is a pure step function: no I/O, no
+ * clock, no randomness but the seeded generator in `struct raft_options`, no global state; the same
+ * inputs give the same outputs. It holds terms and indexes, never payloads: entries live in the
+ * host's log (see wal.h), and the host fills them into outgoing APPEND messages.
+ *
+ * The host's duties, each turn:
+ *  1. call raft_step() with one event;
+ *  2. hand the update's write (hard state, truncation, entries: one unit, in that order) to its
+ * log, and report RAFT_EVENT_PERSISTED with the write's sequence once it is durable. Writes become
+ *     durable in the order of their sequence;
+ *  3. send the update's messages, at once. The core itself withholds whatever depends on a disk
+ *     (votes, append acknowledgements) until it is told PERSISTED, so a host cannot send too early
+ *     (dissertation 3.8). Messages may be lost, delayed, duplicated and reordered;
+ *  4. apply entries up to update->apply_index, in order;
+ *  5. deliver RAFT_EVENT_TICK no later than update->deadline_ms. */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef uint64_t raft_id; /* 0 is nobody */
+typedef uint64_t raft_term;
+typedef uint64_t raft_index; /* 0 is before the first entry */
+
+enum {
+    RAFT_SERVERS_MAX = 16,
+    RAFT_SERVER_INFO_BYTES_MAX = 240, /* opaque to the core: node uuid, name, address */
+    RAFT_CONFIGURATION_BYTES_MAX = 8 + RAFT_SERVERS_MAX * (16 + RAFT_SERVER_INFO_BYTES_MAX),
+};
+
+enum raft_error {
+    RAFT_OK = 0,
+    RAFT_ENOMEM = -1,
+    RAFT_ENOTLEADER = -2, /* this server does not lead; nothing has changed */
+    RAFT_EBUSY = -3,      /* too many uncommitted entries; nothing has changed */
+    RAFT_EINVAL = -4,     /* malformed event (untrusted bytes); nothing has changed */
+};
+
+/* Returns a constant text for a raft_error. */
+const char *raft_strerror(int code);
+
+enum raft_entry_type {
+    RAFT_ENTRY_NOOP = 1,
+    RAFT_ENTRY_COMMAND = 2,
+    RAFT_ENTRY_CONFIGURATION = 3,
+};
+
+/* `data` is borrowed from whoever made the entry. */
+struct raft_entry {
+    raft_index index;
+    raft_term term;
+    enum raft_entry_type type;
+    const void *data;
+    size_t size;
+};
+
+struct raft_server {
+    raft_id id;
+    bool voter;
+    uint8_t info_size;
+    char info[RAFT_SERVER_INFO_BYTES_MAX];
+};
+
+/* The servers, sorted by id. `index` is the entry that holds it, 0 for none. */
+struct raft_configuration {
+    raft_index index;
+    size_t count;
+    struct raft_server servers[RAFT_SERVERS_MAX];
+};
+
+/* Writes the configuration's bytes (index excluded) to `out`, which has
+ * RAFT_CONFIGURATION_BYTES_MAX bytes; returns the size. */
+size_t raft_configuration_encode(const struct raft_configuration *configuration, void *out);
+/* Reads untrusted bytes. RAFT_EINVAL if they are no configuration (unsorted, repeated or zero ids,
+ * no voter, wrong size). */
+int raft_configuration_decode(const void *data, size_t size, struct raft_configuration *out);
+
+enum raft_role { RAFT_FOLLOWER = 1, RAFT_PRE_CANDIDATE, RAFT_CANDIDATE, RAFT_LEADER };
+
+enum raft_message_type {
+    RAFT_PRE_VOTE_REQUEST = 1,
+    RAFT_PRE_VOTE_RESPONSE,
+    RAFT_VOTE_REQUEST,
+    RAFT_VOTE_RESPONSE,
+    RAFT_APPEND_REQUEST, /* also the heartbeat, when it carries no entries */
+    RAFT_APPEND_RESPONSE,
+};
+
+/* One message. Flat, so that it is encoded field by field; fields that a type does not use are 0.
+ */
+struct raft_message {
+    enum raft_message_type type;
+    raft_id from;
+    raft_id to;
+    raft_term term;
+    /* Vote requests: the candidate's last entry. */
+    raft_index last_index;
+    raft_term last_term;
+    /* Append requests: the entry before the first one, the entries (first_index <= end_index; none
+     * when entry_count is 0), and the leader's commit index. */
+    raft_index prev_index;
+    raft_term prev_term;
+    raft_index commit_index;
+    size_t entry_count; /* entries prev_index+1 .. prev_index+entry_count */
+    /* Append requests and responses: which round of the leader this is or answers; acknowledges
+     * leadership for the lease and ReadIndex even when the log does not match. */
+    uint64_t round;
+    /* Responses: vote granted, or append matched. */
+    bool granted;
+    /* Append responses: when granted, all up to here is durable and equal to the leader's log;
+     * else where the leader should try next (with the term there, for skipping whole terms). */
+    raft_index match_index;
+    raft_index hint_index;
+    raft_term hint_term;
+};
+
+enum raft_event_type {
+    RAFT_EVENT_TICK = 1, /* only the time has moved */
+    RAFT_EVENT_MESSAGE, /* message, entries (APPEND_REQUEST), entry_count == message->entry_count */
+    RAFT_EVENT_PERSISTED, /* sequence: this write and all before it are durable */
+    RAFT_EVENT_PROPOSE,   /* entries: type, data, size are read; index and term are assigned */
+    RAFT_EVENT_READ,      /* read_token, read_quorum */
+};
+
+/* What happens to the core. Borrowed for the call. */
+struct raft_event {
+    enum raft_event_type type;
+    uint64_t now_ms; /* monotonic; never less than in the event before */
+    const struct raft_message *message;
+    const struct raft_entry *entries;
+    size_t entry_count;
+    uint64_t sequence;
+    uint64_t read_token;
+    bool read_quorum; /* confirm leadership with a quorum even while the lease holds */
+};
+
+/* An answer to RAFT_EVENT_READ: with status 0, state applied up to `index` may be served. */
+struct raft_read {
+    uint64_t token;
+    int status; /* 0 or RAFT_ENOTLEADER */
+    raft_index index;
+};
+
+/* What the host must do. Memory belongs to the core (or to the event, for entries' data) and is
+ * valid until the next raft_step(). */
+struct raft_update {
+    /* The write: present when sequence != 0. */
+    uint64_t sequence;
+    bool hard_state_changed; /* term and vote must be stored with this write */
+    raft_term term;
+    raft_id vote;
+    raft_index truncate_from; /* != 0: drop entries at and after this index first */
+    const struct raft_entry *entries;
+    size_t entry_count;
+
+    const struct raft_message *messages;
+    size_t message_count;
+
+    const struct raft_read *reads;
+    size_t read_count;
+
+    raft_index commit_index; /* known committed by a quorum */
+    raft_index apply_index;  /* min(commit_index, durable here): what may be applied */
+
+    bool leadership_changed; /* role, term or known leader differ from before this step */
+    enum raft_role role;
+    raft_id leader; /* 0: none known */
+
+    uint64_t deadline_ms;
+};
+
+struct raft_options {
+    raft_id id;
+    uint64_t seed;           /* of the election time-outs' generator */
+    uint32_t election_ms;    /* T: time-outs are drawn from [T, 2T) */
+    uint32_t heartbeat_ms;   /* between heartbeats of an idle leader */
+    uint32_t lease_ms;       /* how long a quorum's acknowledgement lets the leader serve reads */
+    size_t append_bytes_max; /* payload of one append request */
+    size_t inflight_max;     /* unacknowledged append requests to one follower */
+    size_t uncommitted_max;  /* entries proposed and not committed, before RAFT_EBUSY */
+    /* Index of the last entry of first..last whose payloads together fit `bytes_max`, at least
+     * `first`. Asked of the host because the core holds no payloads; must depend on the log only.
+     */
+    raft_index (*batch_end)(void *host, raft_index first, raft_index last, size_t bytes_max);
+    void *host;
+};
+
+/* A stretch of the log in which all entries have one term, from `first` up to the next run. */
+struct raft_term_run {
+    raft_index first;
+    raft_term term;
+};
+
+/* What recovery found on disk; all zero for a new server. */
+struct raft_state {
+    raft_term term;
+    raft_id vote;
+    raft_index first_index; /* of the first entry still in the log; 1 when nothing was compacted */
+    raft_index last_index;  /* first_index - 1 when the log is empty */
+    const struct raft_term_run *runs; /* borrowed for raft_init */
+    size_t run_count;
+    raft_term prev_term;     /* term of entry first_index - 1 (0 for the beginning) */
+    raft_index commit_index; /* known committed, e.g. applied to the state; 0 if unknown */
+    const struct raft_configuration
+        *configuration; /* the last one in the log, committed or not; NULL: none */
+    const struct raft_configuration *configuration_before; /* the one it replaced; NULL: none */
+};
+
+struct raft;
+
+/* Returns owned; free with raft_free. `now_ms` starts the first election time-out. RAFT_ENOMEM. */
+int raft_new(const struct raft_options *options, const struct raft_state *state, uint64_t now_ms,
+             struct raft **out);
+void raft_free(struct raft *raft);
+
+/* Makes the first configuration of a new cluster: entry 1 of term 1, returned in `update` as a
+ * write like any other. Only for a server without any state; RAFT_EINVAL otherwise. */
+int raft_bootstrap(struct raft *raft, const struct raft_configuration *configuration,
+                   uint64_t now_ms, struct raft_update *update);
+
+/* One turn of the core. Borrows `event` for the call; fills `update`, whose memory belongs to the
+ * core and stays valid until the next step. Errors leave everything unchanged. */
+int raft_step(struct raft *raft, const struct raft_event *event, struct raft_update *update);
+
+/* Looking in. */
+enum raft_role raft_role(const struct raft *raft);
+raft_id raft_leader(const struct raft *raft); /* 0: unknown */
+raft_term raft_term_now(const struct raft *raft);
+raft_index raft_commit_index(const struct raft *raft);
+raft_index raft_last_index(const struct raft *raft);
+raft_term raft_last_term(const struct raft *raft);
+raft_index raft_durable_index(const struct raft *raft);
+raft_term raft_term_at(const struct raft *raft, raft_index index); /* 0: not in the log */
+const struct raft_configuration *raft_configuration(const struct raft *raft);
+/* Leader only: whether default reads may be served at `now_ms` without asking anyone. */
+bool raft_lease_valid(const struct raft *raft, uint64_t now_ms);
+/* Milliseconds since this server last heard from the leader; 0 on the leader, UINT64_MAX if never.
+ */
+uint64_t raft_last_contact_ms(const struct raft *raft, uint64_t now_ms);
+/* Leader only: what is known of a follower. False when `id` is not in the configuration. */
+struct raft_progress {
+    raft_index match_index;
+    uint64_t last_contact_ms; /* since its last answer; UINT64_MAX: none yet */
+};
+bool raft_progress(const struct raft *raft, raft_id id, uint64_t now_ms, struct raft_progress *out);
+
+#endif

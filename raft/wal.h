@@ -1,0 +1,90 @@
+#ifndef RAFT_WAL_H
+#define RAFT_WAL_H
+
+/* The Raft log on disk: segment files with entries, term and vote as records of one log, written by
+ * a thread of its own with group commit (whatever is queued while one sync runs is the next batch).
+ * A window of recent entries is kept in memory; older ones are read back from their segments.
+ *
+ * All functions are called from one thread (the loop); only `on_durable` and `on_failed` run on the
+ * writer's. Layout of segments and records: docs/wal-format.md. */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "raft/raft.h"
+
+enum wal_error {
+    WAL_OK = 0,
+    WAL_ENOMEM = -1,
+    WAL_EIO = -2,       /* the system call's error is in the message */
+    WAL_ECORRUPT = -3,  /* damage before the tail; message names file and offset */
+    WAL_ELOCKED = -4,   /* another process has the directory open */
+    WAL_EFORMAT = -5,   /* written by a newer version */
+    WAL_ENOTFOUND = -6, /* index outside of the log */
+};
+const char *wal_strerror(int code);
+
+enum { WAL_ERROR_BYTES_MAX = 512 };
+
+struct wal_options {
+    const char *dir;      /* created if missing; NULL: in memory only (-dev) */
+    size_t segment_bytes; /* preallocated; 0: 64 MiB. Smaller in tests */
+    size_t cache_bytes;   /* payload bytes of recent entries kept in memory; 0: 16 MiB */
+    void *host;
+    /* Writer thread: writes up to `sequence` are durable. Must only pass it on (e.g.
+     * uv_async_send). */
+    void (*on_durable)(void *host, uint64_t sequence);
+    /* Writer thread: writing or syncing failed; the log takes nothing more. A failed sync is final
+     * (the page cache cannot be trusted after one), so the host must stop the process. ENOSPC when
+     * a segment is made is not final: the writer retries until there is space, calling
+     * `on_full(host, true)` when it starts to and `on_full(host, false)` when it is over. */
+    void (*on_failed)(void *host, const char *message);
+    void (*on_full)(void *host, bool full);
+};
+
+struct wal;
+
+/* Opens or creates; recovers: cuts off a torn tail (never acknowledged), refuses damage before it.
+ * `*state` (term, vote, indexes, runs, configurations) is valid until wal_close, except that its
+ * runs and configurations are only valid until the first wal_write; commit_index is 0. On failure
+ * `message` (WAL_ERROR_BYTES_MAX bytes) says what failed, on what, and what to do. */
+int wal_open(const struct wal_options *options, struct wal **out, struct raft_state *state,
+             char *message);
+
+/* What one turn of the core wants to be durable; mirrors struct raft_update. */
+struct wal_write {
+    uint64_t sequence; /* rises with every write */
+    bool hard_state_changed;
+    raft_term term;
+    raft_id vote;
+    raft_index truncate_from;
+    const struct raft_entry *entries; /* borrowed for the call: payloads are copied */
+    size_t entry_count;
+};
+
+/* Queues the write for the writer thread and makes its entries readable at once. Never waits for
+ * the disk. WAL_ENOMEM: nothing was queued. After on_failed: WAL_EIO. */
+int wal_write(struct wal *wal, const struct wal_write *write);
+
+/* Reads one entry, from memory or from disk. `*out` (with its payload) is valid until the next call
+ * of any wal function. WAL_ENOTFOUND, WAL_EIO, WAL_ECORRUPT. */
+int wal_entry(struct wal *wal, raft_index index, struct raft_entry *out);
+
+/* For raft_options.batch_end: `host` is the wal. */
+raft_index wal_batch_end(void *host, raft_index first, raft_index last, size_t bytes_max);
+
+raft_index wal_first_index(const struct wal *wal);
+raft_index wal_last_index(const struct wal *wal);
+/* Bytes queued and not yet durable, for back-pressure; and bytes on disk. */
+size_t wal_pending_bytes(const struct wal *wal);
+uint64_t wal_disk_bytes(const struct wal *wal);
+
+/* Forgets entries below `index` (they are in a synced snapshot, or this log is in memory only and
+ * they are applied): whole segments are deleted, never the one that holds `index` or later ones. */
+int wal_trim(struct wal *wal, raft_index index, char *message);
+
+/* Waits until everything queued is durable, stops the thread, closes. Accepts NULL. */
+void wal_close(struct wal *wal);
+
+#endif

@@ -1,0 +1,83 @@
+#ifndef SERVER_COMMAND_H
+#define SERVER_COMMAND_H
+
+/* The replicated state machine: the commands in the Raft log, and what applying one does to the
+ * store. Applying depends on (state, term, index, bytes) alone. The leader stamps its clock into
+ * the bytes when it appends them (command_stamp). */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "kv/buffer.h"
+#include "kv/slice.h"
+#include "kv/store.h"
+#include "kv/uuid.h"
+#include "server/catalog/catalog.h"
+#include "session/session.h"
+
+enum command_type {
+    COMMAND_LEADER_START = 1, /* first command of each term: restarts lock-delays */
+    COMMAND_KV = 2,
+    COMMAND_SESSION_CREATE = 3,
+    COMMAND_SESSION_DESTROY = 4,
+    COMMAND_REGISTER = 5,
+    COMMAND_DEREGISTER = 6,
+    COMMAND_REAP = 7, /* tombstones up to an index, and lock-delays that are over */
+};
+
+enum command_kv_verb {
+    COMMAND_KV_SET = 1,
+    COMMAND_KV_CAS,
+    COMMAND_KV_LOCK,
+    COMMAND_KV_UNLOCK,
+    COMMAND_KV_DELETE,
+    COMMAND_KV_DELETE_CAS,
+    COMMAND_KV_DELETE_PREFIX,
+};
+
+/* Encoding: each appends one whole command, its stamp still zero. */
+void command_encode_leader_start(struct buffer *out);
+void command_encode_kv(struct buffer *out, enum command_kv_verb verb, struct slice key,
+                       struct slice value, uint64_t flags, uint64_t cas,
+                       const struct uuid *session);
+void command_encode_session_create(struct buffer *out, const struct session *session);
+/* `cause` is logged by every server: "ttl expired", "destroyed by client", ... */
+void command_encode_session_destroy(struct buffer *out, const struct uuid *id, struct slice cause);
+void command_encode_register(struct buffer *out, const struct catalog_registration *registration);
+void command_encode_deregister(struct buffer *out, struct slice node, struct slice service_id,
+                               struct slice check_id);
+void command_encode_reap(struct buffer *out, uint64_t tombstone_index);
+
+/* Writes the leader's clock into an encoded command. False if the bytes are too short to be one. */
+bool command_stamp(void *command, size_t size, uint64_t now_ms);
+/* Whether the bytes decode completely: the leader refuses others before they reach the log. */
+bool command_valid(struct slice command);
+
+enum command_status {
+    COMMAND_DONE = 0,    /* `ok` is the answer */
+    COMMAND_REFUSED = 1, /* `error` is Consul's text, for a 500 */
+};
+
+struct command_result {
+    enum command_status status;
+    bool ok; /* cas matched, lock granted, ... ; true where there is nothing to tell */
+    struct errmsg error;
+    uint64_t index; /* that it was applied at */
+};
+
+/* What the process, not the state, must do after an apply: TTL timers and log lines. */
+struct command_observer {
+    void *host;
+    void (*session_created)(void *host, const struct session *session);
+    void (*session_ended)(void *host, const struct uuid *id, struct slice cause);
+};
+
+/* Applies one command. Returns 0 (with *result filled, a refusal included), or a store error: then
+ * the whole transaction must be aborted and tried again later, nothing of it counts. Bytes that do
+ * not decode (from a newer version) are a refusal, the same on every server. `observer` may be
+ * NULL. Observers are called for what this transaction did, so the caller must commit it, or
+ * restart them, whatever it does then. */
+int command_apply(struct store_txn *txn, uint64_t term, uint64_t index, struct slice command,
+                  const struct command_observer *observer, struct command_result *result);
+
+#endif

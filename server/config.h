@@ -1,0 +1,77 @@
+#ifndef SERVER_CONFIG_H
+#define SERVER_CONFIG_H
+
+/* The configuration: Consul's keys and flags, from files, folders and the command line, merged in
+ * Consul's order (files in the order given, folders in lexical order, flags last; later wins, lists
+ * are joined). One table in config.c says of every key: honoured, accepted without effect, or
+ * refused with the reason; a key in no table is an error that names it and the nearest known one.
+ * docs/configuration.md shows the table; a test compares them. */
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "dns/dns.h"
+#include "kv/errmsg.h"
+#include "kv/uuid.h"
+#include "server/log.h"
+
+enum { CONFIG_ADDRESSES_MAX = 64, CONFIG_FILES_MAX = 256 };
+
+struct config {
+    bool server;
+    bool dev;
+    bool bootstrap;
+    uint32_t bootstrap_expect;
+    char *datacenter;     /* "dc1" */
+    char *node_name;      /* host name by default */
+    char *node_id;        /* NULL: from data_dir/node-id, drawn at first start */
+    json_t *node_meta;    /* object of strings, or NULL */
+    char *data_dir;       /* NULL with -dev */
+    char *bind_addr;      /* "0.0.0.0" */
+    char *client_addr;    /* "127.0.0.1"; may hold several, blank-separated */
+    char *advertise_addr; /* bind_addr if that is concrete, else the first private IPv4 address */
+    char **retry_join;    /* start_join and -join too */
+    size_t retry_join_count;
+    uint32_t retry_interval_ms; /* 30 s in Consul */
+    /* -1: disabled */
+    int http_port;      /* 8500 */
+    int dns_port;       /* 8600 */
+    int server_port;    /* 8300 */
+    int serf_lan_port;  /* 8301 */
+    char *http_address; /* addresses.http, NULL: client_addr */
+    char *dns_address;  /* addresses.dns, NULL: client_addr */
+    enum log_level log_level;
+    uint32_t raft_multiplier;           /* performance.raft_multiplier, 1 */
+    uint32_t rpc_hold_timeout_ms;       /* performance.rpc_hold_timeout, 7 s */
+    uint64_t session_ttl_min_ns;        /* 10 s */
+    uint64_t kv_value_bytes_max;        /* limits.kv_max_value_size, 512 KiB */
+    uint32_t http_conns_per_client_max; /* limits.http_max_conns_per_client, 200 */
+    uint64_t state_bytes_max;           /* ours: limits.state_max_size; 16 GiB */
+    uint64_t check_update_interval_ms;  /* 5 min */
+    bool leave_on_terminate;
+    char **http_blocked_prefixes; /* http_config.block_endpoints */
+    size_t http_blocked_count;
+    json_t *http_response_headers; /* http_config.response_headers, object or NULL */
+    struct dns_config dns; /* domain, alt_domain, dns_config; its strings are the config's */
+    json_t *services; /* array of service definitions, as written (keys in any accepted case) */
+    json_t *checks;   /* array of check definitions */
+    struct config_sources *sources; /* what it was read from, for SIGHUP */
+};
+
+/* Reads the arguments after "agent" (`argc`, `argv` without program and sub-command) and the files
+ * that they name. On failure `err` has one line that says what is wrong, where, and what to do.
+ * Warnings (keys without effect) are logged. */
+int config_load(int argc, char **argv, struct config **out, struct errmsg *err);
+/* Reads the same sources again (SIGHUP). */
+int config_reload(const struct config *old, struct config **out, struct errmsg *err);
+void config_free(struct config *config);
+
+/* Go's duration text ("1.5s", "300ms", "1h2m", "-5s"): nanoseconds. False, with Go's error text
+ * ("time: missing unit in duration \"15\"") in `err`, on anything else. */
+bool duration_parse(struct slice text, int64_t *ns, struct errmsg *err);
+/* As Go prints a duration: "1m0s", "15s", "1.5s", "0s". */
+void duration_format(int64_t ns, char *out, size_t out_bytes);
+
+#endif

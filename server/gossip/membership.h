@@ -1,0 +1,57 @@
+#ifndef SERVER_GOSSIP_MEMBERSHIP_H
+#define SERVER_GOSSIP_MEMBERSHIP_H
+
+/* Who is there: the servers of this datacenter, and whether they are alive. The interface that
+ * Serf's gossip will implement; for now it is judged from TCP connections between the servers' LAN
+ * ports (8301). */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "kv/errmsg.h"
+#include "kv/uuid.h"
+
+struct server;
+struct membership;
+
+enum member_status {
+    MEMBER_ALIVE = 1,
+    MEMBER_LEAVING = 2,
+    MEMBER_LEFT = 3,
+    MEMBER_FAILED = 4
+}; /* Serf's numbers */
+
+struct member {
+    struct uuid id;
+    char name[128];
+    char address[64]; /* IP, without port */
+    uint16_t serf_port;
+    uint16_t server_port;
+    enum member_status status;
+    bool self;
+    bool bootstrap;            /* started with -bootstrap */
+    uint32_t bootstrap_expect; /* 0 once it has Raft state */
+};
+
+/* Starts to listen on bind_addr:serf_lan_port and to join retry_join. `on_change` (loop) tells of
+ * each member that joined or changed status. */
+int membership_new(struct server *server,
+                   void (*on_change)(void *host, const struct member *member), void *host,
+                   struct membership **out, struct errmsg *err);
+/* Tells the others that this server leaves in order (false: it just stops), closes. */
+void membership_free(struct membership *membership);
+
+size_t membership_count(const struct membership *membership);
+const struct member *membership_at(const struct membership *membership,
+                                   size_t position); /* self is at 0 */
+const struct member *membership_find(const struct membership *membership, const struct uuid *id);
+/* Dials an address ("host", "host:port"); done(context, NULL) or with an error text. For
+ * /v1/agent/join. */
+void membership_join(struct membership *membership, const char *address,
+                     void (*done)(void *context, const char *failure), void *context);
+
+/* This server has Raft state now: stop offering to bootstrap. */
+void membership_bootstrapped(struct membership *membership);
+
+#endif

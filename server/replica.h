@@ -1,0 +1,104 @@
+#ifndef SERVER_REPLICA_H
+#define SERVER_REPLICA_H
+
+/* This server's replica of the state: the Raft core, its log, its peers, and the store that the log
+ * is applied to, driven by the loop. Writes go in as commands, reads wait here until the local
+ * store may answer them. */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "kv/buffer.h"
+#include "kv/errmsg.h"
+#include "kv/slice.h"
+#include "kv/uuid.h"
+#include "server/command.h"
+
+struct server;
+struct replica;
+
+/* Creates the replica (opens log and store in data_dir) and starts it. */
+int replica_new(struct server *server, struct replica **out, struct errmsg *err);
+/* Stops taking requests, fails those that wait, closes log and store. */
+void replica_free(struct replica *replica);
+
+/* --- writes --- */
+
+/* Called once, on the loop, never from inside replica_propose. `failure` is NULL and `result`
+ * filled when the command was applied here; else `failure` is the text for a 500 ("No cluster
+ * leader", ...) and the outcome is unknown or none. */
+typedef void (*replica_propose_done)(void *context, const char *failure,
+                                     const struct command_result *result);
+
+/* Sends an encoded command into the log, through the leader wherever it is; waits inside up to
+ * rpc_hold_timeout for a leader. The command is copied. The answer comes from this server's own
+ * apply. */
+void replica_propose(struct replica *replica, struct slice command, replica_propose_done done,
+                     void *context);
+
+/* --- reads --- */
+
+enum replica_consistency { REPLICA_DEFAULT, REPLICA_CONSISTENT, REPLICA_STALE };
+
+/* What a read may say of its freshness. */
+struct replica_freshness {
+    bool known_leader;
+    uint64_t last_contact_ms;
+};
+
+/* `failure` NULL: the local store may be read now, in this call (it is as fresh as the mode
+ * promises). */
+typedef void (*replica_read_done)(void *context, const char *failure,
+                                  const struct replica_freshness *freshness);
+
+/* Embedded in the caller's request, so that a vanished client can withdraw it. */
+struct replica_read {
+    replica_read_done done;
+    void *context;
+    /* The replica's. */
+    enum replica_consistency consistency;
+    uint64_t deadline_ms;
+    uint64_t index;
+    int state;
+    struct replica_read *next, *previous;
+};
+
+/* Calls done at once when the store may be read right away (stale; the leader within its lease),
+ * else later; holds the read up to rpc_hold_timeout while no leader is known. */
+void replica_read(struct replica *replica, struct replica_read *read,
+                  enum replica_consistency consistency, replica_read_done done, void *context);
+/* The read is not wanted any more; done is not called. No effect on one that was answered. */
+void replica_read_cancel(struct replica *replica, struct replica_read *read);
+
+/* For blocking queries that wake later: freshness as of now. */
+void replica_freshness(const struct replica *replica, struct replica_freshness *out);
+
+/* --- sessions --- */
+
+/* Restarts a session's TTL timer on the leader. `failure` as above; `found` false when it has
+ * ended. When found, the local store is up to date enough to show the session in this call. */
+typedef void (*replica_renew_done)(void *context, const char *failure, bool found);
+void replica_session_renew(struct replica *replica, const struct uuid *id, replica_renew_done done,
+                           void *context);
+
+/* --- looking in --- */
+
+bool replica_is_leader(const struct replica *replica);
+/* "ip:port" of the leader's server port into `out`, "" when none is known. */
+void replica_leader_address(const struct replica *replica, char *out, size_t out_bytes);
+/* Visits the servers of the Raft configuration; returns how many there are. */
+struct replica_peer {
+    char id[UUID_TEXT_BYTES + 1];
+    char name[128];
+    char address[64]; /* "ip:port" */
+    bool voter;
+    bool leader;
+};
+size_t replica_peers(const struct replica *replica, struct replica_peer *out, size_t out_max);
+struct replica_stats {
+    uint64_t term, commit_index, applied_index, last_index;
+    const char *state; /* "Leader", "Follower", "Candidate" */
+};
+void replica_stats(const struct replica *replica, struct replica_stats *out);
+
+#endif

@@ -1,0 +1,49 @@
+#ifndef SERVER_SERVER_H
+#define SERVER_SERVER_H
+
+/* The composition: everything that one process is made of, and its life cycle. */
+
+#include <stdbool.h>
+#include <uv.h>
+
+#include "dns/dns.h"
+#include "kv/errmsg.h"
+#include "kv/store.h"
+#include "kv/uuid.h"
+#include "kv/watch.h"
+#include "server/agent/agent.h"
+#include "server/config.h"
+#include "server/gossip/membership.h"
+#include "server/http/http.h"
+#include "server/replica.h"
+
+#define PROCONSUL_VERSION "0.1.0"
+/* The Consul whose behaviour we answer with; clients branch on it. */
+#define PROCONSUL_CONSUL_VERSION "1.8.7"
+
+struct server {
+    uv_loop_t *loop;
+    struct config *config;
+    struct uuid node_id;
+    char node_id_text[UUID_TEXT_BYTES + 1];
+    struct store *store; /* opened by the replica */
+    struct watch_table *watches;
+    struct replica *replica;
+    struct membership *membership;
+    struct agent *agent;
+    struct http_server *http;
+    struct dns_server *dns;
+    bool stopping;
+};
+
+/* Runs a server until SIGTERM or SIGINT; returns the exit status. */
+int server_run(struct config *config);
+
+/* Cryptographically good random bytes (getrandom). */
+void server_random(void *out, size_t size);
+/* A random (version 4 layout is not needed; Consul's are plain random) identifier. */
+struct uuid server_random_uuid(void);
+/* Monotonic milliseconds, the loop's cached clock. */
+uint64_t server_now_ms(const struct server *server);
+
+#endif

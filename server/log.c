@@ -1,0 +1,137 @@
+#include "server/log.h"
+
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+    LOG_TEXT_BYTES_MAX = 4096, /* of one event, before escaping; the rest is cut off */
+    LOG_LINE_BYTES_MAX = 2 * LOG_TEXT_BYTES_MAX + 256,
+};
+
+/* Relaxed is enough: a line more or less around a change of level does not matter. */
+static atomic_int log_level_now = LOG_INFO;
+
+static const struct {
+    const char *name;
+    enum log_level level;
+} log_level_names[] = {
+    {"trace", LOG_TRACE},  {"debug", LOG_DEBUG}, {"info", LOG_INFO},   {"warn", LOG_WARN},
+    {"warning", LOG_WARN}, {"err", LOG_ERROR},   {"error", LOG_ERROR},
+};
+
+bool log_level_parse(const char *text, enum log_level *level)
+{
+    for (size_t i = 0; i < sizeof(log_level_names) / sizeof(log_level_names[0]); i++) {
+        if (strcasecmp(text, log_level_names[i].name) == 0) {
+            *level = log_level_names[i].level;
+            return true;
+        }
+    }
+    return false;
+}
+
+void log_level_set(enum log_level level)
+{
+    atomic_store_explicit(&log_level_now, (int)level, memory_order_relaxed);
+}
+
+bool log_enabled(enum log_level level)
+{
+    return (int)level >= atomic_load_explicit(&log_level_now, memory_order_relaxed);
+}
+
+/* Padded to one width, so that modules stand in a column. */
+static const char *log_level_label(enum log_level level)
+{
+    switch (level) {
+    case LOG_TRACE:
+        return "[TRACE]";
+    case LOG_DEBUG:
+        return "[DEBUG]";
+    case LOG_INFO:
+        return "[INFO] ";
+    case LOG_WARN:
+        return "[WARN] ";
+    case LOG_ERROR:
+        return "[ERROR]";
+    }
+    return "[?]    ";
+}
+
+/* 2026-01-31T12:00:00.123Z, in local time with its offset as Consul has it. */
+static size_t log_format_time(char *out, size_t out_bytes)
+{
+    struct timespec now;
+    struct tm parts;
+    char seconds[32];
+    char zone[8];
+
+    (void)clock_gettime(CLOCK_REALTIME, &now); /* Cannot fail for this clock. */
+    if (localtime_r(&now.tv_sec, &parts) == NULL ||
+        strftime(seconds, sizeof(seconds), "%Y-%m-%dT%H:%M:%S", &parts) == 0 ||
+        strftime(zone, sizeof(zone), "%z", &parts) == 0) {
+        return 0;
+    }
+    const char *suffix = strcmp(zone, "+0000") == 0 ? "Z" : zone;
+    const int size =
+        snprintf(out, out_bytes, "%s.%03ld%s ", seconds, now.tv_nsec / 1000000, suffix);
+    return size > 0 && (size_t)size < out_bytes ? (size_t)size : 0;
+}
+
+/* Copies text with control bytes as \n, \t or \xNN: one event stays one line, and a terminal is not
+ * driven by what a stranger put into a name. Returns the size written. */
+static size_t log_escape(char *out, size_t out_bytes, const char *text)
+{
+    static const char hex[] = "0123456789abcdef";
+    size_t at = 0;
+
+    for (; *text != '\0' && at + 4 <= out_bytes; text++) {
+        const unsigned char c = (unsigned char)*text;
+
+        if (c >= ' ' && c != 0x7f) {
+            out[at++] = (char)c;
+        } else if (c == '\n' || c == '\t') {
+            out[at++] = '\\';
+            out[at++] = c == '\n' ? 'n' : 't';
+        } else {
+            out[at++] = '\\';
+            out[at++] = 'x';
+            out[at++] = hex[c >> 4];
+            out[at++] = hex[c & 15];
+        }
+    }
+    return at;
+}
+
+void log_write(enum log_level level, const char *module, const char *format, ...)
+{
+    char text[LOG_TEXT_BYTES_MAX];
+    char line[LOG_LINE_BYTES_MAX];
+    va_list arguments;
+
+    if (!log_enabled(level)) {
+        return;
+    }
+    va_start(arguments, format);
+    const int text_size = vsnprintf(text, sizeof(text), format, arguments);
+    va_end(arguments);
+    if (text_size < 0) {
+        return; /* Only a broken format can do that; there is nobody to tell. */
+    }
+
+    size_t size = log_format_time(line, sizeof(line));
+    const int label_size =
+        snprintf(line + size, 160, "%s %.128s: ", log_level_label(level), module);
+    size += label_size > 0 ? (size_t)label_size : 0;
+    size += log_escape(line + size, sizeof(line) - size - 1, text);
+    line[size++] = '\n';
+    /* One write, so that lines of several threads don't mix. A log that cannot be written must not
+     * stop the server. */
+    const ssize_t written = write(STDERR_FILENO, line, size);
+    (void)written;
+}

@@ -58,8 +58,8 @@ struct slice reader_bytes(struct reader *reader, size_t size);
 bool reader_done(const struct reader *reader);
 
 /* A list of strings in encoded form (u32 count, then strings): what tags, metadata (key, value,
- * key, value, ...) and check lists are kept as. `null` is Go's nil, which JSON shows as null. A
- * zeroed strings is null. Encoded as u8 null, u32 count, strings. */
+ * key, value, ...) and check lists are kept as. `null` is Go's nil, which JSON shows as null; a
+ * zeroed strings is an empty list. Encoded as u8 null, u32 count, strings. */
 struct strings {
     bool null;
     uint32_t count;

@@ -7,9 +7,12 @@
  * http_health.c. Everything runs on the loop.
  *
  * A request lives from its first byte until its answer is written. A handler is called when the
- * body is complete; it answers at once or later, exactly once, with one of http_reply_*. When the
- * client goes away before that, the request is cancelled: `on_cancel` is called if set, and the
- * request is freed when every outstanding call has come back. */
+ * body is complete; it answers at once or later, exactly once, with one of http_reply_*, and does
+ * not touch the request after that. When the client goes away before the answer, the request is
+ * cancelled: `on_cancel` is called if set, and the request is freed when every outstanding call
+ * (http_read_start, http_write_start, http_request_hold) has come back. A handler that waits for
+ * something of its own either sets on_cancel, and forgets the request in it, or answers anyway
+ * (the answer is dropped). */
 
 #include <jansson.h>
 #include <stdbool.h>
@@ -85,9 +88,9 @@ struct http_request {
     struct server *server;
     struct http_conn *conn;
     enum http_method method;
-    struct slice path; /* decoded */
-    struct slice rest; /* decoded, below a prefix route */
-    struct http_param params[HTTP_PARAMS_MAX];
+    struct slice path;         /* decoded */
+    struct slice rest;         /* decoded, below a prefix route */
+    struct http_param *params; /* valid until the answer, as path and rest are */
     size_t param_count;
     struct slice body; /* complete; de-chunked */
     bool has_content_length;
@@ -109,8 +112,15 @@ const struct http_param *http_param(const struct http_request *request, const ch
 bool http_has_param(const struct http_request *request, const char *name);
 /* Its value, empty if missing. */
 struct slice http_param_value(const struct http_request *request, const char *name);
-/* A request header's value (name compared without case), empty if missing. */
+/* A request header's value (name compared without case), empty if missing. Not after
+ * http_read_start has called `run` for the second time: a waiting request keeps no headers and no
+ * body. */
 struct slice http_header(const struct http_request *request, const char *name);
+
+/* Keeps the request alive, though cancelled, while something outside (a replica call, say) holds a
+ * pointer to it. http_request_release gives it back; false: it was cancelled and is gone now. */
+void http_request_hold(struct http_request *request);
+bool http_request_release(struct http_request *request);
 
 /* --- answers --- */
 

@@ -6,11 +6,17 @@
  * process crash, rebuilt from the log after a machine crash (store_open tells which).
  *
  * One writer (the loop thread); readers in any thread, each with its own store_txn. Slices read are
- * borrowed from the map until the transaction ends (a write transaction: until its next write).
+ * borrowed from the map until the transaction ends (a write transaction: until its next write, so
+ * what was read must be copied before it is written back).
  *
- * Keys of any length are taken: LMDB's own limit (511 bytes) is hidden here. Keys of
- * STORE_KEY_INLINE bytes and more share one LMDB record per first STORE_KEY_INLINE bytes, in which
- * they are kept sorted by their rests; byte order is the order of scans throughout. */
+ * Keys of any length are taken, the empty one too: LMDB's own limits (1 to 511 bytes) are hidden
+ * here. A key of STORE_KEY_INLINE_BYTES and more is kept as a path: each full piece of that many
+ * bytes leads to a folder record, its rest is a record in the last folder. Byte order is the order
+ * of scans throughout, and a long key costs one look-up per piece, however many share a prefix.
+ *
+ * Space: puts that make the store grow are refused (STORE_EFULL) once `bytes_max` bytes are in use;
+ * a reserve beyond that lets deletions, releases and bookkeeping through, so that a full store can
+ * be emptied. */
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -31,6 +37,9 @@ enum store_error {
 const char *store_strerror(int code);
 
 enum { STORE_KEY_INLINE_BYTES = 480 };
+
+/* Read transactions open at once: DNS threads, workers and the loop. */
+enum { STORE_READERS_MAX = 256 };
 
 enum store_table {
     STORE_META,         /* format, applied term and index, raft configuration */
@@ -67,16 +76,19 @@ struct store;
 
 struct store_options {
     const char *dir;     /* created if missing */
-    size_t bytes_max;    /* the file grows by itself up to this; 0: 16 GiB */
+    size_t bytes_max;    /* the file grows by itself up to this and the reserve; 0: 16 GiB */
     const char *boot_id; /* identity of this boot of the machine; a store last used under another
                             one, and not closed in order, is wiped (the log rebuilds it). NULL:
                             never trust an unclean one */
 };
 
-/* Returns owned. `*wiped` tells that the state was not trusted and starts empty. */
+/* Returns owned. `*wiped` tells that there was a state, that it was not trusted, and that the store
+ * starts empty. Errors: STORE_EIO (also: another process has it open), STORE_ENOMEM, STORE_EFULL,
+ * with the reason in `err`. */
 int store_open(const struct store_options *options, struct store **out, bool *wiped,
                struct errmsg *err);
-/* Syncs, marks the close as clean, frees. No transaction may be open. Accepts NULL. */
+/* Syncs, marks the close as clean, frees. No transaction may be open. Accepts NULL. When the sync
+ * fails, or any input or output did before, the mark says so: the next open wipes. */
 void store_close(struct store *store);
 
 /* Bytes in use, the limit, and bytes free on the file system below. */
@@ -92,8 +104,13 @@ struct store_txn {
     void *mdb_txn;
     bool write;
     struct buffer changes; /* write: topics and keys noted, in order; see store_changes_* */
-    struct buffer scratch; /* composed keys */
-    uint64_t private[4];
+    struct buffer scratch; /* the caller's, for composed keys; freed with the transaction */
+    /* The store's. */
+    int failure;                   /* what broke the transaction, 0: nothing yet */
+    uint64_t used_bytes;           /* write: an upper estimate, for the limit */
+    uint64_t topics_noted;         /* write: bits of the topics noted as a whole */
+    size_t note_last_offset;       /* write: where in `changes` the last one begins */
+    struct store_cursors *cursors; /* read: kept open for the next scan */
 };
 
 /* A read transaction sees the last committed state. Short: it pins pages. reset/renew keep its slot
@@ -111,6 +128,7 @@ void store_write_abort(struct store_txn *txn);
 
 /* STORE_ENOTFOUND when missing. */
 int store_get(struct store_txn *txn, enum store_table table, struct slice key, struct slice *value);
+/* Borrows key and value; the value must not be borrowed from this very transaction. */
 int store_put(struct store_txn *txn, enum store_table table, struct slice key, struct slice value);
 /* STORE_ENOTFOUND when missing. */
 int store_delete(struct store_txn *txn, enum store_table table, struct slice key);
@@ -123,13 +141,18 @@ struct store_scan {
     struct store_txn *txn;
     enum store_table table;
     void *cursor;
-    struct slice prefix;
-    struct buffer key; /* holds a long key while it is visited */
-    uint64_t private[6];
+    struct slice prefix; /* borrowed until store_scan_end */
+    /* The store's. */
+    struct buffer key;     /* holds a long key while it is visited */
+    struct buffer folders; /* ids (u64) of the folders that the scan is in, outermost first */
+    size_t floor;          /* the scan is over when it would leave this many folders */
+    void *cursor_long;     /* moves in the folders; NULL: not needed so far */
+    int position;
 };
 int store_scan_begin(struct store_scan *scan, struct store_txn *txn, enum store_table table,
                      struct slice prefix);
-/* As store_scan_begin, but starting at the first key >= `from` (which starts with `prefix`). */
+/* As store_scan_begin, but starting at the first key >= `from` (which starts with `prefix`;
+ * borrowed for the call). */
 int store_scan_from(struct store_scan *scan, struct store_txn *txn, enum store_table table,
                     struct slice prefix, struct slice from);
 /* STORE_ENOTFOUND at the end. */
@@ -144,7 +167,7 @@ int store_applied_set(struct store_txn *txn, uint64_t term, uint64_t index);
 int store_index_get(struct store_txn *txn, struct slice name, uint64_t *index);
 int store_index_set(struct store_txn *txn, struct slice name, uint64_t index);
 
-/* Notes that a waiter on (topic, key) has something new to see. */
+/* Notes (write transactions only) that a waiter on (topic, key) has something new to see. */
 void store_note(struct store_txn *txn, enum store_topic topic, struct slice key);
 /* Visits what was noted, in order, after commit. */
 struct reader store_changes_begin(const struct store_txn *txn);

@@ -30,13 +30,16 @@ enum {
     RAFT_SERVERS_MAX = 16,
     RAFT_SERVER_INFO_BYTES_MAX = 240, /* opaque to the core: node uuid, name, address */
     RAFT_CONFIGURATION_BYTES_MAX = 8 + RAFT_SERVERS_MAX * (16 + RAFT_SERVER_INFO_BYTES_MAX),
+    RAFT_APPEND_ENTRIES_MAX = 4096, /* entries of one append request */
+    RAFT_INFLIGHT_MAX = 1024,       /* upper limit of raft_options.inflight_max */
+    RAFT_READS_MAX = 1024,          /* reads that wait at one time, before RAFT_EBUSY */
 };
 
 enum raft_error {
     RAFT_OK = 0,
     RAFT_ENOMEM = -1,
     RAFT_ENOTLEADER = -2, /* this server does not lead; nothing has changed */
-    RAFT_EBUSY = -3,      /* too many uncommitted entries; nothing has changed */
+    RAFT_EBUSY = -3,      /* too many uncommitted entries or waiting reads; nothing has changed */
     RAFT_EINVAL = -4,     /* malformed event (untrusted bytes); nothing has changed */
 };
 
@@ -111,8 +114,9 @@ struct raft_message {
     uint64_t round;
     /* Responses: vote granted, or append matched. */
     bool granted;
-    /* Append responses: when granted, all up to here is durable and equal to the leader's log;
-     * else where the leader should try next (with the term there, for skipping whole terms). */
+    /* Append responses. match_index: when granted, all up to here is durable and equal to the
+     * leader's log; else the prev_index that did not match. hint: when not granted, an entry (index
+     * and term) of the follower at or before which the leader should try next. */
     raft_index match_index;
     raft_index hint_index;
     raft_term hint_term;
@@ -122,8 +126,11 @@ enum raft_event_type {
     RAFT_EVENT_TICK = 1, /* only the time has moved */
     RAFT_EVENT_MESSAGE, /* message, entries (APPEND_REQUEST), entry_count == message->entry_count */
     RAFT_EVENT_PERSISTED, /* sequence: this write and all before it are durable */
-    RAFT_EVENT_PROPOSE,   /* entries: type, data, size are read; index and term are assigned */
-    RAFT_EVENT_READ,      /* read_token, read_quorum */
+    RAFT_EVENT_PROPOSE,   /* entries: type (not CONFIGURATION), data, size are read; index and term
+                           * are assigned and found in update->entries, which holds nothing else.
+                           * RAFT_ENOTLEADER, RAFT_EBUSY */
+    RAFT_EVENT_READ, /* read_token, read_quorum; elsewhere than on a leader the update answers it
+                      * with RAFT_ENOTLEADER. RAFT_EBUSY */
 };
 
 /* What happens to the core. Borrowed for the call. */
@@ -212,7 +219,10 @@ struct raft_state {
 
 struct raft;
 
-/* Returns owned; free with raft_free. `now_ms` starts the first election time-out. RAFT_ENOMEM. */
+/* Returns owned; free with raft_free. `now_ms` starts the first election time-out; the first step
+ * is due then, to learn the deadline. For election_ms from `now_ms` votes are refused: before it
+ * stopped, this server may have promised as much to a leader that holds a lease. RAFT_ENOMEM;
+ * RAFT_EINVAL if `state` contradicts itself (e.g. its log ends before what is known committed). */
 int raft_new(const struct raft_options *options, const struct raft_state *state, uint64_t now_ms,
              struct raft **out);
 void raft_free(struct raft *raft);
@@ -234,7 +244,8 @@ raft_index raft_commit_index(const struct raft *raft);
 raft_index raft_last_index(const struct raft *raft);
 raft_term raft_last_term(const struct raft *raft);
 raft_index raft_durable_index(const struct raft *raft);
-raft_term raft_term_at(const struct raft *raft, raft_index index); /* 0: not in the log */
+/* 0: not in the log. The entry before the log's first one is known, too. */
+raft_term raft_term_at(const struct raft *raft, raft_index index);
 const struct raft_configuration *raft_configuration(const struct raft *raft);
 /* Leader only: whether default reads may be served at `now_ms` without asking anyone. */
 bool raft_lease_valid(const struct raft *raft, uint64_t now_ms);

@@ -40,12 +40,14 @@ int kv_scan_begin(struct kv_scan *scan, struct store_txn *txn, struct slice pref
 int kv_scan_next(struct kv_scan *scan, struct kv_entry *out);
 void kv_scan_end(struct kv_scan *scan);
 /* Highest deletion below `prefix` that is still remembered; 0 if none. With the highest listed
- * ModifyIndex it makes a listing's X-Consul-Index; with neither, kv_index. */
+ * ModifyIndex it makes a listing's X-Consul-Index; with neither, kv_index. The empty prefix is the
+ * table as a whole: kv_index. */
 int kv_tombstone_index(struct store_txn *txn, struct slice prefix, uint64_t *index);
 
-/* Writes. `*changed` is false when the same value, flags and session were there already: then
+/* Writes. Keys and values are borrowed for the call, and not from this transaction; `index` > 0.
+ * `*changed` is false when the same value, flags, session and LockIndex were there already: then
  * nothing has changed, ModifyIndex included, and no waiter wakes. A plain or cas write keeps
- * Session but resets LockIndex to 0. */
+ * Session but resets LockIndex to 0 (which is a change after a lock, even of the same value). */
 int kv_set(struct store_txn *txn, uint64_t index, struct slice key, struct slice value,
            uint64_t flags, bool *changed);
 /* `*done` is false when ModifyIndex is not `cas` (0: must be missing); a missing key never matches

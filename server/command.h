@@ -6,6 +6,7 @@
  * the bytes when it appends them (command_stamp). */
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "kv/buffer.h"
@@ -14,6 +15,19 @@
 #include "kv/uuid.h"
 #include "server/catalog/catalog.h"
 #include "session/session.h"
+
+/* Layout: u8 version, u8 type, u64 the leader's clock in milliseconds (little-endian, as all
+ * numbers), then what the type has. Bytes of another version, of an unknown type, or with anything
+ * after their end are no command.
+ *
+ * Bounds: a key has at most COMMAND_KEY_BYTES_MAX bytes, and is empty for delete-prefix alone; a
+ * cause at most COMMAND_CAUSE_BYTES_MAX. Values and registrations are bounded by whoever takes them
+ * in (kv_max_value_size, the HTTP body), a command as a whole by the log. */
+enum {
+    COMMAND_VERSION = 1,
+    COMMAND_KEY_BYTES_MAX = 64 * 1024,
+    COMMAND_CAUSE_BYTES_MAX = 256,
+};
 
 enum command_type {
     COMMAND_LEADER_START = 1, /* first command of each term: restarts lock-delays */
@@ -35,13 +49,15 @@ enum command_kv_verb {
     COMMAND_KV_DELETE_PREFIX,
 };
 
-/* Encoding: each appends one whole command, its stamp still zero. */
+/* Encoding: each appends one whole command, its stamp still zero. A failed allocation shows in
+ * out->failed; arguments beyond a bound give bytes that command_valid refuses. */
 void command_encode_leader_start(struct buffer *out);
 void command_encode_kv(struct buffer *out, enum command_kv_verb verb, struct slice key,
                        struct slice value, uint64_t flags, uint64_t cas,
                        const struct uuid *session);
 void command_encode_session_create(struct buffer *out, const struct session *session);
-/* `cause` is logged by every server: "ttl expired", "destroyed by client", ... */
+/* `cause` is logged by every server: "ttl expired", "destroyed by client", ...; cut at its bound.
+ */
 void command_encode_session_destroy(struct buffer *out, const struct uuid *id, struct slice cause);
 void command_encode_register(struct buffer *out, const struct catalog_registration *registration);
 void command_encode_deregister(struct buffer *out, struct slice node, struct slice service_id,
@@ -72,12 +88,13 @@ struct command_observer {
     void (*session_ended)(void *host, const struct uuid *id, struct slice cause);
 };
 
-/* Applies one command. Returns 0 (with *result filled, a refusal included), or a store error: then
+/* Applies one command. A refused one leaves the transaction as it was, so that many can share one.
+ * Returns 0 (with *result filled, a refusal included), or a store error: then
  * the whole transaction must be aborted and tried again later, nothing of it counts. Bytes that do
  * not decode (from a newer version) are a refusal, the same on every server. `observer` may be
  * NULL. Observers are called for what this transaction did, so the caller must commit it, or
  * restart them, whatever it does then. */
-int command_apply(struct store_txn *txn, uint64_t term, uint64_t index, struct slice command,
+int command_apply(struct store_txn *txn, uint64_t term, uint64_t index, struct slice bytes,
                   const struct command_observer *observer, struct command_result *result);
 
 #endif

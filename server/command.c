@@ -1,0 +1,407 @@
+#include "server/command.h"
+
+#include <assert.h>
+
+enum {
+    COMMAND_STAMP_OFFSET = 2, /* after version and type */
+    COMMAND_HEADER_BYTES = COMMAND_STAMP_OFFSET + sizeof(uint64_t),
+};
+
+/* --- encoding --- */
+
+static void encode_header(struct buffer *out, enum command_type type)
+{
+    buffer_put_u8(out, COMMAND_VERSION);
+    buffer_put_u8(out, (uint8_t)type);
+    buffer_put_u64(out, 0); /* command_stamp's place */
+}
+
+static void put_uuid(struct buffer *out, const struct uuid *uuid)
+{
+    buffer_append(out, uuid->bytes, UUID_BYTES);
+}
+
+void command_encode_leader_start(struct buffer *out)
+{
+    encode_header(out, COMMAND_LEADER_START);
+}
+
+void command_encode_kv(struct buffer *out, enum command_kv_verb verb, struct slice key,
+                       struct slice value, uint64_t flags, uint64_t cas, const struct uuid *session)
+{
+    static const struct uuid none = {{0}};
+
+    encode_header(out, COMMAND_KV);
+    buffer_put_u8(out, (uint8_t)verb);
+    buffer_put_u64(out, flags);
+    buffer_put_u64(out, cas);
+    put_uuid(out, session != NULL ? session : &none);
+    buffer_put_string(out, key);
+    buffer_put_string(out, value);
+}
+
+void command_encode_session_create(struct buffer *out, const struct session *session)
+{
+    encode_header(out, COMMAND_SESSION_CREATE);
+    session_encode(out, session);
+}
+
+void command_encode_session_destroy(struct buffer *out, const struct uuid *id, struct slice cause)
+{
+    if (cause.size > COMMAND_CAUSE_BYTES_MAX) {
+        cause.size = COMMAND_CAUSE_BYTES_MAX;
+    }
+    encode_header(out, COMMAND_SESSION_DESTROY);
+    put_uuid(out, id);
+    buffer_put_string(out, cause);
+}
+
+void command_encode_register(struct buffer *out, const struct catalog_registration *registration)
+{
+    encode_header(out, COMMAND_REGISTER);
+    catalog_registration_encode(out, registration);
+}
+
+void command_encode_deregister(struct buffer *out, struct slice node, struct slice service_id,
+                               struct slice check_id)
+{
+    encode_header(out, COMMAND_DEREGISTER);
+    buffer_put_string(out, node);
+    buffer_put_string(out, service_id);
+    buffer_put_string(out, check_id);
+}
+
+void command_encode_reap(struct buffer *out, uint64_t tombstone_index)
+{
+    encode_header(out, COMMAND_REAP);
+    buffer_put_u64(out, tombstone_index);
+}
+
+bool command_stamp(void *command, size_t size, uint64_t now_ms)
+{
+    if (size < COMMAND_HEADER_BYTES) {
+        return false;
+    }
+    uint8_t *at = (uint8_t *)command + COMMAND_STAMP_OFFSET;
+    for (size_t i = 0; i < sizeof(now_ms); i++) {
+        at[i] = (uint8_t)(now_ms >> (8 * i));
+    }
+    return true;
+}
+
+/* --- decoding --- */
+
+/* A command taken apart; slices are borrowed from its bytes. */
+struct command {
+    enum command_type type;
+    uint64_t now_ms;
+    union {
+        struct {
+            enum command_kv_verb verb;
+            uint64_t flags;
+            uint64_t cas;
+            struct uuid session;
+            struct slice key;
+            struct slice value;
+        } kv;
+        struct session create;
+        struct {
+            struct uuid id;
+            struct slice cause;
+        } destroy;
+        struct catalog_registration registration;
+        struct {
+            struct slice node;
+            struct slice service_id;
+            struct slice check_id;
+        } deregister;
+        uint64_t tombstone_index;
+    };
+};
+
+static struct uuid read_uuid(struct reader *reader)
+{
+    struct uuid uuid = {{0}};
+    const struct slice bytes = reader_bytes(reader, UUID_BYTES);
+
+    if (bytes.size == UUID_BYTES) {
+        memcpy(uuid.bytes, bytes.data, UUID_BYTES);
+    }
+    return uuid;
+}
+
+static bool decode_kv(struct reader *reader, struct command *out)
+{
+    const uint8_t verb = reader_u8(reader);
+
+    out->kv.flags = reader_u64(reader);
+    out->kv.cas = reader_u64(reader);
+    out->kv.session = read_uuid(reader);
+    out->kv.key = reader_string(reader);
+    out->kv.value = reader_string(reader);
+    if (!reader_done(reader) || verb < COMMAND_KV_SET || verb > COMMAND_KV_DELETE_PREFIX) {
+        return false;
+    }
+    out->kv.verb = (enum command_kv_verb)verb;
+    return out->kv.key.size <= COMMAND_KEY_BYTES_MAX &&
+           (out->kv.key.size > 0 || out->kv.verb == COMMAND_KV_DELETE_PREFIX);
+}
+
+static bool decode_destroy(struct reader *reader, struct command *out)
+{
+    out->destroy.id = read_uuid(reader);
+    out->destroy.cause = reader_string(reader);
+    return reader_done(reader) && out->destroy.cause.size <= COMMAND_CAUSE_BYTES_MAX;
+}
+
+static bool decode_deregister(struct reader *reader, struct command *out)
+{
+    out->deregister.node = reader_string(reader);
+    out->deregister.service_id = reader_string(reader);
+    out->deregister.check_id = reader_string(reader);
+    return reader_done(reader);
+}
+
+static bool command_decode(struct slice bytes, struct command *out)
+{
+    struct reader reader = reader_from(bytes);
+    const uint8_t version = reader_u8(&reader);
+    const uint8_t type = reader_u8(&reader);
+
+    out->now_ms = reader_u64(&reader);
+    if (reader.failed || version != COMMAND_VERSION) {
+        return false;
+    }
+    out->type = (enum command_type)type;
+    const struct slice rest = slice_from(reader.at, (size_t)(reader.end - reader.at));
+    switch (type) { /* By the byte, not by the enum: what is unknown must fall out below. */
+    case COMMAND_LEADER_START:
+        return reader_done(&reader);
+    case COMMAND_KV:
+        return decode_kv(&reader, out);
+    case COMMAND_SESSION_CREATE:
+        return session_decode(rest, &out->create) && !uuid_is_zero(&out->create.id);
+    case COMMAND_SESSION_DESTROY:
+        return decode_destroy(&reader, out);
+    case COMMAND_REGISTER:
+        return catalog_registration_decode(rest, &out->registration);
+    case COMMAND_DEREGISTER:
+        return decode_deregister(&reader, out);
+    case COMMAND_REAP:
+        out->tombstone_index = reader_u64(&reader);
+        return reader_done(&reader);
+    }
+    return false;
+}
+
+bool command_valid(struct slice command)
+{
+    struct command decoded;
+
+    return command_decode(command, &decoded);
+}
+
+/* --- applying --- */
+
+/* What every command is applied with. */
+struct apply {
+    struct store_txn *txn;
+    uint64_t index;
+    struct session_stamp stamp;
+    const struct command_observer *observer; /* may be NULL */
+    struct command_result *result;
+};
+
+/* For module codes that are answers: the text in result->error goes to the client. */
+static int apply_refused(struct apply *apply)
+{
+    apply->result->status = COMMAND_REFUSED;
+    apply->result->ok = false;
+    return 0;
+}
+
+static void observe_ended(const struct apply *apply, const struct uuid *id, struct slice cause)
+{
+    if (apply->observer != NULL && apply->observer->session_ended != NULL) {
+        apply->observer->session_ended(apply->observer->host, id, cause);
+    }
+}
+
+static int apply_lock(struct apply *apply, const struct command *command)
+{
+    bool granted = false;
+    bool delayed = false;
+    const int rc = session_lock(apply->txn, apply->index, apply->stamp, command->kv.key,
+                                command->kv.value, command->kv.flags, &command->kv.session,
+                                &granted, &delayed, &apply->result->error);
+
+    if (rc == SESSION_EUNKNOWN) {
+        return apply_refused(apply);
+    }
+    assert(rc != 0 || !granted || !delayed);
+    apply->result->ok = granted;
+    return rc;
+}
+
+/* Deleting what is not there is done. */
+static int apply_delete_result(int rc)
+{
+    return rc == STORE_ENOTFOUND ? 0 : rc;
+}
+
+static int apply_kv(struct apply *apply, const struct command *command)
+{
+    struct store_txn *txn = apply->txn;
+    const uint64_t index = apply->index;
+    const struct slice key = command->kv.key;
+    const struct slice value = command->kv.value;
+    const uint64_t flags = command->kv.flags;
+    bool *ok = &apply->result->ok;
+    bool changed;
+
+    switch (command->kv.verb) {
+    case COMMAND_KV_SET:
+        *ok = true;
+        return kv_set(txn, index, key, value, flags, &changed);
+    case COMMAND_KV_CAS:
+        return kv_cas(txn, index, key, value, flags, command->kv.cas, ok);
+    case COMMAND_KV_LOCK:
+        return apply_lock(apply, command);
+    case COMMAND_KV_UNLOCK:
+        return kv_unlock(txn, index, key, value, flags, &command->kv.session, ok);
+    case COMMAND_KV_DELETE:
+        *ok = true;
+        return apply_delete_result(kv_delete(txn, index, key));
+    case COMMAND_KV_DELETE_CAS:
+        return kv_delete_cas(txn, index, key, command->kv.cas, ok);
+    case COMMAND_KV_DELETE_PREFIX:
+        *ok = true;
+        return apply_delete_result(kv_delete_prefix(txn, index, key));
+    }
+    assert(false); /* Decoding lets no other verb through. */
+    return STORE_ECORRUPT;
+}
+
+static int apply_session_create(struct apply *apply, const struct command *command)
+{
+    struct session created;
+    int rc = session_create(apply->txn, &catalog_for_sessions, apply->index, &command->create,
+                            &apply->result->error);
+
+    if (rc == SESSION_EEXIST) {
+        (void)errmsg_set(&apply->result->error, rc, "session id already exists");
+        return apply_refused(apply);
+    }
+    if (rc == SESSION_ENODE || rc == SESSION_ECHECK) {
+        return apply_refused(apply);
+    }
+    if (rc != 0) {
+        return rc;
+    }
+    apply->result->ok = true;
+    if (apply->observer == NULL || apply->observer->session_created == NULL) {
+        return 0;
+    }
+    /* As stored, with its indexes. */
+    rc = session_get(apply->txn, &command->create.id, &created);
+    if (rc != 0) {
+        return rc == STORE_ENOTFOUND ? STORE_ECORRUPT : rc;
+    }
+    apply->observer->session_created(apply->observer->host, &created);
+    return 0;
+}
+
+static int apply_session_destroy(struct apply *apply, const struct command *command)
+{
+    struct session found;
+    int rc = session_get(apply->txn, &command->destroy.id, &found);
+
+    if (rc == 0) {
+        rc = session_invalidate(apply->txn, apply->index, apply->stamp, &command->destroy.id);
+        if (rc == 0) {
+            observe_ended(apply, &command->destroy.id, command->destroy.cause);
+        }
+    }
+    apply->result->ok = true;
+    return rc == STORE_ENOTFOUND ? 0 : rc; /* One that is gone already was destroyed. */
+}
+
+static int apply_catalog(struct apply *apply, const struct command *command)
+{
+    struct buffer ended = {0};
+    struct uuid id;
+    struct slice cause;
+    int rc;
+
+    if (command->type == COMMAND_REGISTER) {
+        rc = catalog_register(apply->txn, apply->index, apply->stamp, &command->registration,
+                              &ended, &apply->result->error);
+    } else {
+        rc = catalog_deregister(apply->txn, apply->index, apply->stamp, command->deregister.node,
+                                command->deregister.service_id, command->deregister.check_id,
+                                &ended);
+    }
+    if (rc == CATALOG_EINVAL) {
+        assert(ended.size == 0);
+        rc = apply_refused(apply);
+    } else if (rc == 0) {
+        struct reader it = reader_from(buffer_slice(&ended));
+        while (catalog_ended_next(&it, &id, &cause)) {
+            observe_ended(apply, &id, cause);
+        }
+        apply->result->ok = true;
+    }
+    buffer_deinit(&ended);
+    return rc;
+}
+
+static int apply_reap(struct apply *apply, const struct command *command)
+{
+    const int rc = kv_tombstones_reap(apply->txn, command->tombstone_index);
+
+    apply->result->ok = true;
+    return rc != 0 ? rc : session_lock_delay_reap(apply->txn, apply->stamp);
+}
+
+static int apply_command(struct apply *apply, const struct command *command)
+{
+    switch (command->type) {
+    case COMMAND_LEADER_START:
+        apply->result->ok = true;
+        return session_lock_delay_restart(apply->txn, apply->stamp);
+    case COMMAND_KV:
+        return apply_kv(apply, command);
+    case COMMAND_SESSION_CREATE:
+        return apply_session_create(apply, command);
+    case COMMAND_SESSION_DESTROY:
+        return apply_session_destroy(apply, command);
+    case COMMAND_REGISTER:
+    case COMMAND_DEREGISTER:
+        return apply_catalog(apply, command);
+    case COMMAND_REAP:
+        return apply_reap(apply, command);
+    }
+    assert(false); /* Decoding lets no other type through. */
+    return STORE_ECORRUPT;
+}
+
+int command_apply(struct store_txn *txn, uint64_t term, uint64_t index, struct slice bytes,
+                  const struct command_observer *observer, struct command_result *result)
+{
+    struct command command;
+
+    assert(txn->write);
+    assert(index > 0);
+    *result = (struct command_result){.status = COMMAND_DONE, .index = index};
+    struct apply apply = {.txn = txn, .index = index, .observer = observer, .result = result};
+    if (!command_decode(bytes, &command)) {
+        (void)errmsg_set(&result->error, 0, "command of an unknown kind, or malformed");
+        return apply_refused(&apply);
+    }
+    apply.stamp = (struct session_stamp){.term = term, .now_ms = command.now_ms};
+
+    const int rc = apply_command(&apply, &command);
+    /* Every module's code that is an answer has become a refusal above. */
+    assert(rc == 0 || (rc < 0 && rc > -100));
+    return rc;
+}

@@ -43,20 +43,26 @@ struct config {
     char *http_address; /* addresses.http, NULL: client_addr */
     char *dns_address;  /* addresses.dns, NULL: client_addr */
     enum log_level log_level;
-    uint32_t raft_multiplier;           /* performance.raft_multiplier, 1 */
-    uint32_t rpc_hold_timeout_ms;       /* performance.rpc_hold_timeout, 7 s */
-    uint64_t session_ttl_min_ns;        /* 10 s */
-    uint64_t kv_value_bytes_max;        /* limits.kv_max_value_size, 512 KiB */
-    uint32_t http_conns_per_client_max; /* limits.http_max_conns_per_client, 200 */
-    uint64_t state_bytes_max;           /* ours: limits.state_max_size; 16 GiB */
-    uint64_t check_update_interval_ms;  /* 5 min */
-    bool leave_on_terminate;
-    char **http_blocked_prefixes; /* http_config.block_endpoints */
+    uint32_t raft_multiplier;     /* performance.raft_multiplier, 1 */
+    uint32_t rpc_hold_timeout_ms; /* performance.rpc_hold_timeout, 7 s */
+    uint64_t session_ttl_min_ns;  /* 10 s */
+    uint64_t kv_value_bytes_max;  /* limits.kv_max_value_size, 512 KiB */
+    uint32_t
+        http_conns_per_client_max;     /* limits.http_max_conns_per_client, 200; none: UINT32_MAX */
+    uint64_t state_bytes_max;          /* ours: limits.state_max_size; 16 GiB */
+    uint64_t check_update_interval_ms; /* 5 min */
+    char *pid_file;                    /* NULL: none */
+    bool leave_on_terminate;           /* SIGTERM leaves in order: status 0, else 1 (Consul's) */
+    bool skip_leave_on_interrupt;      /* true on servers: SIGINT does not leave */
+    char **http_blocked_prefixes;      /* http_config.block_endpoints */
     size_t http_blocked_count;
     json_t *http_response_headers; /* http_config.response_headers, object or NULL */
     struct dns_config dns; /* domain, alt_domain, dns_config; its strings are the config's */
-    json_t *services; /* array of service definitions, as written (keys in any accepted case) */
-    json_t *checks;   /* array of check definitions */
+    char *dns_domain;      /* owners of dns.domain and dns.alt_domain */
+    char *dns_alt_domain;
+    json_t *services; /* array of service definitions; keys in Consul's file spelling ("name",
+                         "enable_tag_override"), whatever case they were written in */
+    json_t *checks;   /* array of check definitions, likewise */
     struct config_sources *sources; /* what it was read from, for SIGHUP */
 };
 

@@ -36,7 +36,8 @@ struct server {
     bool stopping;
 };
 
-/* Runs a server until SIGTERM or SIGINT; returns the exit status. */
+/* Runs a server until SIGTERM or SIGINT; takes `config`; returns the exit status (Consul's: 0 when
+ * it was told to leave, leave_on_terminate, else 1). */
 int server_run(struct config *config);
 
 /* Cryptographically good random bytes (getrandom). */

@@ -1,0 +1,603 @@
+#include "server/server.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+enum {
+    SERVER_DRAIN_MS_MAX = 5000,   /* how long an orderly stop waits for requests in flight */
+    SERVER_CLOSE_MS_MAX = 5000,   /* and then for the parts to close */
+    SERVER_STALL_MS_WARN = 500,   /* a turn of the loop that is worth a line in the log */
+    SERVER_OPEN_FILES_WARN = 4096 /* fewer are too few for the connections that are allowed */
+};
+
+/* The server and what only its life cycle needs. */
+struct server_process {
+    struct server server;
+    uv_loop_t loop;
+    uv_signal_t on_term, on_int, on_hup;
+    uv_check_t on_turn;
+    uv_timer_t close_guard;
+    uint64_t turn_at_ns;   /* end of the last turn */
+    uint64_t turn_idle_ns; /* the loop's idle time up to then */
+    uint64_t stall_ms_max; /* longest turn so far */
+    int lock_fd;           /* data_dir/.lock, held while we run; -1 in -dev */
+    int exit_status;
+    bool handles_open;
+};
+
+/* --- small services for everybody --- */
+
+void server_random(void *out, size_t size)
+{
+    char *at = out;
+
+    while (size > 0) {
+        const ssize_t count = getrandom(at, size, 0);
+
+        if (count < 0 && errno == EINTR) {
+            continue;
+        }
+        assert(count > 0); /* The kernel's generator cannot fail once it is there. */
+        at += count;
+        size -= (size_t)count;
+    }
+}
+
+struct uuid server_random_uuid(void)
+{
+    struct uuid uuid;
+
+    server_random(uuid.bytes, sizeof(uuid.bytes));
+    return uuid;
+}
+
+uint64_t server_now_ms(const struct server *server)
+{
+    return uv_now(server->loop);
+}
+
+/* --- before the loop --- */
+
+/* As many open files as the system grants: each connection and long poll is one. */
+static void server_raise_open_files(void)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0) {
+        log_write(LOG_WARN, "agent", "cannot read the limit of open files: %s", strerror(errno));
+        return;
+    }
+    if (limit.rlim_cur < limit.rlim_max) {
+        limit.rlim_cur = limit.rlim_max;
+        if (setrlimit(RLIMIT_NOFILE, &limit) != 0) {
+            log_write(LOG_WARN, "agent", "cannot raise the limit of open files to %llu: %s",
+                      (unsigned long long)limit.rlim_max, strerror(errno));
+        }
+    }
+    if (limit.rlim_max < SERVER_OPEN_FILES_WARN) {
+        log_write(LOG_WARN, "agent",
+                  "only %llu open files are allowed; raise the limit (LimitNOFILE=, ulimit -n)",
+                  (unsigned long long)limit.rlim_max);
+    }
+}
+
+/* Creates a folder and its missing parents. */
+static int server_make_folder(const char *path, struct errmsg *err)
+{
+    char part[4096];
+
+    if (strlen(path) >= sizeof(part)) {
+        return errmsg_set(err, -1, "data_dir is too long");
+    }
+    (void)snprintf(part, sizeof(part), "%s", path);
+    for (char *slash = strchr(part + 1, '/'); slash != NULL; slash = strchr(slash + 1, '/')) {
+        *slash = '\0';
+        if (mkdir(part, 0755) != 0 && errno != EEXIST) {
+            return errmsg_set_errno(err, -1, "cannot create folder %.300s", part);
+        }
+        *slash = '/';
+    }
+    if (mkdir(part, 0700) != 0 && errno != EEXIST) {
+        return errmsg_set_errno(err, -1, "cannot create data_dir %.300s", part);
+    }
+    struct stat status;
+    if (stat(path, &status) != 0 || !S_ISDIR(status.st_mode)) {
+        return errmsg_set(err, -1, "data_dir %.300s is not a folder", path);
+    }
+    return 0;
+}
+
+/* Two servers on one folder would destroy each other's log. The lock goes with the process. */
+static int server_lock_folder(struct server_process *process, const char *path, struct errmsg *err)
+{
+    char file[4096];
+
+    (void)snprintf(file, sizeof(file), "%s/.lock", path);
+    process->lock_fd = open(file, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (process->lock_fd < 0) {
+        return errmsg_set_errno(err, -1, "cannot open %.300s", file);
+    }
+    if (flock(process->lock_fd, LOCK_EX | LOCK_NB) != 0) {
+        return errmsg_set(err, -1, "data_dir %.300s is in use by another process", path);
+    }
+    return 0;
+}
+
+/* Writes data_dir/node-id so that it is whole or not there. */
+static int server_write_node_id(const char *dir, const char *text, struct errmsg *err)
+{
+    char file[4096], temporary[4096];
+    int rc = 0;
+
+    (void)snprintf(file, sizeof(file), "%s/node-id", dir);
+    (void)snprintf(temporary, sizeof(temporary), "%s/node-id.tmp", dir);
+    const int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (fd < 0) {
+        return errmsg_set_errno(err, -1, "cannot create %.300s", temporary);
+    }
+    if (write(fd, text, UUID_TEXT_BYTES) != UUID_TEXT_BYTES || fsync(fd) != 0) {
+        rc = errmsg_set_errno(err, -1, "cannot write %.300s", temporary);
+    }
+    if (close(fd) != 0 && rc == 0) {
+        rc = errmsg_set_errno(err, -1, "cannot write %.300s", temporary);
+    }
+    if (rc == 0 && rename(temporary, file) != 0) {
+        rc = errmsg_set_errno(err, -1, "cannot rename %.300s to node-id", temporary);
+    }
+    const int dir_fd = rc == 0 ? open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+    if (rc == 0 && (dir_fd < 0 || fsync(dir_fd) != 0)) {
+        rc = errmsg_set_errno(err, -1, "cannot sync %.300s", dir);
+    }
+    if (dir_fd >= 0) {
+        (void)close(dir_fd); /* nothing was written through it */
+    }
+    return rc;
+}
+
+/* The id kept in data_dir. 0 with the id zero when there is none yet. */
+static int server_read_node_id(const char *dir, struct uuid *id, struct errmsg *err)
+{
+    char file[4096];
+    char text[64];
+
+    (void)snprintf(file, sizeof(file), "%s/node-id", dir);
+    memset(id, 0, sizeof(*id));
+    const int fd = open(file, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        return errno == ENOENT ? 0 : errmsg_set_errno(err, -1, "cannot open %.300s", file);
+    }
+    const ssize_t count = read(fd, text, sizeof(text));
+    (void)close(fd); /* only read from */
+    size_t size = count > 0 ? (size_t)count : 0;
+    while (size > 0 && (text[size - 1] == '\n' || text[size - 1] == ' ')) {
+        size--; /* Consul's file, or one edited by hand, may end so. */
+    }
+    if (!uuid_parse(slice_from(text, size), id)) {
+        return errmsg_set(err, -1, "%.300s does not hold a node id; restore or remove the file",
+                          file);
+    }
+    return 0;
+}
+
+/* From the configuration, else from data_dir, else drawn and kept there. */
+static int server_choose_node_id(struct server *server, struct errmsg *err)
+{
+    const struct config *config = server->config;
+    struct uuid kept = {{0}};
+    int rc = 0;
+
+    if (config->data_dir != NULL) {
+        rc = server_read_node_id(config->data_dir, &kept, err);
+    }
+    if (rc != 0) {
+        return rc;
+    }
+    if (config->node_id != NULL) {
+        const bool parsed = uuid_parse(slice_from_text(config->node_id), &server->node_id);
+        assert(parsed); /* config_load checked it */
+    } else if (!uuid_is_zero(&kept)) {
+        server->node_id = kept;
+    } else {
+        server->node_id = server_random_uuid();
+    }
+    uuid_format(&server->node_id, server->node_id_text);
+    if (config->data_dir != NULL && !uuid_equal(&kept, &server->node_id)) {
+        rc = server_write_node_id(config->data_dir, server->node_id_text, err);
+    }
+    return rc;
+}
+
+static int server_prepare(struct server_process *process, struct errmsg *err)
+{
+    const char *dir = process->server.config->data_dir;
+    int rc = 0;
+
+    if (dir != NULL) {
+        rc = server_make_folder(dir, err);
+        if (rc == 0) {
+            rc = server_lock_folder(process, dir, err);
+        }
+    }
+    return rc == 0 ? server_choose_node_id(&process->server, err) : rc;
+}
+
+/* --- outside world: service manager, pid file, terminal --- */
+
+/* systemd's notification protocol: a datagram to the socket that it named. */
+static void server_notify(const char *state)
+{
+    const char *path = getenv("NOTIFY_SOCKET");
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+
+    if (path == NULL || (path[0] != '/' && path[0] != '@') ||
+        strlen(path) >= sizeof(address.sun_path)) {
+        return;
+    }
+    memcpy(address.sun_path, path, strlen(path));
+    if (path[0] == '@') {
+        address.sun_path[0] = '\0'; /* abstract socket */
+    }
+    const int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0) {
+        return;
+    }
+    const socklen_t size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(path));
+    if (sendto(fd, state, strlen(state), MSG_NOSIGNAL, (struct sockaddr *)&address, size) < 0) {
+        log_write(LOG_WARN, "agent", "cannot notify %s: %s", path, strerror(errno));
+    }
+    (void)close(fd);
+}
+
+static int server_write_pid_file(const char *path, struct errmsg *err)
+{
+    FILE *file = fopen(path, "we");
+
+    if (file == NULL) {
+        return errmsg_set_errno(err, -1, "cannot create pid file %.300s", path);
+    }
+    const bool written = fprintf(file, "%ld", (long)getpid()) > 0;
+    if (fclose(file) != 0 || !written) {
+        return errmsg_set_errno(err, -1, "cannot write pid file %.300s", path);
+    }
+    return 0;
+}
+
+/* On standard output, in Consul's words, which scripts wait for. */
+static void server_print_banner(const struct server *server)
+{
+    const struct config *config = server->config;
+
+    printf("==> Starting Proconsul agent...\n"
+           "           Version: '%s' (answers as Consul %s)\n"
+           "           Node ID: '%s'\n"
+           "         Node name: '%s'\n"
+           "        Datacenter: '%s'\n"
+           "            Server: true (Bootstrap: %s)\n"
+           "       Client Addr: [%s] (HTTP: %d, DNS: %d)\n"
+           "      Cluster Addr: %s (RPC: %d, LAN: %d)\n\n"
+           "==> Log data will now stream in as it occurs:\n\n",
+           PROCONSUL_VERSION, PROCONSUL_CONSUL_VERSION, server->node_id_text, config->node_name,
+           config->datacenter, config->bootstrap ? "true" : "false", config->client_addr,
+           config->http_port, config->dns_port, config->advertise_addr, config->server_port,
+           config->serf_lan_port);
+    (void)fflush(stdout); /* A banner that cannot be printed is no reason not to serve. */
+}
+
+/* --- the parts --- */
+
+static void server_on_member(void *host, const struct member *member)
+{
+    struct server_process *process = host;
+    struct server *server = &process->server;
+
+    if (server->agent != NULL) { /* The first members may be found while we start. */
+        agent_members_changed(server->agent);
+    }
+    if (server->replica != NULL) {
+        replica_members_changed(server->replica, member);
+    }
+}
+
+static int server_start_dns(struct server *server, struct errmsg *err)
+{
+    const struct config *config = server->config;
+    const char *list = config->dns_address != NULL ? config->dns_address : config->client_addr;
+    char words[DNS_ADDRESSES_MAX * 64];
+    char *rest = words;
+    struct dns_options options = {
+        .store = server->store,
+        .config = &config->dns,
+        .port = (uint16_t)config->dns_port,
+        .threads = 1,
+    };
+
+    if (config->dns_port < 0) {
+        return 0;
+    }
+    assert(server->store != NULL);
+    (void)snprintf(words, sizeof(words), "%s", list);
+    for (char *word = strtok_r(words, " \t\n", &rest); word != NULL;
+         word = strtok_r(NULL, " \t\n", &rest)) {
+        assert(options.address_count < DNS_ADDRESSES_MAX); /* config_load checked it */
+        options.addresses[options.address_count++] = word;
+    }
+    server_random(&options.seed, sizeof(options.seed));
+    return dns_server_start(&options, &server->dns, err);
+}
+
+static int server_start_parts(struct server_process *process, struct errmsg *err)
+{
+    struct server *server = &process->server;
+
+    if (watch_table_new(&server->watches) != 0) {
+        return errmsg_set(err, -1, "out of memory");
+    }
+    if (replica_new(server, &server->replica, err) != 0 ||
+        membership_new(server, server_on_member, process, &server->membership, err) != 0 ||
+        agent_new(server, &server->agent, err) != 0 ||
+        http_server_new(server, &server->http, err) != 0) {
+        return -1;
+    }
+    return server_start_dns(server, err);
+}
+
+/* In the order that lets each part still talk to those that it needs: the agent to the replica, the
+ * replica's last refusals to the requests of the HTTP server. */
+static void server_stop_parts(struct server_process *process)
+{
+    struct server *server = &process->server;
+
+    if (server->agent != NULL) {
+        agent_free(server->agent);
+        server->agent = NULL;
+    }
+    dns_server_stop(server->dns);
+    server->dns = NULL;
+    if (server->membership != NULL) {
+        membership_free(server->membership);
+        server->membership = NULL;
+    }
+    if (server->replica != NULL) {
+        replica_free(server->replica);
+        server->replica = NULL;
+    }
+    if (server->http != NULL) {
+        http_server_free(server->http);
+        server->http = NULL;
+    }
+    if (server->watches != NULL) {
+        watch_table_free(server->watches);
+        server->watches = NULL;
+    }
+}
+
+/* --- signals --- */
+
+static void server_reload(struct server_process *process)
+{
+    struct server *server = &process->server;
+    struct config *config;
+    struct errmsg err = {""};
+
+    log_write(LOG_INFO, "agent", "Reloading configuration...");
+    if (config_reload(server->config, &config, &err) != 0) {
+        log_write(LOG_ERROR, "agent", "Reload failed, all stays as it was: %s", err.text);
+        return;
+    }
+    if (server->agent != NULL && agent_reload(server->agent, config, &err) != 0) {
+        log_write(LOG_ERROR, "agent", "Reload of services and checks failed: %s", err.text);
+        config_free(config);
+        return;
+    }
+    log_level_set(config->log_level);
+    if (server->dns != NULL && dns_server_reload(server->dns, &config->dns) != 0) {
+        log_write(LOG_ERROR, "agent", "Reload of DNS failed, it goes on as before");
+    }
+    /* Others hold pointers into the configuration that we started with: it stays, and takes over
+     * what can change. */
+    json_t *services = server->config->services;
+    json_t *checks = server->config->checks;
+    server->config->services = config->services;
+    server->config->checks = config->checks;
+    server->config->log_level = config->log_level;
+    config->services = services;
+    config->checks = checks;
+    config_free(config);
+    log_write(LOG_INFO, "agent", "Configuration reload complete: services, checks, DNS, log level");
+}
+
+static void server_on_drained(void *context)
+{
+    struct server_process *process = context;
+
+    uv_stop(&process->loop);
+}
+
+static void server_on_signal(uv_signal_t *handle, int signal_number)
+{
+    struct server_process *process = handle->data;
+    struct server *server = &process->server;
+    const struct config *config = server->config;
+    const bool interrupt = signal_number == SIGINT;
+
+    if (signal_number == SIGHUP) {
+        log_write(LOG_INFO, "agent", "Caught: signal=hangup");
+        server_reload(process);
+        return;
+    }
+    log_write(LOG_INFO, "agent", "Caught: signal=%s", interrupt ? "interrupt" : "terminated");
+    if (server->stopping) {
+        log_write(LOG_WARN, "agent", "second signal, exiting at once");
+        _exit(1); /* What was acknowledged is on disk already. */
+    }
+    const bool leave = interrupt ? !config->skip_leave_on_interrupt : config->leave_on_terminate;
+    /* Consul's statuses: 0 only for one that leaves. */
+    process->exit_status = leave ? 0 : 1;
+    log_write(LOG_INFO, "agent",
+              leave ? "Gracefully shutting down agent..." : "Graceful shutdown disabled. Exiting");
+    server->stopping = true;
+    server_notify("STOPPING=1");
+    http_server_drain(server->http, SERVER_DRAIN_MS_MAX, server_on_drained, process);
+}
+
+/* --- the loop --- */
+
+/* Once per turn, behind its I/O: how long was the loop busy since the last time? */
+static void server_on_turn(uv_check_t *handle)
+{
+    struct server_process *process = handle->data;
+    const uint64_t now_ns = uv_hrtime();
+    const uint64_t idle_ns = uv_metrics_idle_time(&process->loop);
+    const uint64_t turn_ns = now_ns - process->turn_at_ns;
+    const uint64_t slept_ns = idle_ns - process->turn_idle_ns;
+    const uint64_t busy_ms = turn_ns > slept_ns ? (turn_ns - slept_ns) / 1000000 : 0;
+
+    process->turn_at_ns = now_ns;
+    process->turn_idle_ns = idle_ns;
+    if (busy_ms > process->stall_ms_max) {
+        process->stall_ms_max = busy_ms;
+    }
+    if (busy_ms > SERVER_STALL_MS_WARN) {
+        log_write(LOG_WARN, "agent", "the loop stalled: duration=%llums longest=%llums",
+                  (unsigned long long)busy_ms, (unsigned long long)process->stall_ms_max);
+    }
+}
+
+static int server_open_handles(struct server_process *process, struct errmsg *err)
+{
+    uv_signal_t *const signals[] = {&process->on_term, &process->on_int, &process->on_hup};
+    const int numbers[] = {SIGTERM, SIGINT, SIGHUP};
+    int rc = uv_loop_init(&process->loop);
+
+    if (rc != 0) {
+        return errmsg_set(err, -1, "cannot start the event loop: %s", uv_strerror(rc));
+    }
+    process->server.loop = &process->loop;
+    process->handles_open = true;
+    (void)uv_loop_configure(&process->loop, UV_METRICS_IDLE_TIME); /* cannot fail before uv_run */
+    (void)uv_timer_init(&process->loop, &process->close_guard);    /* nor can these two */
+    (void)uv_check_init(&process->loop, &process->on_turn);
+    process->close_guard.data = process;
+    process->on_turn.data = process;
+    process->turn_at_ns = uv_hrtime();
+    (void)uv_check_start(&process->on_turn, server_on_turn);
+    uv_unref((uv_handle_t *)&process->on_turn);
+    for (size_t i = 0; i < 3; i++) {
+        const int init_rc = uv_signal_init(&process->loop, signals[i]);
+
+        assert(init_rc == 0); /* fails on broken loops only */
+        signals[i]->data = process;
+        rc = uv_signal_start(signals[i], server_on_signal, numbers[i]);
+        if (rc != 0) {
+            return errmsg_set(err, -1, "cannot catch signals: %s", uv_strerror(rc));
+        }
+        uv_unref((uv_handle_t *)signals[i]);
+    }
+    return 0;
+}
+
+static void server_on_close_guard(uv_timer_t *handle)
+{
+    struct server_process *process = handle->data;
+
+    log_write(LOG_ERROR, "agent", "parts of the server did not close in %d ms",
+              SERVER_CLOSE_MS_MAX);
+    uv_stop(&process->loop);
+}
+
+/* Runs the loop until all that the parts closed has called back, bounded. */
+static void server_close_handles(struct server_process *process)
+{
+    if (!process->handles_open) {
+        return;
+    }
+    uv_close((uv_handle_t *)&process->on_term, NULL);
+    uv_close((uv_handle_t *)&process->on_int, NULL);
+    uv_close((uv_handle_t *)&process->on_hup, NULL);
+    uv_close((uv_handle_t *)&process->on_turn, NULL);
+    (void)uv_timer_start(&process->close_guard, server_on_close_guard, SERVER_CLOSE_MS_MAX, 0);
+    uv_unref((uv_handle_t *)&process->close_guard);
+    (void)uv_run(&process->loop, UV_RUN_DEFAULT);
+    uv_close((uv_handle_t *)&process->close_guard, NULL);
+    (void)uv_run(&process->loop, UV_RUN_NOWAIT);
+    const int rc = uv_loop_close(&process->loop);
+    if (rc != 0) {
+        log_write(LOG_WARN, "agent", "the event loop was not empty at exit: %s", uv_strerror(rc));
+    }
+}
+
+/* --- life --- */
+
+static int server_start(struct server_process *process, struct errmsg *err)
+{
+    const struct config *config = process->server.config;
+
+    if (server_prepare(process, err) != 0 || server_open_handles(process, err) != 0) {
+        return -1;
+    }
+    server_print_banner(&process->server);
+    if (server_start_parts(process, err) != 0) {
+        return -1;
+    }
+    if (config->pid_file != NULL && server_write_pid_file(config->pid_file, err) != 0) {
+        return -1;
+    }
+    server_notify("READY=1");
+    printf("==> Consul agent running!\n"); /* as Consul says it: scripts wait for this line */
+    (void)fflush(stdout);
+    return 0;
+}
+
+int server_run(struct config *config)
+{
+    struct server_process *process = calloc(1, sizeof(*process));
+    struct errmsg err = {""};
+
+    if (process == NULL) {
+        (void)fprintf(stderr, "==> out of memory\n");
+        config_free(config);
+        return 1;
+    }
+    process->lock_fd = -1;
+    process->exit_status = 1;
+    process->server.config = config;
+    log_level_set(config->log_level);
+    (void)signal(SIGPIPE, SIG_IGN); /* a write to a closed connection is an error code, no death */
+    server_raise_open_files();
+
+    if (server_start(process, &err) == 0) {
+        (void)uv_run(&process->loop, UV_RUN_DEFAULT);
+        log_write(LOG_INFO, "agent", "Requesting shutdown");
+    } else {
+        log_write(LOG_ERROR, "agent", "Error starting agent: error=\"%s\"", err.text);
+        (void)fprintf(stderr, "==> %s\n", err.text);
+    }
+
+    server_stop_parts(process);
+    server_close_handles(process);
+    if (config->pid_file != NULL) {
+        (void)unlink(config->pid_file); /* may never have been written */
+    }
+    log_write(LOG_INFO, "agent", "shutdown complete");
+    log_write(LOG_INFO, "agent", "Exit code: code=%d", process->exit_status);
+    if (process->lock_fd >= 0) {
+        (void)close(process->lock_fd); /* gives up the lock */
+    }
+    const int exit_status = process->exit_status;
+    config_free(config);
+    free(process);
+    return exit_status;
+}

@@ -23,6 +23,8 @@ enum session_error {
 };
 
 #define SESSION_LOCK_DELAY_NS_DEFAULT (15ULL * 1000000000ULL)
+/* A session may ask for more, and shows it; but no key is kept longer (Consul 1.8, measured). */
+#define SESSION_LOCK_DELAY_NS_MAX (60ULL * 1000000000ULL)
 
 enum session_behavior { SESSION_RELEASE = 0, SESSION_DELETE = 1 };
 
@@ -31,6 +33,8 @@ struct session {
     struct uuid id;
     struct slice name;
     struct slice node; /* as the creator spelled it */
+    /* Shown as a signed number of nanoseconds: what is negative there (Consul takes "-5s") gives no
+     * delay. */
     uint64_t lock_delay_ns;
     enum session_behavior behavior;
     struct slice ttl;              /* as written, e.g. "15.0s"; empty: none */
@@ -60,17 +64,18 @@ struct session_catalog {
                      bool *critical);
 };
 
-/* Creates at `index` (create_index and modify_index are set here). On SESSION_E*: nothing has
- * changed and `err` has Consul's text. */
+/* Creates at `index` (create_index and modify_index are set here). Borrows `session`, which may not
+ * borrow from this transaction. On SESSION_E*: nothing has changed and `err` has Consul's text. */
 int session_create(struct store_txn *txn, const struct session_catalog *catalog, uint64_t index,
                    const struct session *session, struct errmsg *err);
 int session_get(struct store_txn *txn, const struct uuid *id, struct session *out);
 /* Index of the table as a whole, 0 if it never changed. */
 int session_index(struct store_txn *txn, uint64_t *index);
 
-/* All sessions in order of id, or those of one node; STORE_ENOTFOUND at the end. */
+/* All sessions in order of id, or those of one node (any case); STORE_ENOTFOUND at the end. */
 struct session_scan {
     struct store_scan scan;
+    struct buffer prefix; /* by node: its key's start */
     bool by_node;
 };
 int session_scan_begin(struct session_scan *scan, struct store_txn *txn);
@@ -84,11 +89,17 @@ int session_invalidate(struct store_txn *txn, uint64_t index, struct session_sta
                        const struct uuid *id);
 
 /* Ends all sessions that depend on a check which turned critical or went, or on a node that went.
- * Appends each ended session's id (16 bytes) to `ended`. */
+ * Names of nodes and checks are compared without case; `node` and `check_id` may not borrow from
+ * this transaction. Appends each ended session's id (16 bytes) to `ended`. */
 int session_invalidate_check(struct store_txn *txn, uint64_t index, struct session_stamp stamp,
                              struct slice node, struct slice check_id, struct buffer *ended);
 int session_invalidate_node(struct store_txn *txn, uint64_t index, struct session_stamp stamp,
                             struct slice node, struct buffer *ended);
+
+/* Whether a lock-delay runs on `key` at the stamp. One that another term's leader started has not
+ * been restarted by this one yet: it runs. */
+int session_lock_delay_get(struct store_txn *txn, struct session_stamp stamp, struct slice key,
+                           bool *delayed);
 
 /* Lock with all rules. During lock-delay *granted is false, whatever the session; then an unknown
  * session is SESSION_EUNKNOWN with Consul's text in `err`; then kv_lock. */

@@ -77,6 +77,29 @@ void command_encode_reap(struct buffer *out, uint64_t tombstone_index)
     buffer_put_u64(out, tombstone_index);
 }
 
+bool command_grows(struct slice command)
+{
+    struct reader reader = reader_from(command);
+    enum command_type type;
+
+    (void)reader_u8(&reader);
+    type = (enum command_type)reader_u8(&reader);
+    (void)reader_u64(&reader);
+    switch (type) {
+    case COMMAND_KV:
+        return reader_u8(&reader) <= COMMAND_KV_UNLOCK;
+    case COMMAND_SESSION_CREATE:
+    case COMMAND_REGISTER:
+        return true;
+    case COMMAND_LEADER_START:
+    case COMMAND_SESSION_DESTROY:
+    case COMMAND_DEREGISTER:
+    case COMMAND_REAP:
+        break;
+    }
+    return false;
+}
+
 bool command_stamp(void *command, size_t size, uint64_t now_ms)
 {
     if (size < COMMAND_HEADER_BYTES) {

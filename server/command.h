@@ -68,6 +68,9 @@ void command_encode_reap(struct buffer *out, uint64_t tombstone_index);
 bool command_stamp(void *command, size_t size, uint64_t now_ms);
 /* Whether the bytes decode completely: the leader refuses others before they reach the log. */
 bool command_valid(struct slice command);
+/* Whether a valid command can make the state larger. A store that runs full refuses these, and
+ * still takes what frees space. */
+bool command_grows(struct slice command);
 
 enum command_status {
     COMMAND_DONE = 0,    /* `ok` is the answer */

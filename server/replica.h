@@ -22,6 +22,11 @@ int replica_new(struct server *server, struct replica **out, struct errmsg *err)
 /* Stops taking requests, fails those that wait, closes log and store. */
 void replica_free(struct replica *replica);
 
+/* A member joined, failed, came back or left: dial it, and see whether a new cluster can be formed.
+ */
+struct member;
+void replica_members_changed(struct replica *replica, const struct member *member);
+
 /* --- writes --- */
 
 /* Called once, on the loop, never from inside replica_propose. `failure` is NULL and `result`
@@ -58,6 +63,7 @@ struct replica_read {
     /* The replica's. */
     enum replica_consistency consistency;
     uint64_t deadline_ms;
+    uint64_t sent_ms;
     uint64_t index;
     int state;
     struct replica_read *next, *previous;

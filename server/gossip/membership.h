@@ -15,6 +15,12 @@
 struct server;
 struct membership;
 
+enum {
+    MEMBERS_MAX = 64,
+    MEMBERSHIP_PING_MS = 1000,
+    MEMBERSHIP_FAILED_MS = 5000, /* silence after which a member counts as failed */
+};
+
 enum member_status {
     MEMBER_ALIVE = 1,
     MEMBER_LEAVING = 2,
@@ -32,6 +38,8 @@ struct member {
     bool self;
     bool bootstrap;            /* started with -bootstrap */
     uint32_t bootstrap_expect; /* 0 once it has Raft state */
+    struct uuid
+        bootstrap_choice; /* whom it would have make the first configuration; zero: nobody */
 };
 
 /* Starts to listen on bind_addr:serf_lan_port and to join retry_join. `on_change` (loop) tells of
@@ -39,7 +47,8 @@ struct member {
 int membership_new(struct server *server,
                    void (*on_change)(void *host, const struct member *member), void *host,
                    struct membership **out, struct errmsg *err);
-/* Tells the others that this server leaves in order (false: it just stops), closes. */
+/* With leave_on_terminate tells the others that this server leaves in order (else it counts as
+ * failed after a while); closes. NULL is accepted. */
 void membership_free(struct membership *membership);
 
 size_t membership_count(const struct membership *membership);
@@ -51,6 +60,8 @@ const struct member *membership_find(const struct membership *membership, const 
 void membership_join(struct membership *membership, const char *address,
                      void (*done)(void *context, const char *failure), void *context);
 
+/* Publishes whom this server would have make the first configuration (member.bootstrap_choice). */
+void membership_choose(struct membership *membership, const struct uuid *id);
 /* This server has Raft state now: stop offering to bootstrap. */
 void membership_bootstrapped(struct membership *membership);
 

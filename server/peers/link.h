@@ -1,0 +1,104 @@
+#ifndef SERVER_PEERS_LINK_H
+#define SERVER_PEERS_LINK_H
+
+/* Framed TCP connections between servers: what Raft messages, RPC and membership travel on. Each
+ * side opens a connection of its own to the other; a connection starts with one protocol byte (as
+ * in Consul, so that other protocols can join on the port) and a hello that names datacenter, node
+ * and version, which the other side answers with its own. A server refuses a hello from another
+ * datacenter.
+ *
+ * Frame: u32 payload size, u8 version, u8 type, u16 zero, u32 CRC-32C of the payload, u32 CRC-32C
+ * of the twelve bytes before; then the payload. Little-endian. Frames of an unknown type are handed
+ * up like any other, so that versions can mix; one that is damaged or too large ends the
+ * connection.
+ *
+ * Everything runs on the loop. Sends are queued, and written by link_flush, so that one turn of the
+ * loop makes one write per peer. */
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <uv.h>
+
+#include "kv/buffer.h"
+#include "kv/errmsg.h"
+#include "kv/slice.h"
+#include "kv/uuid.h"
+
+enum {
+    LINK_PROTOCOL_BYTE = 0x50, /* 'P'; Consul's own are 0 to 8 */
+    LINK_VERSION = 1,
+    LINK_FRAME_BYTES_MAX = 64 * 1024 * 1024,
+    LINK_QUEUE_BYTES_MAX =
+        64 * 1024 * 1024, /* unsent, per connection; beyond it frames are refused */
+    LINK_NAME_BYTES_MAX = 128,
+    LINK_INCOMING_MAX = 256,    /* connections per listener */
+    LINK_HANDSHAKE_MS = 5000,   /* for connect and hello */
+    LINK_RECONNECT_MS_MIN = 50, /* doubles up to the maximum while dialling fails */
+    LINK_RECONNECT_MS_MAX = 1000,
+    LINK_UNACKNOWLEDGED_MS =
+        10000, /* TCP_USER_TIMEOUT: sent and not acknowledged for so long: dead */
+};
+
+/* Frame types below this one are the link's own (hello, refusal). */
+enum { LINK_TYPE_FIRST = 16 };
+
+/* Who speaks. */
+struct link_identity {
+    struct uuid id;
+    char name[LINK_NAME_BYTES_MAX];
+    char datacenter[64];
+    char address[64]; /* advertised IP */
+    uint16_t serf_port;
+    uint16_t server_port;
+};
+
+struct link;
+struct link_listener;
+
+struct link_handlers {
+    void *host;
+    /* Both hellos were exchanged; `peer` is valid until on_down. */
+    void (*on_up)(void *host, struct link *link, const struct link_identity *peer);
+    /* Was up, and is not any more. A dialled link goes on trying by itself; an incoming one is
+     * freed after this. */
+    void (*on_down)(void *host, struct link *link, const char *reason);
+    /* The payload is borrowed for the call. */
+    void (*on_frame)(void *host, struct link *link, uint8_t type, struct slice payload);
+    /* A dialled link could not be made (and will be tried again). May be NULL. */
+    void (*on_failed)(void *host, struct link *link, const char *reason);
+};
+
+/* Dials `address` ("host", "host:port", "[v6]:port") now and, whenever it is down, again with
+ * back-off, until link_free. Handlers and identity are borrowed for the link's life. STORE_ENOMEM
+ * or a bad address: negative, with `err`. */
+int link_dial(uv_loop_t *loop, const char *address, uint16_t default_port,
+              const struct link_identity *self, const struct link_handlers *handlers,
+              struct link **out, struct errmsg *err);
+/* Ends the link without on_down; its memory goes in a later turn of the loop. NULL is accepted. */
+void link_free(struct link *link);
+
+/* Ends the present connection of a dialled link (on_down is called) and tries again after the
+ * longest back-off: for a link that led to somebody else. */
+void link_reject(struct link *link, const char *reason);
+
+bool link_is_up(const struct link *link);
+/* Who the other side is; only while the link is up, or in on_down. */
+const struct link_identity *link_peer(const struct link *link);
+const char *link_address(const struct link *link); /* as dialled, or the remote IP */
+/* The caller's, for finding its own things from a link. */
+void link_set_context(struct link *link, void *context);
+void *link_context(const struct link *link);
+
+/* Queues a frame. False when the link is down or its queue is full: the frame is lost. */
+bool link_send(struct link *link, uint8_t type, struct slice payload);
+/* Writes what was queued. */
+void link_flush(struct link *link);
+
+/* Listens on ip:port. Errors name both. */
+int link_listen(uv_loop_t *loop, const char *ip, uint16_t port, const struct link_identity *self,
+                const struct link_handlers *handlers, struct link_listener **out,
+                struct errmsg *err);
+/* Closes it and all connections that came through it, without on_down. NULL is accepted. */
+void link_listener_free(struct link_listener *listener);
+
+#endif

@@ -1,0 +1,202 @@
+#include "server/peers/peers.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kv/store.h"
+#include "server/log.h"
+
+#define LOG_MODULE "agent.server.peers"
+
+struct peer {
+    raft_id id; /* 0: free slot */
+    struct link *link;
+    char address[96];
+};
+
+struct peers {
+    uv_loop_t *loop;
+    struct link_identity self;
+    struct peers_handlers handlers;
+    struct link_handlers dialled;
+    struct link_handlers incoming;
+    struct link_listener *listener;
+    struct peer peers[PEERS_MAX];
+    size_t count;
+};
+
+raft_id peers_id(const struct uuid *node_id)
+{
+    uint64_t hash = 0xcbf29ce484222325ULL;
+
+    for (size_t i = 0; i < UUID_BYTES; i++) {
+        hash = (hash ^ node_id->bytes[i]) * 0x100000001b3ULL;
+    }
+    hash ^= hash >> 32; /* FNV's low bits mix poorly upwards. */
+    return hash == 0 ? 1 : hash;
+}
+
+static struct peer *peers_find(const struct peers *peers, raft_id id)
+{
+    for (size_t i = 0; i < peers->count; i++) {
+        if (peers->peers[i].id == id) {
+            return (struct peer *)(uintptr_t)&peers->peers[i];
+        }
+    }
+    return NULL;
+}
+
+static struct peer *peers_find_link(struct peers *peers, const struct link *link)
+{
+    for (size_t i = 0; i < peers->count; i++) {
+        if (peers->peers[i].link == link) {
+            return &peers->peers[i];
+        }
+    }
+    return NULL;
+}
+
+static void peers_on_up(void *host, struct link *link, const struct link_identity *identity)
+{
+    struct peers *peers = host;
+    struct peer *peer = peers_find_link(peers, link);
+
+    assert(peer != NULL);
+    if (peers_id(&identity->id) != peer->id) {
+        log_write(LOG_WARN, LOG_MODULE,
+                  "another server answers at a peer's address: address=%s answered=%s",
+                  peer->address, identity->name);
+        link_reject(link, "another server answers there");
+        return;
+    }
+    log_write(LOG_DEBUG, LOG_MODULE, "connected: name=%s address=%s", identity->name,
+              peer->address);
+    peers->handlers.on_up(peers->handlers.host, peer->id);
+}
+
+static void peers_on_down(void *host, struct link *link, const char *reason)
+{
+    struct peers *peers = host;
+    struct peer *peer = peers_find_link(peers, link);
+
+    assert(peer != NULL);
+    log_write(LOG_DEBUG, LOG_MODULE, "connection lost: address=%s reason=\"%s\"", peer->address,
+              reason);
+    peers->handlers.on_down(peers->handlers.host, peer->id);
+}
+
+static void peers_on_frame(void *host, struct link *link, uint8_t type, struct slice payload)
+{
+    struct peers *peers = host;
+
+    peers->handlers.on_frame(peers->handlers.host, peers_id(&link_peer(link)->id), type, payload);
+}
+
+/* An incoming link only carries the other side's frames. */
+static void peers_on_incoming_up(void *host, struct link *link,
+                                 const struct link_identity *identity)
+{
+    (void)host;
+    (void)link;
+    (void)identity;
+}
+
+static void peers_on_incoming_down(void *host, struct link *link, const char *reason)
+{
+    (void)host;
+    log_write(LOG_DEBUG, LOG_MODULE, "incoming connection ended: address=%s reason=\"%s\"",
+              link_address(link), reason);
+}
+
+int peers_new(uv_loop_t *loop, const char *bind_ip, uint16_t port, const struct link_identity *self,
+              const struct peers_handlers *handlers, struct peers **out, struct errmsg *err)
+{
+    struct peers *peers = calloc(1, sizeof(*peers));
+    int rc;
+
+    if (peers == NULL) {
+        return errmsg_set(err, STORE_ENOMEM, "out of memory");
+    }
+    peers->loop = loop;
+    peers->self = *self;
+    peers->handlers = *handlers;
+    peers->dialled = (struct link_handlers){
+        .host = peers, .on_up = peers_on_up, .on_down = peers_on_down, .on_frame = peers_on_frame};
+    peers->incoming = (struct link_handlers){.host = peers,
+                                             .on_up = peers_on_incoming_up,
+                                             .on_down = peers_on_incoming_down,
+                                             .on_frame = peers_on_frame};
+    rc = link_listen(loop, bind_ip, port, &peers->self, &peers->incoming, &peers->listener, err);
+    if (rc != 0) {
+        free(peers);
+        return rc;
+    }
+    *out = peers;
+    return 0;
+}
+
+void peers_free(struct peers *peers)
+{
+    if (peers == NULL) {
+        return;
+    }
+    for (size_t i = 0; i < peers->count; i++) {
+        link_free(peers->peers[i].link);
+    }
+    link_listener_free(peers->listener);
+    free(peers);
+}
+
+int peers_set(struct peers *peers, raft_id id, const char *address, struct errmsg *err)
+{
+    struct peer *peer = peers_find(peers, id);
+    struct link *link;
+    int rc;
+
+    assert(id != 0);
+    if (peer != NULL && peer->link != NULL && strcmp(peer->address, address) == 0) {
+        return 0;
+    }
+    if (peer == NULL && peers->count == PEERS_MAX) {
+        return errmsg_set(err, STORE_ENOMEM, "too many servers (limit %d)", PEERS_MAX);
+    }
+    rc = link_dial(peers->loop, address, peers->self.server_port, &peers->self, &peers->dialled,
+                   &link, err);
+    if (rc != 0) {
+        return rc;
+    }
+    if (peer == NULL) {
+        peer = &peers->peers[peers->count++];
+        peer->id = id;
+    } else {
+        link_free(peer->link);
+    }
+    peer->link = link;
+    (void)snprintf(peer->address, sizeof(peer->address), "%s", address);
+    return 0;
+}
+
+bool peers_is_up(const struct peers *peers, raft_id id)
+{
+    const struct peer *peer = peers_find(peers, id);
+
+    return peer != NULL && peer->link != NULL && link_is_up(peer->link);
+}
+
+bool peers_send(struct peers *peers, raft_id to, uint8_t type, struct slice payload)
+{
+    const struct peer *peer = peers_find(peers, to);
+
+    return peer != NULL && peer->link != NULL && link_send(peer->link, type, payload);
+}
+
+void peers_flush(struct peers *peers)
+{
+    for (size_t i = 0; i < peers->count; i++) {
+        if (peers->peers[i].link != NULL) {
+            link_flush(peers->peers[i].link);
+        }
+    }
+}

@@ -1,0 +1,46 @@
+#ifndef SERVER_PEERS_PEERS_H
+#define SERVER_PEERS_PEERS_H
+
+/* The other servers as the replica sees them: a listener on the server port, and one dialled link
+ * to each. A server's frames to another one travel in order on its own link, answers included, so
+ * that what a leader says of a proposal always arrives before the entries that it made of it.
+ * Frames may be lost with a connection. */
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <uv.h>
+
+#include "kv/errmsg.h"
+#include "kv/slice.h"
+#include "kv/uuid.h"
+#include "raft/raft.h"
+#include "server/peers/link.h"
+
+enum { PEERS_MAX = 64 };
+
+struct peers;
+
+struct peers_handlers {
+    void *host;
+    void (*on_frame)(void *host, raft_id from, uint8_t type, struct slice payload);
+    /* The dialled link came up or went down. */
+    void (*on_up)(void *host, raft_id id);
+    void (*on_down)(void *host, raft_id id);
+};
+
+/* A server's number in Raft: 64 bits hashed (FNV-1a, then mixed) from its node id. Never 0. */
+raft_id peers_id(const struct uuid *node_id);
+
+int peers_new(uv_loop_t *loop, const char *bind_ip, uint16_t port, const struct link_identity *self,
+              const struct peers_handlers *handlers, struct peers **out, struct errmsg *err);
+void peers_free(struct peers *peers);
+
+/* Makes sure that `id` is dialled at `address` ("ip:port"). */
+int peers_set(struct peers *peers, raft_id id, const char *address, struct errmsg *err);
+bool peers_is_up(const struct peers *peers, raft_id id);
+/* False when it is lost at once (no link, full queue). */
+bool peers_send(struct peers *peers, raft_id to, uint8_t type, struct slice payload);
+/* Writes what was queued to anyone. */
+void peers_flush(struct peers *peers);
+
+#endif

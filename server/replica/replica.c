@@ -1,0 +1,769 @@
+/* The replica's life and its turn: events into the core, updates out of it. */
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "server/log.h"
+#include "server/replica/replica_internal.h"
+
+static void replica_turn(struct replica *replica);
+
+void replica_fatal(const char *format, ...)
+{
+    char text[1024];
+    va_list args;
+
+    va_start(args, format);
+    (void)vsnprintf(text, sizeof(text), format, args);
+    va_end(args);
+    log_write(LOG_ERROR, REPLICA_LOG, "%s; stopping, the other servers carry on", text);
+    _exit(1);
+}
+
+uint64_t replica_now_ms(const struct replica *replica)
+{
+    return uv_now(replica->server->loop);
+}
+
+/* --- waking --- */
+
+static void replica_on_idle(uv_idle_t *idle)
+{
+    (void)idle; /* Its being active makes the loop poll without waiting. */
+}
+
+/* Makes sure that a turn comes in this pass of the loop or the next. */
+void replica_wake(struct replica *replica)
+{
+    if (!uv_is_active((uv_handle_t *)replica->idle)) {
+        (void)uv_idle_start(replica->idle, replica_on_idle);
+    }
+}
+
+static void replica_on_check(uv_check_t *check)
+{
+    replica_turn(check->data);
+}
+
+static void replica_on_timer(uv_timer_t *timer)
+{
+    replica_wake(timer->data);
+}
+
+static void replica_on_durable_async(uv_async_t *async)
+{
+    struct replica *replica = async->data;
+    const struct raft_event event = {.type = RAFT_EVENT_PERSISTED,
+                                     .now_ms = replica_now_ms(replica),
+                                     .sequence = atomic_load(&replica->durable_sequence)};
+    int rc;
+
+    if (event.sequence > 0) {
+        replica_step(replica, &event, &rc);
+    }
+}
+
+/* --- the log's callbacks, on the writer's thread --- */
+
+static void replica_on_durable(void *host, uint64_t sequence)
+{
+    struct replica *replica = host;
+
+    atomic_store(&replica->durable_sequence, sequence);
+    (void)uv_async_send(replica->durable_async);
+}
+
+static void replica_on_log_failed(void *host, const char *message)
+{
+    (void)host;
+    replica_fatal("the Raft log cannot be written: %s", message);
+}
+
+static void replica_on_log_full(void *host, bool full)
+{
+    struct replica *replica = host;
+
+    atomic_store(&replica->log_full, full);
+    log_write(full ? LOG_ERROR : LOG_INFO, REPLICA_LOG,
+              full ? "the disk of the Raft log is full: writes are refused until there is space"
+                   : "the disk of the Raft log has space again");
+}
+
+/* --- updates of the core --- */
+
+static void replica_send(struct replica *replica, const struct raft_message *message)
+{
+    struct buffer *out = &replica->scratch;
+    struct raft_message sent = *message;
+
+    buffer_clear(out);
+    if (sent.entry_count > MESSAGE_ENTRIES_MAX) {
+        sent.entry_count = MESSAGE_ENTRIES_MAX; /* The follower acknowledges what it got. */
+    }
+    message_put_raft(out, &sent);
+    for (size_t i = 0; i < sent.entry_count; i++) {
+        struct raft_entry entry;
+        const int rc = wal_entry(replica->wal, sent.prev_index + 1 + i, &entry);
+
+        if (rc != WAL_OK) {
+            replica_fatal("entry %llu cannot be read from the Raft log: %s",
+                          (unsigned long long)(sent.prev_index + 1 + i), wal_strerror(rc));
+        }
+        message_put_entry(out, &entry);
+    }
+    if (!out->failed) {
+        (void)peers_send(replica->peers, sent.to, MESSAGE_RAFT, buffer_slice(out));
+    }
+}
+
+static const char *replica_server_name(const struct replica *replica, raft_id id, char *out,
+                                       size_t out_bytes)
+{
+    const struct raft_configuration *configuration = raft_configuration(replica->raft);
+
+    for (size_t i = 0; i < configuration->count; i++) {
+        struct replica_server_info info;
+
+        if (configuration->servers[i].id == id &&
+            replica_server_info(&configuration->servers[i], &info)) {
+            (void)snprintf(out, out_bytes, "%s", info.name);
+            return out;
+        }
+    }
+    return "unknown";
+}
+
+static void replica_leadership_changed(struct replica *replica, const struct raft_update *update)
+{
+    const raft_term term = raft_term_now(replica->raft);
+    const bool was_leader = replica->role == RAFT_LEADER;
+    char name[LINK_NAME_BYTES_MAX];
+
+    if (update->role == RAFT_LEADER && (!was_leader || term != replica->term)) {
+        log_write(LOG_INFO, REPLICA_LOG, "election won, entering leader state: term=%llu",
+                  (unsigned long long)term);
+        replica->start_pending = true;
+    } else if (was_leader && update->role != RAFT_LEADER) {
+        log_write(LOG_WARN, REPLICA_LOG, "left leader state: term=%llu", (unsigned long long)term);
+    }
+    if (update->role == RAFT_CANDIDATE && replica->role != RAFT_CANDIDATE) {
+        log_write(LOG_INFO, REPLICA_LOG, "entering candidate state: term=%llu",
+                  (unsigned long long)term);
+    }
+    if (update->leader != replica->leader && update->leader != 0) {
+        log_write(LOG_INFO, "agent.server", "new leader elected: leader=%s term=%llu",
+                  replica_server_name(replica, update->leader, name, sizeof(name)),
+                  (unsigned long long)term);
+    }
+    const bool news =
+        update->role != replica->role || update->leader != replica->leader || term != replica->term;
+
+    replica->role = update->role;
+    replica->leader = update->leader;
+    replica->term = term;
+    if (!news) {
+        return;
+    }
+    replica_write_leader_changed(replica);
+    replica_read_leader_changed(replica);
+    replica_session_leader_changed(replica);
+    if (replica->server->agent != NULL) {
+        agent_members_changed(replica->server->agent);
+    }
+}
+
+/* Does what the core asks for; entries are made readable before the messages that carry them. */
+void replica_take(struct replica *replica, const struct raft_update *update)
+{
+    bool configuration_changed = false;
+
+    if (update->sequence != 0) {
+        const struct wal_write write = {.sequence = update->sequence,
+                                        .hard_state_changed = update->hard_state_changed,
+                                        .term = update->term,
+                                        .vote = update->vote,
+                                        .truncate_from = update->truncate_from,
+                                        .entries = update->entries,
+                                        .entry_count = update->entry_count};
+        const int rc = wal_write(replica->wal, &write);
+
+        if (rc != WAL_OK) {
+            replica_fatal("the Raft log takes no more: %s", wal_strerror(rc));
+        }
+        for (size_t i = 0; i < update->entry_count; i++) {
+            configuration_changed |= update->entries[i].type == RAFT_ENTRY_CONFIGURATION;
+        }
+    }
+    for (size_t i = 0; i < update->message_count; i++) {
+        replica_send(replica, &update->messages[i]);
+    }
+    assert(update->apply_index >= replica->applied_index);
+    replica->apply_index = update->apply_index;
+    replica->raft_deadline_ms = update->deadline_ms;
+    if (update->leadership_changed) {
+        replica_leadership_changed(replica, update);
+    }
+    for (size_t i = 0; i < update->read_count; i++) {
+        replica_read_answered(replica, &update->reads[i]);
+    }
+    if (configuration_changed || update->truncate_from != 0) {
+        replica_bootstrap_dial(replica);
+    }
+    if (!replica->in_turn) {
+        replica_wake(replica);
+    }
+}
+
+/* One event through the core. `*rc` is the core's answer; on an error nothing has changed. */
+void replica_step(struct replica *replica, const struct raft_event *event, int *rc)
+{
+    struct raft_update update;
+
+    memset(&update, 0, sizeof(update));
+    *rc = raft_step(replica->raft, event, &update);
+    if (*rc == RAFT_OK) {
+        replica_take(replica, &update);
+    } else if (*rc == RAFT_ENOMEM) {
+        replica_fatal("out of memory");
+    }
+}
+
+/* --- the turn --- */
+
+static void replica_tick(struct replica *replica, uint64_t now_ms)
+{
+    const struct raft_event event = {.type = RAFT_EVENT_TICK, .now_ms = now_ms};
+    int rc;
+
+    if (now_ms >= replica->raft_deadline_ms) {
+        replica_step(replica, &event, &rc);
+    }
+}
+
+/* The timer fired much too late: the process was stopped, or the machine slept. What clients sent
+ * meanwhile waits in the sockets, so nobody's session may be judged by the time that has passed. */
+static void replica_notice_pause(struct replica *replica, uint64_t now_ms)
+{
+    if (replica->timer_due_ms != 0 && now_ms > replica->timer_due_ms + REPLICA_PAUSE_MS) {
+        const uint64_t gap_ms = now_ms - replica->timer_due_ms;
+
+        log_write(LOG_WARN, REPLICA_LOG, "this server was paused, extending sessions: pause=%llums",
+                  (unsigned long long)gap_ms);
+        session_timers_extend(replica->timers, gap_ms);
+    }
+    replica->timer_due_ms = 0;
+}
+
+static void replica_schedule(struct replica *replica)
+{
+    const uint64_t now_ms = replica_now_ms(replica);
+    uint64_t due_ms = replica->raft_deadline_ms;
+
+    if (replica_session_next_ms(replica) < due_ms) {
+        due_ms = replica_session_next_ms(replica);
+    }
+    if ((replica_write_pending(replica) || replica_read_pending(replica) ||
+         replica_session_pending(replica) || replica->apply_stalled) &&
+        now_ms + REPLICA_SWEEP_MS < due_ms) {
+        due_ms = now_ms + REPLICA_SWEEP_MS;
+    }
+    if (due_ms < now_ms) {
+        due_ms = now_ms;
+    }
+    replica->timer_due_ms = due_ms;
+    (void)uv_timer_start(replica->timer, replica_on_timer, due_ms - now_ms, 0);
+}
+
+/* The gathering point: once per pass of the loop, after its I/O. */
+static void replica_turn(struct replica *replica)
+{
+    uint64_t now_ms;
+
+    if (!uv_is_active((uv_handle_t *)replica->idle) || replica->stopping) {
+        return; /* Nothing has happened. */
+    }
+    (void)uv_idle_stop(replica->idle); /* Calls from outside during the turn start it again. */
+    replica->in_turn = true;
+    uv_update_time(replica->server->loop);
+    now_ms = replica_now_ms(replica);
+    replica_notice_pause(replica, now_ms);
+    replica_tick(replica, now_ms);
+    replica_write_turn(replica);
+    replica_read_turn(replica);
+    replica_session_turn(replica);
+    peers_flush(replica->peers); /* Before the applying: the others need not wait for it. */
+    replica_apply(replica);
+    if (now_ms - replica->last_sweep_ms >= REPLICA_SWEEP_MS) {
+        replica->last_sweep_ms = now_ms;
+        replica_write_sweep(replica, now_ms);
+        replica_read_sweep(replica, now_ms);
+        replica_session_sweep(replica, now_ms);
+    }
+    replica_session_expire(replica);
+    replica_session_reap(replica);
+    peers_flush(replica->peers);
+    replica_schedule(replica);
+    replica->in_turn = false;
+    if (replica_apply_pending(replica)) {
+        replica_wake(replica);
+    }
+}
+
+/* --- peers --- */
+
+static void replica_on_raft(struct replica *replica, raft_id from, struct slice payload)
+{
+    struct raft_message message;
+    struct raft_event event = {.type = RAFT_EVENT_MESSAGE, .now_ms = replica_now_ms(replica)};
+    int rc;
+
+    if (!message_get_raft(payload, &message, replica->entries) || message.from != from ||
+        message.to != replica->id) {
+        log_write(LOG_WARN, REPLICA_LOG, "dropped a malformed Raft message");
+        return;
+    }
+    event.message = &message;
+    event.entries = replica->entries;
+    event.entry_count = message.entry_count;
+    replica_step(replica, &event, &rc);
+    if (rc == RAFT_EINVAL) {
+        log_write(LOG_WARN, REPLICA_LOG, "refused an impossible Raft message: type=%d term=%llu",
+                  (int)message.type, (unsigned long long)message.term);
+    }
+    if (replica->server->membership != NULL && raft_last_index(replica->raft) > 0) {
+        membership_bootstrapped(replica->server->membership);
+    }
+}
+
+static void replica_on_frame(void *host, raft_id from, uint8_t type, struct slice payload)
+{
+    struct replica *replica = host;
+
+    if (replica->stopping) {
+        return;
+    }
+    switch (type) {
+    case MESSAGE_RAFT:
+        replica_on_raft(replica, from, payload);
+        break;
+    case MESSAGE_PROPOSE:
+        replica_on_propose(replica, from, payload);
+        break;
+    case MESSAGE_PROPOSED:
+        replica_on_proposed(replica, payload);
+        break;
+    case MESSAGE_READ:
+        replica_on_read(replica, from, payload);
+        break;
+    case MESSAGE_READ_AT:
+        replica_on_read_at(replica, payload);
+        break;
+    case MESSAGE_RENEW:
+        replica_on_renew(replica, from, payload);
+        break;
+    case MESSAGE_RENEWED:
+        replica_on_renewed(replica, payload);
+        break;
+    default:
+        break; /* From a newer version. */
+    }
+    replica_wake(replica);
+}
+
+static void replica_on_peer_up(void *host, raft_id id)
+{
+    struct replica *replica = host;
+
+    if (id == replica->leader) {
+        replica->reads_dirty = true;
+    }
+    replica_wake(replica);
+}
+
+static void replica_on_peer_down(void *host, raft_id id)
+{
+    struct replica *replica = host;
+
+    if (id == replica->leader && !replica->stopping) {
+        /* What was under way to it, or its answer, may be lost. */
+        replica_write_leader_changed(replica);
+        replica_read_leader_changed(replica);
+        replica_session_leader_changed(replica);
+        replica_wake(replica);
+    }
+}
+
+/* --- opening --- */
+
+static int replica_make_dir(const char *path, struct errmsg *err)
+{
+    if (mkdir(path, 0700) != 0 && errno != EEXIST) {
+        return errmsg_set_errno(err, STORE_EIO, "cannot create %s", path);
+    }
+    return 0;
+}
+
+/* This boot's identity: a store that was used under another one may have lost pages with the
+ * machine. */
+static const char *replica_boot_id(char *out, size_t out_bytes)
+{
+    const int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+    ssize_t size;
+
+    if (fd < 0) {
+        return NULL;
+    }
+    size = read(fd, out, out_bytes - 1);
+    (void)close(fd);
+    if (size <= 0) {
+        return NULL;
+    }
+    out[size] = 0;
+    out[strcspn(out, "\n")] = 0;
+    return out;
+}
+
+static int replica_open_store(struct replica *replica, bool *wiped, struct errmsg *err)
+{
+    const struct config *config = replica->server->config;
+    char path[4096];
+    char boot_id[64];
+    struct store_options options = {.bytes_max = config->state_bytes_max};
+
+    if (config->data_dir == NULL) {
+        const char *base = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
+
+        (void)snprintf(replica->memory_dir, sizeof(replica->memory_dir), "%s/proconsul-XXXXXX",
+                       base);
+        if (mkdtemp(replica->memory_dir) == NULL) {
+            replica->memory_dir[0] = 0;
+            return errmsg_set_errno(err, STORE_EIO, "cannot make a folder below %s", base);
+        }
+        options.dir = replica->memory_dir;
+    } else {
+        (void)snprintf(path, sizeof(path), "%s/state", config->data_dir);
+        options.dir = path;
+    }
+    options.boot_id = replica_boot_id(boot_id, sizeof(boot_id));
+    return store_open(&options, &replica->server->store, wiped, err);
+}
+
+static int replica_open_log(struct replica *replica, struct raft_state *state, struct errmsg *err)
+{
+    const struct config *config = replica->server->config;
+    char path[4096];
+    char message[WAL_ERROR_BYTES_MAX];
+    struct wal_options options = {.host = replica,
+                                  .on_durable = replica_on_durable,
+                                  .on_failed = replica_on_log_failed,
+                                  .on_full = replica_on_log_full};
+    int rc;
+
+    if (config->data_dir != NULL) {
+        (void)snprintf(path, sizeof(path), "%s/raft", config->data_dir);
+        options.dir = path;
+    }
+    rc = wal_open(&options, &replica->wal, state, message);
+    if (rc != WAL_OK) {
+        return errmsg_set(err, STORE_EIO, "cannot open the Raft log: %s", message);
+    }
+    return 0;
+}
+
+/* The state may only hold what the log holds too: else this server has lost part of its log, and
+ * with it what it promised to other servers. */
+static int replica_check_state(struct replica *replica, const struct raft_state *state,
+                               struct errmsg *err)
+{
+    struct store_txn txn;
+    int rc = store_read_begin(replica->server->store, &txn);
+
+    if (rc != STORE_OK) {
+        return errmsg_set(err, rc, "cannot read the state: %s", store_strerror(rc));
+    }
+    rc = store_applied_get(&txn, &replica->applied_term, &replica->applied_index);
+    store_read_end(&txn);
+    if (rc != STORE_OK) {
+        return errmsg_set(err, rc, "cannot read the state: %s", store_strerror(rc));
+    }
+    if (replica->applied_index > state->last_index) {
+        return errmsg_set(
+            err, STORE_ECORRUPT,
+            "the Raft log ends at index %llu, but the state has applied index %llu: part of "
+            "the log in %s/raft is missing. Restore it, or remove %s to rejoin as a new server",
+            (unsigned long long)state->last_index, (unsigned long long)replica->applied_index,
+            replica->server->config->data_dir, replica->server->config->data_dir);
+    }
+    return 0;
+}
+
+static int replica_open_core(struct replica *replica, const struct raft_state *state,
+                             struct errmsg *err)
+{
+    const uint32_t multiplier = replica->server->config->raft_multiplier;
+    struct raft_options options = {.id = replica->id,
+                                   .election_ms = REPLICA_ELECTION_MS * multiplier,
+                                   .heartbeat_ms = REPLICA_HEARTBEAT_MS * multiplier,
+                                   .lease_ms = REPLICA_LEASE_MS * multiplier,
+                                   .append_bytes_max = REPLICA_APPEND_BYTES_MAX,
+                                   .inflight_max = REPLICA_INFLIGHT_MAX,
+                                   .uncommitted_max = REPLICA_UNCOMMITTED_MAX,
+                                   .batch_end = wal_batch_end,
+                                   .host = replica->wal};
+    int rc;
+
+    server_random(&options.seed, sizeof(options.seed));
+    uv_update_time(replica->server->loop);
+    rc = raft_new(&options, state, replica_now_ms(replica), &replica->raft);
+    if (rc != RAFT_OK) {
+        return errmsg_set(err, STORE_ENOMEM, "cannot start Raft: %s", raft_strerror(rc));
+    }
+    replica->role = raft_role(replica->raft);
+    replica->term = raft_term_now(replica->raft);
+    replica->apply_index = replica->applied_index;
+    replica->raft_deadline_ms = replica_now_ms(replica);
+    return 0;
+}
+
+static int replica_open_peers(struct replica *replica, struct errmsg *err)
+{
+    const struct config *config = replica->server->config;
+    struct link_identity self = {.id = replica->server->node_id,
+                                 .serf_port = (uint16_t)config->serf_lan_port,
+                                 .server_port = (uint16_t)config->server_port};
+    const struct peers_handlers handlers = {.host = replica,
+                                            .on_frame = replica_on_frame,
+                                            .on_up = replica_on_peer_up,
+                                            .on_down = replica_on_peer_down};
+
+    (void)snprintf(self.name, sizeof(self.name), "%s", config->node_name);
+    (void)snprintf(self.datacenter, sizeof(self.datacenter), "%s", config->datacenter);
+    (void)snprintf(self.address, sizeof(self.address), "%s", config->advertise_addr);
+    return peers_new(replica->server->loop, config->bind_addr, self.server_port, &self, &handlers,
+                     &replica->peers, err);
+}
+
+static int replica_open_handles(struct replica *replica, struct errmsg *err)
+{
+    uv_loop_t *loop = replica->server->loop;
+
+    replica->durable_async = calloc(1, sizeof(*replica->durable_async));
+    replica->check = calloc(1, sizeof(*replica->check));
+    replica->idle = calloc(1, sizeof(*replica->idle));
+    replica->timer = calloc(1, sizeof(*replica->timer));
+    if (replica->durable_async == NULL || replica->check == NULL || replica->idle == NULL ||
+        replica->timer == NULL ||
+        uv_async_init(loop, replica->durable_async, replica_on_durable_async) != 0) {
+        free(replica->durable_async);
+        free(replica->check);
+        free(replica->idle);
+        free(replica->timer);
+        replica->durable_async = NULL;
+        return errmsg_set(err, STORE_ENOMEM, "cannot set up the loop");
+    }
+    (void)uv_check_init(loop, replica->check);
+    (void)uv_idle_init(loop, replica->idle);
+    (void)uv_timer_init(loop, replica->timer);
+    replica->durable_async->data = replica;
+    replica->check->data = replica;
+    replica->idle->data = replica;
+    replica->timer->data = replica;
+    (void)uv_check_start(replica->check, replica_on_check);
+    return 0;
+}
+
+int replica_new(struct server *server, struct replica **out, struct errmsg *err)
+{
+    struct replica *replica = calloc(1, sizeof(*replica));
+    struct raft_state state;
+    bool wiped = false;
+    int rc;
+
+    if (replica == NULL) {
+        return errmsg_set(err, STORE_ENOMEM, "out of memory");
+    }
+    memset(&state, 0, sizeof(state));
+    replica->server = server;
+    replica->id = peers_id(&server->node_id);
+    replica->entries = calloc(MESSAGE_ENTRIES_MAX, sizeof(*replica->entries));
+    replica->batch = calloc(REPLICA_TURN_COMMANDS_MAX + 1, sizeof(*replica->batch));
+    rc = session_timers_new(&replica->timers);
+    if (rc != STORE_OK || replica->entries == NULL || replica->batch == NULL) {
+        rc = errmsg_set(err, STORE_ENOMEM, "out of memory");
+        goto fail;
+    }
+    if (server->config->data_dir != NULL) {
+        rc = replica_make_dir(server->config->data_dir, err);
+        if (rc != 0) {
+            goto fail;
+        }
+    }
+    rc = replica_open_handles(replica, err);
+    if (rc == 0) {
+        rc = replica_open_log(replica, &state,
+                              err); /* Also locks the folder: the store comes after it. */
+    }
+    if (rc == 0) {
+        rc = replica_open_store(replica, &wiped, err);
+    }
+    if (rc == 0) {
+        rc = replica_check_state(replica, &state, err);
+    }
+    if (rc == 0) {
+        state.commit_index = replica->applied_index;
+        rc = replica_open_core(replica, &state, err);
+    }
+    if (rc == 0) {
+        rc = replica_open_peers(replica, err);
+    }
+    if (rc != 0) {
+        goto fail;
+    }
+    if (wiped && state.last_index > 0) {
+        log_write(LOG_INFO, REPLICA_LOG, "the state is rebuilt from the Raft log: last_index=%llu",
+                  (unsigned long long)state.last_index);
+    }
+    log_write(LOG_INFO, REPLICA_LOG, "log opened: last_index=%llu term=%llu applied_index=%llu",
+              (unsigned long long)state.last_index, (unsigned long long)state.term,
+              (unsigned long long)replica->applied_index);
+    replica->started = true;
+    server->replica = replica;
+    replica_bootstrap_dial(replica);
+    replica_bootstrap_consider(replica);
+    replica_wake(replica);
+    *out = replica;
+    return 0;
+
+fail:
+    replica_free(replica);
+    return rc;
+}
+
+/* --- closing --- */
+
+static void replica_on_closed(uv_handle_t *handle)
+{
+    free(handle);
+}
+
+static void replica_close_handles(struct replica *replica)
+{
+    if (replica->durable_async == NULL) {
+        return;
+    }
+    uv_close((uv_handle_t *)replica->durable_async, replica_on_closed);
+    uv_close((uv_handle_t *)replica->check, replica_on_closed);
+    uv_close((uv_handle_t *)replica->idle, replica_on_closed);
+    uv_close((uv_handle_t *)replica->timer, replica_on_closed);
+    replica->durable_async = NULL;
+}
+
+static void replica_remove_memory_dir(struct replica *replica)
+{
+    static const char *const names[] = {"data.mdb", "lock.mdb", "boot", "clean", NULL};
+
+    for (size_t i = 0; names[i] != NULL; i++) {
+        char path[128];
+
+        (void)snprintf(path, sizeof(path), "%s/%s", replica->memory_dir, names[i]);
+        (void)unlink(path); /* Some are not there. */
+    }
+    if (rmdir(replica->memory_dir) != 0) {
+        log_write(LOG_WARN, REPLICA_LOG, "cannot remove %s: %s", replica->memory_dir,
+                  strerror(errno));
+    }
+}
+
+void replica_free(struct replica *replica)
+{
+    if (replica == NULL) {
+        return;
+    }
+    replica->stopping = true;
+    replica_write_stop(replica);
+    replica_read_stop(replica);
+    replica_session_stop(replica);
+    peers_free(replica->peers);
+    wal_close(replica->wal); /* Its thread uses the async handle until here. */
+    replica_close_handles(replica);
+    raft_free(replica->raft);
+    store_close(replica->server->store);
+    replica->server->store = NULL;
+    if (replica->memory_dir[0] != 0) {
+        replica_remove_memory_dir(replica);
+    }
+    session_timers_free(replica->timers);
+    buffer_deinit(&replica->remote_bytes);
+    buffer_deinit(&replica->scratch);
+    buffer_deinit(&replica->command);
+    free(replica->remote);
+    free(replica->entries);
+    free(replica->batch);
+    if (replica->server->replica == replica) {
+        replica->server->replica = NULL;
+    }
+    free(replica);
+}
+
+/* --- looking in --- */
+
+bool replica_is_leader(const struct replica *replica)
+{
+    return replica->role == RAFT_LEADER;
+}
+
+void replica_leader_address(const struct replica *replica, char *out, size_t out_bytes)
+{
+    const struct raft_configuration *configuration = raft_configuration(replica->raft);
+
+    assert(out_bytes > 0);
+    out[0] = 0;
+    for (size_t i = 0; i < configuration->count; i++) {
+        struct replica_server_info info;
+
+        if (configuration->servers[i].id == replica->leader &&
+            replica_server_info(&configuration->servers[i], &info)) {
+            (void)snprintf(out, out_bytes, "%s", info.address);
+        }
+    }
+}
+
+size_t replica_peers(const struct replica *replica, struct replica_peer *out, size_t out_max)
+{
+    const struct raft_configuration *configuration = raft_configuration(replica->raft);
+    size_t count = 0;
+
+    for (size_t i = 0; i < configuration->count && count < out_max; i++) {
+        struct replica_peer *peer = &out[count];
+        struct replica_server_info info;
+
+        if (!replica_server_info(&configuration->servers[i], &info)) {
+            continue;
+        }
+        uuid_format(&info.node_id, peer->id);
+        (void)snprintf(peer->name, sizeof(peer->name), "%s", info.name);
+        (void)snprintf(peer->address, sizeof(peer->address), "%.63s", info.address);
+        peer->voter = configuration->servers[i].voter;
+        peer->leader = configuration->servers[i].id == replica->leader;
+        count++;
+    }
+    return count;
+}
+
+void replica_stats(const struct replica *replica, struct replica_stats *out)
+{
+    out->term = raft_term_now(replica->raft);
+    out->commit_index = raft_commit_index(replica->raft);
+    out->applied_index = replica->applied_index;
+    out->last_index = raft_last_index(replica->raft);
+    out->state = replica->role == RAFT_LEADER     ? "Leader"
+                 : replica->role == RAFT_FOLLOWER ? "Follower"
+                                                  : "Candidate";
+}

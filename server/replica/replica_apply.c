@@ -1,0 +1,127 @@
+/* Applying committed entries: a batch of them in one write transaction of the store. */
+
+#include <assert.h>
+#include <string.h>
+
+#include "server/log.h"
+#include "server/replica/replica_internal.h"
+
+bool replica_apply_pending(const struct replica *replica)
+{
+    return replica->apply_index > replica->applied_index && !replica->apply_stalled;
+}
+
+/* Applies entries up to `last` inside the transaction; `*reached` is the last one that was. Store
+ * errors pass through. */
+static int replica_apply_batch(struct replica *replica, struct store_txn *txn, raft_index last,
+                               raft_index *reached)
+{
+    struct command_observer observer = replica_observer_template;
+    size_t bytes = 0;
+
+    observer.host = replica;
+    for (raft_index index = replica->applied_index + 1; index <= last; index++) {
+        struct replica_proposal *proposal = replica_write_at(replica, index);
+        struct command_result ignored;
+        struct raft_entry entry;
+        int rc = wal_entry(replica->wal, index, &entry);
+
+        if (rc != WAL_OK) {
+            replica_fatal("entry %llu cannot be read from the Raft log: %s",
+                          (unsigned long long)index, wal_strerror(rc));
+        }
+        assert(entry.index == index);
+        if (entry.type == RAFT_ENTRY_COMMAND) {
+            struct command_result *result =
+                proposal != NULL && proposal->term == entry.term ? &proposal->result : &ignored;
+
+            rc = command_apply(txn, entry.term, index, slice_from(entry.data, entry.size),
+                               &observer, result);
+            if (rc != STORE_OK) {
+                return rc;
+            }
+        }
+        replica->applied_term = entry.term;
+        *reached = index;
+        bytes += entry.size;
+        if (bytes > REPLICA_TURN_APPLY_BYTES_MAX) {
+            break;
+        }
+    }
+    return store_applied_set(txn, replica->applied_term, *reached);
+}
+
+/* The store took nothing of the batch: it is tried again until there is space. */
+static void replica_apply_failed(struct replica *replica, int rc, uint64_t now_ms)
+{
+    if (rc != STORE_EFULL && rc != STORE_ENOMEM) {
+        replica_fatal("the state cannot be written: %s", store_strerror(rc));
+    }
+    if (!replica->apply_stalled) {
+        log_write(LOG_ERROR, REPLICA_LOG,
+                  "the state cannot be written until there is space: %s. Free disk space or raise "
+                  "limits.state_max_size",
+                  store_strerror(rc));
+    }
+    replica->apply_stalled = true;
+    replica->apply_retry_ms = now_ms + REPLICA_STALL_RETRY_MS;
+}
+
+/* Proposals at `first`..`last` learn what became of them; a proposal of another term stood there in
+ * vain. */
+static void replica_apply_answer(struct replica *replica, raft_index first, raft_index last)
+{
+    for (raft_index index = first; index <= last && replica->logged_count > 0; index++) {
+        replica_write_applied(replica, index, raft_term_at(replica->raft, index));
+    }
+    replica_write_complete(replica);
+}
+
+void replica_apply(struct replica *replica)
+{
+    const uint64_t now_ms = replica_now_ms(replica);
+    const raft_index before = replica->applied_index;
+    const uint64_t term_before = replica->applied_term;
+    raft_index last = replica->apply_index;
+    raft_index reached = before;
+    struct store_txn txn;
+    int rc;
+
+    if (replica->apply_stalled && now_ms >= replica->apply_retry_ms) {
+        replica->apply_stalled = false;
+    }
+    if (!replica_apply_pending(replica)) {
+        replica_session_applied(replica);
+        return;
+    }
+    if (last - before > REPLICA_TURN_APPLY_MAX) {
+        last = before + REPLICA_TURN_APPLY_MAX;
+    }
+    rc = store_write_begin(replica->server->store, &txn);
+    if (rc == STORE_OK) {
+        rc = replica_apply_batch(replica, &txn, last, &reached);
+        if (rc == STORE_OK) {
+            rc = store_write_commit(&txn);
+        } else {
+            store_write_abort(&txn);
+        }
+    }
+    if (rc != STORE_OK) {
+        replica->applied_term = term_before;
+        replica_apply_failed(replica, rc, now_ms);
+        return;
+    }
+    replica->applied_index = reached;
+    replica_apply_answer(replica, before + 1, reached);
+    watch_table_wake(replica->server->watches, &txn);
+    store_changes_free(&txn);
+    replica->reads_dirty = true;
+    replica_session_applied(replica);
+    replica_read_turn(replica);
+    if (replica->server->config->data_dir == NULL && reached > REPLICA_TURN_APPLY_MAX) {
+        char message[WAL_ERROR_BYTES_MAX];
+
+        /* In memory, applied entries serve nobody: there are no followers and no restart. */
+        (void)wal_trim(replica->wal, reached - REPLICA_TURN_APPLY_MAX, message);
+    }
+}

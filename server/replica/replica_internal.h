@@ -1,0 +1,287 @@
+#ifndef SERVER_REPLICA_REPLICA_INTERNAL_H
+#define SERVER_REPLICA_REPLICA_INTERNAL_H
+
+/* What the replica's files share. The replica works in turns: whatever arrives in one pass of the
+ * loop (messages, proposals, reads, durable writes) is recorded or stepped through the core, and
+ * one gathering point at the end of the pass (replica_turn) proposes, applies, answers and writes
+ * to the peers. */
+
+#include <stdatomic.h>
+#include <uv.h>
+
+#include "raft/raft.h"
+#include "raft/wal.h"
+#include "server/gossip/membership.h"
+#include "server/peers/message.h"
+#include "server/peers/peers.h"
+#include "server/replica.h"
+#include "server/server.h"
+#include "session/timers.h"
+
+#define REPLICA_LOG "agent.server.raft"
+
+enum {
+    REPLICA_ELECTION_MS = 1000, /* times raft_multiplier, as in Consul */
+    REPLICA_HEARTBEAT_MS = 100,
+    REPLICA_LEASE_MS = 500,
+    REPLICA_APPEND_BYTES_MAX = 1024 * 1024,
+    REPLICA_INFLIGHT_MAX = 64,
+    REPLICA_UNCOMMITTED_MAX = 64 * 1024,
+    REPLICA_COMMAND_BYTES_MAX = 32 * 1024 * 1024,
+    REPLICA_TURN_COMMANDS_MAX = 2048, /* proposed in one turn */
+    REPLICA_TURN_COMMAND_BYTES_MAX = 4 * 1024 * 1024,
+    REPLICA_TURN_APPLY_MAX = 2048, /* entries applied in one turn */
+    REPLICA_TURN_APPLY_BYTES_MAX = 8 * 1024 * 1024,
+    REPLICA_QUEUE_BYTES_MAX = 256 * 1024 * 1024, /* commands waiting for a leader */
+    REPLICA_REMOTE_BYTES_MAX = 64 * 1024 * 1024, /* forwarded commands waiting for the turn */
+    REPLICA_COMMIT_MS = 30 * 1000, /* a write in a leader's log, waiting to be committed */
+    REPLICA_RESEND_MS = 1000,      /* a read that the leader has not answered is asked again */
+    REPLICA_SWEEP_MS = 100,        /* granularity of these limits */
+    REPLICA_STALL_RETRY_MS = 1000, /* between tries to apply while the store is full */
+    REPLICA_PAUSE_MS = 1000, /* a gap between turns from which the process must have been stopped */
+    REPLICA_REAP_MS = 30 * 1000, /* tombstones: granularity and life, as in Consul */
+    REPLICA_TOMBSTONE_MS = 15 * 60 * 1000,
+    REPLICA_REAP_MARKS = REPLICA_TOMBSTONE_MS / REPLICA_REAP_MS + 1,
+    REPLICA_STATE_RESERVE_BYTES =
+        32 * 1024 * 1024, /* kept free in the store's file for what frees space */
+    REPLICA_DISK_RESERVE_BYTES = 64 * 1024 * 1024, /* and on its disk */
+    REPLICA_BUCKETS = 1024,
+    REPLICA_EXPIRIES_MAX = 64, /* session ends proposed in one turn */
+    REPLICA_TOKENS_MAX = 4096,
+};
+
+static_assert(REPLICA_LEASE_MS < REPLICA_ELECTION_MS,
+              "a deposed leader must stop serving before another one can be elected");
+
+/* A list with its ends; items link through next/previous. */
+#define REPLICA_LIST(type)                                                                         \
+    struct {                                                                                       \
+        type *first;                                                                               \
+        type *last;                                                                                \
+    }
+
+enum replica_proposal_state { PROPOSAL_QUEUED, PROPOSAL_SENT, PROPOSAL_LOGGED };
+
+/* A write of a local client, from replica_propose to its answer. */
+struct replica_proposal {
+    struct replica_proposal *next, *previous;
+    enum replica_proposal_state state;
+    replica_propose_done done;
+    void *context;
+    uint64_t start_ms;
+    uint64_t request;  /* SENT: the message that carries it, */
+    uint32_t position; /* and where in it */
+    uint64_t term;     /* LOGGED: where it stands */
+    uint64_t index;
+    struct command_result result;
+    size_t command_size;
+    char command[];
+};
+
+/* Where a read or renewal stands. `replica_read.state` holds one of these. */
+enum replica_read_state {
+    READ_DONE = 0,
+    READ_QUEUED,  /* nobody was asked yet */
+    READ_SENT,    /* index: the request that asks the leader */
+    READ_WAITING, /* index: to be applied */
+};
+
+struct replica_renewal {
+    struct replica_renewal *next, *previous;
+    enum replica_read_state state;
+    uint64_t start_ms;
+    uint64_t request;
+    uint64_t sent_ms;
+    uint64_t index;
+    bool found;
+    struct uuid id;
+    replica_renew_done done;
+    void *context;
+};
+
+/* A renewal or read that another server asked of this one. */
+struct replica_remote_renewal {
+    struct replica_remote_renewal *next, *previous;
+    struct replica *replica;
+    struct replica_read read;
+    raft_id from;
+    uint64_t request;
+    struct uuid id;
+};
+
+/* A question to the core, whose answer belongs to another server or to a batch of local reads. */
+struct replica_token {
+    uint64_t token;
+    raft_id from; /* 0: local; then `request` is the token that the reads carry */
+    uint64_t request;
+};
+
+/* Commands that another server forwarded, waiting for the turn. */
+struct replica_remote_batch {
+    raft_id from;
+    uint64_t request;
+    uint32_t count;
+    size_t offset; /* of the commands in remote_bytes */
+    size_t size;
+};
+
+struct replica {
+    struct server *server;
+    struct raft *raft;
+    struct wal *wal;
+    struct peers *peers;
+    raft_id id;
+    char memory_dir[64]; /* -dev: the store's folder, removed at the end; "" otherwise */
+    bool started;
+    bool stopping;
+    bool in_turn;
+
+    uv_async_t *durable_async;
+    atomic_uint_least64_t durable_sequence; /* set by the log writer, read by the loop */
+    atomic_bool log_full;
+    uv_check_t *check;
+    uv_idle_t *idle; /* active while the next turn has work: keeps the loop from sleeping */
+    uv_timer_t *timer;
+    uint64_t timer_due_ms;
+
+    /* What the core last said. */
+    raft_index apply_index;
+    uint64_t raft_deadline_ms;
+    enum raft_role role;
+    raft_id leader;
+    uint64_t term;
+
+    raft_index applied_index;
+    uint64_t applied_term;
+    bool apply_stalled;
+    uint64_t apply_retry_ms;
+    uint64_t usage_checked_ms;
+    bool store_full;
+
+    REPLICA_LIST(struct replica_proposal) queued;
+    REPLICA_LIST(struct replica_proposal) sent;
+    REPLICA_LIST(struct replica_proposal) logged[REPLICA_BUCKETS];
+    REPLICA_LIST(struct replica_proposal) completed;
+    size_t queued_bytes;
+    size_t logged_count;
+
+    struct replica_remote_batch *remote;
+    size_t remote_count;
+    size_t remote_capacity;
+    struct buffer remote_bytes;
+
+    REPLICA_LIST(struct replica_read) reads;
+    REPLICA_LIST(struct replica_renewal) renewals;
+    REPLICA_LIST(struct replica_remote_renewal) remote_renewals;
+    struct replica_token tokens[REPLICA_TOKENS_MAX];
+    size_t token_count;
+    uint64_t last_request;
+    uint64_t last_sweep_ms;
+    bool reads_dirty; /* queued reads, or reads that an apply may have satisfied */
+
+    struct session_timers *timers;
+    uint64_t timers_term; /* the term whose timers run; 0: none */
+    bool
+        start_pending; /* this server has just been elected: its LEADER_START is not proposed yet */
+
+    struct {
+        uint64_t at_ms;
+        raft_index index;
+    } reap_marks[REPLICA_REAP_MARKS];
+    size_t reap_mark_count;
+    uint64_t reap_next_ms;
+
+    struct buffer scratch;      /* message being encoded */
+    struct buffer command;      /* command being encoded */
+    struct raft_entry *entries; /* MESSAGE_ENTRIES_MAX, for decoding */
+    struct raft_entry *batch;   /* commands of one turn */
+};
+
+/* replica.c */
+void replica_wake(struct replica *replica);
+void replica_take(struct replica *replica, const struct raft_update *update);
+void replica_step(struct replica *replica, const struct raft_event *event, int *rc);
+uint64_t replica_now_ms(const struct replica *replica);
+_Noreturn void replica_fatal(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* replica_apply.c */
+void replica_apply(struct replica *replica);
+bool replica_apply_pending(const struct replica *replica);
+
+/* replica_write.c */
+void replica_write_turn(struct replica *replica);
+void replica_write_sweep(struct replica *replica, uint64_t now_ms);
+void replica_write_leader_changed(struct replica *replica);
+void replica_write_stop(struct replica *replica);
+struct replica_proposal *replica_write_at(struct replica *replica, raft_index index);
+void replica_write_applied(struct replica *replica, raft_index index, uint64_t term);
+void replica_write_complete(struct replica *replica);
+void replica_on_propose(struct replica *replica, raft_id from, struct slice payload);
+void replica_on_proposed(struct replica *replica, struct slice payload);
+bool replica_write_pending(const struct replica *replica);
+
+/* replica_read.c */
+void replica_read_turn(struct replica *replica);
+void replica_read_sweep(struct replica *replica, uint64_t now_ms);
+void replica_read_leader_changed(struct replica *replica);
+void replica_read_stop(struct replica *replica);
+void replica_read_answered(struct replica *replica, const struct raft_read *read);
+void replica_on_read(struct replica *replica, raft_id from, struct slice payload);
+void replica_on_read_at(struct replica *replica, struct slice payload);
+bool replica_read_pending(const struct replica *replica);
+
+/* replica_session.c */
+void replica_session_turn(struct replica *replica);
+void replica_session_sweep(struct replica *replica, uint64_t now_ms);
+void replica_session_leader_changed(struct replica *replica);
+void replica_session_stop(struct replica *replica);
+void replica_session_applied(struct replica *replica);
+void replica_session_start_timers(struct replica *replica);
+void replica_session_expire(struct replica *replica);
+void replica_session_reap(struct replica *replica);
+uint64_t replica_session_next_ms(const struct replica *replica);
+void replica_on_renew(struct replica *replica, raft_id from, struct slice payload);
+void replica_on_renewed(struct replica *replica, struct slice payload);
+bool replica_session_pending(const struct replica *replica);
+extern const struct command_observer replica_observer_template;
+
+/* replica_bootstrap.c */
+void replica_bootstrap_consider(struct replica *replica);
+void replica_bootstrap_dial(struct replica *replica);
+/* What a configuration says of one server, besides its number. */
+struct replica_server_info {
+    struct uuid node_id;
+    char name[LINK_NAME_BYTES_MAX];
+    char address[96]; /* "ip:port" */
+};
+bool replica_server_info(const struct raft_server *server, struct replica_server_info *out);
+
+/* Lists. */
+#define REPLICA_LIST_APPEND(list, item)                                                            \
+    do {                                                                                           \
+        (item)->next = NULL;                                                                       \
+        (item)->previous = (list)->last;                                                           \
+        if ((list)->last != NULL) {                                                                \
+            (list)->last->next = (item);                                                           \
+        } else {                                                                                   \
+            (list)->first = (item);                                                                \
+        }                                                                                          \
+        (list)->last = (item);                                                                     \
+    } while (0)
+
+#define REPLICA_LIST_REMOVE(list, item)                                                            \
+    do {                                                                                           \
+        if ((item)->previous != NULL) {                                                            \
+            (item)->previous->next = (item)->next;                                                 \
+        } else {                                                                                   \
+            (list)->first = (item)->next;                                                          \
+        }                                                                                          \
+        if ((item)->next != NULL) {                                                                \
+            (item)->next->previous = (item)->previous;                                             \
+        } else {                                                                                   \
+            (list)->last = (item)->previous;                                                       \
+        }                                                                                          \
+        (item)->next = (item)->previous = NULL;                                                    \
+    } while (0)
+
+#endif

@@ -1,0 +1,583 @@
+/* Writes: from replica_propose through the leader's log to the local apply that answers them. */
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "server/log.h"
+#include "server/replica/replica_internal.h"
+
+#define WRITE_NO_LEADER "No cluster leader"
+#define WRITE_LOST "leadership lost while committing log"
+
+static size_t write_bucket(raft_index index)
+{
+    return (size_t)(index % REPLICA_BUCKETS);
+}
+
+bool replica_write_pending(const struct replica *replica)
+{
+    return replica->queued.first != NULL || replica->sent.first != NULL ||
+           replica->logged_count > 0;
+}
+
+/* --- taking proposals --- */
+
+void replica_propose(struct replica *replica, struct slice command, replica_propose_done done,
+                     void *context)
+{
+    struct replica_proposal *proposal;
+
+    proposal = malloc(sizeof(*proposal) + command.size);
+    if (proposal == NULL) {
+        replica_fatal("out of memory");
+    }
+    proposal->done = done;
+    proposal->context = context;
+    proposal->state = PROPOSAL_QUEUED;
+    proposal->start_ms = replica_now_ms(replica);
+    proposal->request = 0;
+    proposal->position = 0;
+    proposal->term = 0;
+    proposal->index = 0;
+    proposal->command_size = command.size;
+    memcpy(proposal->command, command.data, command.size);
+    REPLICA_LIST_APPEND(&replica->queued, proposal);
+    replica->queued_bytes += command.size;
+    replica_wake(replica);
+}
+
+/* The proposal is in no list any more. */
+static void write_fail(struct replica_proposal *proposal, const char *failure)
+{
+    proposal->done(proposal->context, failure, NULL);
+    free(proposal);
+}
+
+static void write_unqueue(struct replica *replica, struct replica_proposal *proposal)
+{
+    REPLICA_LIST_REMOVE(&replica->queued, proposal);
+    assert(replica->queued_bytes >= proposal->command_size);
+    replica->queued_bytes -= proposal->command_size;
+}
+
+static void write_requeue(struct replica *replica, struct replica_proposal *proposal)
+{
+    proposal->state = PROPOSAL_QUEUED;
+    REPLICA_LIST_APPEND(&replica->queued, proposal);
+    replica->queued_bytes += proposal->command_size;
+}
+
+static void write_logged(struct replica *replica, struct replica_proposal *proposal, uint64_t term,
+                         uint64_t index)
+{
+    proposal->state = PROPOSAL_LOGGED;
+    proposal->term = term;
+    proposal->index = index;
+    REPLICA_LIST_APPEND(&replica->logged[write_bucket(index)], proposal);
+    replica->logged_count++;
+}
+
+/* --- space --- */
+
+static void write_check_space(struct replica *replica)
+{
+    const uint64_t now_ms = replica_now_ms(replica);
+    struct store_usage usage;
+    bool full;
+
+    if (now_ms - replica->usage_checked_ms < REPLICA_STALL_RETRY_MS &&
+        replica->usage_checked_ms != 0) {
+        return;
+    }
+    replica->usage_checked_ms = now_ms;
+    store_usage(replica->server->store, &usage);
+    full = usage.used_bytes + REPLICA_STATE_RESERVE_BYTES > usage.limit_bytes ||
+           usage.disk_free_bytes < REPLICA_DISK_RESERVE_BYTES;
+    if (full != replica->store_full) {
+        log_write(full ? LOG_ERROR : LOG_INFO, REPLICA_LOG,
+                  full ? "the store is almost full, writes are refused: used=%llu limit=%llu "
+                         "disk_free=%llu"
+                       : "the store has space again: used=%llu limit=%llu disk_free=%llu",
+                  (unsigned long long)usage.used_bytes, (unsigned long long)usage.limit_bytes,
+                  (unsigned long long)usage.disk_free_bytes);
+    }
+    replica->store_full = full;
+}
+
+/* Why this server takes no such write; NULL if it does. */
+static const char *write_refusal(struct replica *replica, struct slice command)
+{
+    if (command.size > REPLICA_COMMAND_BYTES_MAX) {
+        return "the write is too large";
+    }
+    write_check_space(replica);
+    if (atomic_load(&replica->log_full)) {
+        return "no space left on the Raft log's disk: writes are refused until there is space";
+    }
+    if ((replica->store_full || replica->apply_stalled) && command_grows(command)) {
+        return "no space left for the state: free disk space or raise limits.state_max_size";
+    }
+    return NULL;
+}
+
+/* --- the leader --- */
+
+/* Answers every command of a remote batch. */
+static void write_answer_remote(struct replica *replica, const struct replica_remote_batch *batch,
+                                enum message_status status, const char *error, uint64_t term,
+                                uint64_t index)
+{
+    const struct message_answer answer = {.request = batch->request,
+                                          .status = status,
+                                          .error = slice_from_text(error),
+                                          .term = term,
+                                          .index = index};
+
+    buffer_clear(&replica->scratch);
+    message_put_answer(&replica->scratch, &answer);
+    (void)peers_send(replica->peers, batch->from, MESSAGE_PROPOSED,
+                     buffer_slice(&replica->scratch)); /* Lost: the asker times out. */
+}
+
+void replica_on_propose(struct replica *replica, raft_id from, struct slice payload)
+{
+    struct replica_remote_batch batch = {.from = from};
+    struct reader reader;
+    const char *refusal = NULL;
+
+    if (!message_get_propose(payload, &batch.request, &batch.count, &reader)) {
+        log_write(LOG_WARN, REPLICA_LOG, "dropped a malformed proposal");
+        return;
+    }
+    if (replica->role != RAFT_LEADER) {
+        write_answer_remote(replica, &batch, MESSAGE_NOT_LEADER, "", 0, 0);
+        return;
+    }
+    const struct reader commands = reader;
+
+    for (uint32_t i = 0; i < batch.count && refusal == NULL; i++) {
+        const struct slice command = reader_string(&reader);
+
+        refusal = command_valid(command) ? write_refusal(replica, command)
+                                         : "the leader does not know this kind of write";
+    }
+    batch.offset = replica->remote_bytes.size;
+    batch.size = (size_t)(commands.end - commands.at);
+    if (refusal == NULL && replica->remote_bytes.size + batch.size > REPLICA_REMOTE_BYTES_MAX) {
+        refusal = "too many writes at once, try again";
+    }
+    if (refusal != NULL) {
+        write_answer_remote(replica, &batch, MESSAGE_FAILED, refusal, 0, 0);
+        return;
+    }
+    if (replica->remote_count == replica->remote_capacity) {
+        const size_t capacity = replica->remote_capacity == 0 ? 16 : 2 * replica->remote_capacity;
+        struct replica_remote_batch *grown =
+            realloc(replica->remote, capacity * sizeof(*replica->remote));
+
+        if (grown == NULL) {
+            replica_fatal("out of memory");
+        }
+        replica->remote = grown;
+        replica->remote_capacity = capacity;
+    }
+    buffer_append(&replica->remote_bytes, commands.at, batch.size);
+    if (replica->remote_bytes.failed) {
+        replica_fatal("out of memory");
+    }
+    replica->remote[replica->remote_count++] = batch;
+}
+
+/* Adds a command to the turn's batch, stamped with this leader's clock. */
+static void write_batch_add(struct replica *replica, size_t *count, char *command, size_t size)
+{
+    const bool stamped = command_stamp(command, size, replica_now_ms(replica));
+
+    assert(stamped); /* It was checked to be a command. */
+    (void)stamped;
+    replica->batch[(*count)++] =
+        (struct raft_entry){.type = RAFT_ENTRY_COMMAND, .data = command, .size = size};
+}
+
+/* The commands of the turn: first this term's start, then forwarded ones, then local ones. */
+static size_t write_collect(struct replica *replica, size_t *remote_taken, size_t *local_taken)
+{
+    size_t count = 0;
+    size_t bytes = 0;
+
+    if (replica->start_pending) {
+        buffer_clear(&replica->command);
+        command_encode_leader_start(&replica->command);
+        if (replica->command.failed) {
+            replica_fatal("out of memory");
+        }
+        write_batch_add(replica, &count, replica->command.data, replica->command.size);
+    }
+    for (*remote_taken = 0; *remote_taken < replica->remote_count; (*remote_taken)++) {
+        const struct replica_remote_batch *batch = &replica->remote[*remote_taken];
+        struct reader reader;
+
+        if (count + batch->count > REPLICA_TURN_COMMANDS_MAX && count > 1) {
+            break;
+        }
+        reader = reader_from(slice_from(replica->remote_bytes.data + batch->offset, batch->size));
+        for (uint32_t i = 0; i < batch->count && count < REPLICA_TURN_COMMANDS_MAX; i++) {
+            const struct slice command = reader_string(&reader);
+            const size_t offset = (size_t)(command.data - replica->remote_bytes.data);
+
+            write_batch_add(replica, &count, replica->remote_bytes.data + offset, command.size);
+            bytes += command.size;
+        }
+    }
+    *local_taken = 0;
+    for (struct replica_proposal *proposal = replica->queued.first;
+         proposal != NULL && count < REPLICA_TURN_COMMANDS_MAX &&
+         bytes < REPLICA_TURN_COMMAND_BYTES_MAX;
+         proposal = proposal->next) {
+        write_batch_add(replica, &count, proposal->command, proposal->command_size);
+        bytes += proposal->command_size;
+        (*local_taken)++;
+    }
+    return count;
+}
+
+static void write_remote_drop(struct replica *replica, size_t taken)
+{
+    const size_t offset =
+        taken < replica->remote_count ? replica->remote[taken].offset : replica->remote_bytes.size;
+
+    replica->remote_bytes.size -= offset;
+    if (replica->remote_bytes.size > 0) {
+        memmove(replica->remote_bytes.data, replica->remote_bytes.data + offset,
+                replica->remote_bytes.size);
+    }
+    replica->remote_count -= taken;
+    memmove(replica->remote, replica->remote + taken,
+            replica->remote_count * sizeof(*replica->remote));
+    for (size_t i = 0; i < replica->remote_count; i++) {
+        replica->remote[i].offset -= offset;
+    }
+}
+
+/* Tells everyone where their commands stand: entries `first`, ... of `term`, in write_collect's
+ * order. The answers travel on the links that the entries were just queued on, and thus before the
+ * news that these are committed. */
+static void write_accepted(struct replica *replica, uint64_t term, raft_index first,
+                           size_t remote_taken, size_t local_taken)
+{
+    raft_index index = first + (replica->start_pending ? 1 : 0);
+
+    replica->start_pending = false;
+    for (size_t i = 0; i < remote_taken; i++) {
+        write_answer_remote(replica, &replica->remote[i], MESSAGE_OK, "", term, index);
+        index += replica->remote[i].count;
+    }
+    for (size_t i = 0; i < local_taken; i++) {
+        struct replica_proposal *proposal = replica->queued.first;
+
+        write_unqueue(replica, proposal);
+        write_logged(replica, proposal, term, index++);
+    }
+}
+
+static void write_busy(struct replica *replica, size_t remote_taken, size_t local_taken)
+{
+    static const char text[] = "too many writes at once, try again";
+
+    for (size_t i = 0; i < remote_taken; i++) {
+        write_answer_remote(replica, &replica->remote[i], MESSAGE_FAILED, text, 0, 0);
+    }
+    for (size_t i = 0; i < local_taken; i++) {
+        struct replica_proposal *proposal = replica->queued.first;
+
+        write_unqueue(replica, proposal);
+        write_fail(proposal, text);
+    }
+}
+
+/* Everything gathered becomes one proposal to the core. */
+static void write_turn_leader(struct replica *replica)
+{
+    size_t remote_taken;
+    size_t local_taken;
+    const size_t count = write_collect(replica, &remote_taken, &local_taken);
+    const struct raft_event event = {.type = RAFT_EVENT_PROPOSE,
+                                     .now_ms = replica_now_ms(replica),
+                                     .entries = replica->batch,
+                                     .entry_count = count};
+    const raft_index first = raft_last_index(replica->raft) + 1;
+    const uint64_t term = raft_term_now(replica->raft);
+    int rc;
+
+    if (count == 0) {
+        return;
+    }
+    replica_step(replica, &event, &rc); /* Borrows the commands for the call. */
+    if (rc == RAFT_OK) {
+        write_accepted(replica, term, first, remote_taken, local_taken);
+    } else {
+        write_busy(replica, remote_taken, local_taken);
+    }
+    write_remote_drop(replica, remote_taken);
+}
+
+/* --- followers --- */
+
+static void write_turn_follower(struct replica *replica)
+{
+    struct buffer *out = &replica->scratch;
+    struct replica_proposal *proposal;
+    uint32_t count = 0;
+    size_t bytes = 0;
+
+    for (proposal = replica->queued.first; proposal != NULL && count < REPLICA_TURN_COMMANDS_MAX &&
+                                           bytes < REPLICA_TURN_COMMAND_BYTES_MAX;
+         proposal = proposal->next) {
+        bytes += proposal->command_size;
+        count++;
+    }
+    replica->last_request++;
+    buffer_clear(out);
+    message_put_propose(out, replica->last_request, count);
+    proposal = replica->queued.first;
+    for (uint32_t i = 0; i < count; i++, proposal = proposal->next) {
+        buffer_put_string(out, slice_from(proposal->command, proposal->command_size));
+    }
+    if (out->failed ||
+        !peers_send(replica->peers, replica->leader, MESSAGE_PROPOSE, buffer_slice(out))) {
+        return; /* They stay queued until the link is up again or their time is over. */
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        proposal = replica->queued.first;
+        write_unqueue(replica, proposal);
+        proposal->state = PROPOSAL_SENT;
+        proposal->request = replica->last_request;
+        proposal->position = i;
+        REPLICA_LIST_APPEND(&replica->sent, proposal);
+    }
+}
+
+void replica_on_proposed(struct replica *replica, struct slice payload)
+{
+    struct message_answer answer;
+    struct replica_proposal *next;
+    char text[ERRMSG_BYTES_MAX];
+
+    if (!message_get_answer(payload, &answer)) {
+        log_write(LOG_WARN, REPLICA_LOG, "dropped a malformed answer");
+        return;
+    }
+    (void)snprintf(text, sizeof(text), "%.*s",
+                   answer.error.size < sizeof(text) ? (int)answer.error.size : ERRMSG_BYTES_MAX - 1,
+                   answer.error.data);
+    for (struct replica_proposal *proposal = replica->sent.first; proposal != NULL;
+         proposal = next) {
+        next = proposal->next;
+        if (proposal->request != answer.request) {
+            continue;
+        }
+        REPLICA_LIST_REMOVE(&replica->sent, proposal);
+        switch (answer.status) {
+        case MESSAGE_OK:
+            if (answer.index + proposal->position <= replica->applied_index) {
+                /* Applied before we knew that it was ours; the answer is gone. */
+                write_fail(proposal, WRITE_LOST);
+            } else {
+                write_logged(replica, proposal, answer.term, answer.index + proposal->position);
+            }
+            break;
+        case MESSAGE_NOT_LEADER:
+            write_requeue(replica, proposal);
+            break;
+        case MESSAGE_FAILED:
+            write_fail(proposal, text);
+            break;
+        }
+    }
+}
+
+/* --- the turn --- */
+
+/* Local writes that this server must refuse by itself. */
+static void write_refuse_queued(struct replica *replica)
+{
+    struct replica_proposal *next;
+
+    if (replica->queued.first != NULL && replica->queued_bytes > REPLICA_QUEUE_BYTES_MAX) {
+        struct replica_proposal *proposal = replica->queued.last;
+
+        write_unqueue(replica, proposal);
+        write_fail(proposal, "too many writes are waiting, try again");
+    }
+    for (struct replica_proposal *proposal = replica->queued.first; proposal != NULL;
+         proposal = next) {
+        const char *refusal =
+            write_refusal(replica, slice_from(proposal->command, proposal->command_size));
+
+        next = proposal->next;
+        if (refusal != NULL) {
+            write_unqueue(replica, proposal);
+            write_fail(proposal, refusal);
+        }
+    }
+}
+
+void replica_write_turn(struct replica *replica)
+{
+    if (replica->queued.first != NULL) {
+        write_refuse_queued(replica);
+    }
+    if (replica->role == RAFT_LEADER) {
+        write_turn_leader(replica);
+    } else if (replica->queued.first != NULL && replica->leader != 0 &&
+               peers_is_up(replica->peers, replica->leader)) {
+        write_turn_follower(replica);
+    }
+}
+
+/* --- answers --- */
+
+struct replica_proposal *replica_write_at(struct replica *replica, raft_index index)
+{
+    if (replica->logged_count == 0) {
+        return NULL;
+    }
+    /* Two can wait for one index when terms changed: the entry's own is the one that counts. */
+    const raft_term term = raft_term_at(replica->raft, index);
+
+    for (struct replica_proposal *proposal = replica->logged[write_bucket(index)].first;
+         proposal != NULL; proposal = proposal->next) {
+        if (proposal->index == index && proposal->term == term) {
+            return proposal;
+        }
+    }
+    return NULL;
+}
+
+/* The entry at `index` is applied and durable: takes its proposals out for replica_write_complete.
+ */
+void replica_write_applied(struct replica *replica, raft_index index, uint64_t term)
+{
+    struct replica_proposal *next;
+
+    for (struct replica_proposal *proposal = replica->logged[write_bucket(index)].first;
+         proposal != NULL; proposal = next) {
+        next = proposal->next;
+        if (proposal->index != index) {
+            continue;
+        }
+        REPLICA_LIST_REMOVE(&replica->logged[write_bucket(index)], proposal);
+        replica->logged_count--;
+        if (proposal->term != term) {
+            proposal->term = 0; /* Another leader's entry stands there. */
+        }
+        REPLICA_LIST_APPEND(&replica->completed, proposal);
+    }
+}
+
+void replica_write_complete(struct replica *replica)
+{
+    while (replica->completed.first != NULL) {
+        struct replica_proposal *proposal = replica->completed.first;
+
+        REPLICA_LIST_REMOVE(&replica->completed, proposal);
+        if (proposal->term == 0) {
+            write_fail(proposal, WRITE_LOST);
+            continue;
+        }
+        proposal->result.index = proposal->index;
+        proposal->done(proposal->context, NULL, &proposal->result);
+        free(proposal);
+    }
+}
+
+/* --- time-outs and changes --- */
+
+void replica_write_leader_changed(struct replica *replica)
+{
+    /* Forwarded commands that did not reach the log have not happened: their askers may try again.
+     */
+    if (replica->role != RAFT_LEADER) {
+        for (size_t i = 0; i < replica->remote_count; i++) {
+            write_answer_remote(replica, &replica->remote[i], MESSAGE_NOT_LEADER, "", 0, 0);
+        }
+        replica->remote_count = 0;
+        buffer_clear(&replica->remote_bytes);
+        replica->start_pending = false;
+    }
+    /* Ours that were under way to the old leader may or may not be in its log. */
+    while (replica->sent.first != NULL) {
+        struct replica_proposal *proposal = replica->sent.first;
+
+        REPLICA_LIST_REMOVE(&replica->sent, proposal);
+        write_fail(proposal, WRITE_LOST);
+    }
+}
+
+void replica_write_sweep(struct replica *replica, uint64_t now_ms)
+{
+    const uint64_t hold_ms = replica->server->config->rpc_hold_timeout_ms;
+    struct replica_proposal *next;
+
+    for (struct replica_proposal *proposal = replica->queued.first; proposal != NULL;
+         proposal = next) {
+        next = proposal->next;
+        if (now_ms - proposal->start_ms >= hold_ms) {
+            write_unqueue(replica, proposal);
+            write_fail(proposal, WRITE_NO_LEADER);
+        }
+    }
+    for (struct replica_proposal *proposal = replica->sent.first; proposal != NULL;
+         proposal = next) {
+        next = proposal->next;
+        if (now_ms - proposal->start_ms >= REPLICA_COMMIT_MS) {
+            REPLICA_LIST_REMOVE(&replica->sent, proposal);
+            write_fail(proposal, "timed out waiting for the leader; the outcome is unknown");
+        }
+    }
+    for (size_t i = 0; i < REPLICA_BUCKETS && replica->logged_count > 0; i++) {
+        for (struct replica_proposal *proposal = replica->logged[i].first; proposal != NULL;
+             proposal = next) {
+            const uint64_t waited_ms = now_ms - proposal->start_ms;
+
+            next = proposal->next;
+            if (waited_ms < hold_ms || (replica->leader != 0 && waited_ms < REPLICA_COMMIT_MS)) {
+                continue;
+            }
+            REPLICA_LIST_REMOVE(&replica->logged[i], proposal);
+            replica->logged_count--;
+            write_fail(proposal, replica->leader == 0
+                                     ? WRITE_NO_LEADER
+                                     : "timed out waiting for the commit; the outcome is unknown");
+        }
+    }
+}
+
+void replica_write_stop(struct replica *replica)
+{
+    static const char text[] = "the server is shutting down";
+
+    while (replica->queued.first != NULL) {
+        struct replica_proposal *proposal = replica->queued.first;
+
+        write_unqueue(replica, proposal);
+        write_fail(proposal, text);
+    }
+    while (replica->sent.first != NULL) {
+        struct replica_proposal *proposal = replica->sent.first;
+
+        REPLICA_LIST_REMOVE(&replica->sent, proposal);
+        write_fail(proposal, text);
+    }
+    for (size_t i = 0; i < REPLICA_BUCKETS; i++) {
+        while (replica->logged[i].first != NULL) {
+            struct replica_proposal *proposal = replica->logged[i].first;
+
+            REPLICA_LIST_REMOVE(&replica->logged[i], proposal);
+            replica->logged_count--;
+            write_fail(proposal, text);
+        }
+    }
+}

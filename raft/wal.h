@@ -22,10 +22,16 @@ enum wal_error {
     WAL_ELOCKED = -4,   /* another process has the directory open */
     WAL_EFORMAT = -5,   /* written by a newer version */
     WAL_ENOTFOUND = -6, /* index outside of the log */
+    WAL_EINVAL = -7,    /* a write beyond WAL_WRITE_BYTES_MAX or with an entry type out of 1..255 */
 };
 const char *wal_strerror(int code);
 
-enum { WAL_ERROR_BYTES_MAX = 512 };
+enum {
+    WAL_ERROR_BYTES_MAX = 512,
+    WAL_WRITE_BYTES_MAX = 64 * 1024 * 1024, /* one write on disk: 32 bytes an entry, and payloads */
+    WAL_SEGMENT_BYTES_MIN = 8 * 1024,       /* smaller and larger options are brought into range */
+    WAL_SEGMENT_BYTES_MAX = 1024 * 1024 * 1024,
+};
 
 struct wal_options {
     const char *dir;      /* created if missing; NULL: in memory only (-dev) */
@@ -38,7 +44,9 @@ struct wal_options {
     /* Writer thread: writing or syncing failed; the log takes nothing more. A failed sync is final
      * (the page cache cannot be trusted after one), so the host must stop the process. ENOSPC when
      * a segment is made is not final: the writer retries until there is space, calling
-     * `on_full(host, true)` when it starts to and `on_full(host, false)` when it is over. */
+     * `on_full(host, true)` when it starts to and `on_full(host, false)` when it is over. It starts
+     * to when the spare segment cannot be replaced, so what is left of the current one can still
+     * take votes and terms. A message is valid for the call. */
     void (*on_failed)(void *host, const char *message);
     void (*on_full)(void *host, bool full);
 };
@@ -64,7 +72,9 @@ struct wal_write {
 };
 
 /* Queues the write for the writer thread and makes its entries readable at once. Never waits for
- * the disk. WAL_ENOMEM: nothing was queued. After on_failed: WAL_EIO. */
+ * the disk. Entries must follow the log's last one (or begin at `truncate_from`), and
+ * `truncate_from` must not be below the first index: asserted, since the core answers for it.
+ * WAL_ENOMEM, WAL_EINVAL: nothing was queued. After on_failed: WAL_EIO. */
 int wal_write(struct wal *wal, const struct wal_write *write);
 
 /* Reads one entry, from memory or from disk. `*out` (with its payload) is valid until the next call
@@ -79,12 +89,19 @@ raft_index wal_last_index(const struct wal *wal);
 /* Bytes queued and not yet durable, for back-pressure; and bytes on disk. */
 size_t wal_pending_bytes(const struct wal *wal);
 uint64_t wal_disk_bytes(const struct wal *wal);
+/* Bytes of a torn batch that recovery cut off the tail; 0 after a clean stop. For the host's log.
+ */
+uint64_t wal_cut_bytes(const struct wal *wal);
 
 /* Forgets entries below `index` (they are in a synced snapshot, or this log is in memory only and
- * they are applied): whole segments are deleted, never the one that holds `index` or later ones. */
+ * they are applied): whole segments are deleted, never the one that holds `index` or later ones.
+ * The files are deleted by the writer thread; a failure there ends in on_failed. An index beyond
+ * the log's end counts as its end. WAL_ENOMEM, WAL_EIO after on_failed: nothing is forgotten. */
 int wal_trim(struct wal *wal, raft_index index, char *message);
 
-/* Waits until everything queued is durable, stops the thread, closes. Accepts NULL. */
+/* Waits until everything queued is durable, stops the thread, closes. Accepts NULL. While the disk
+ * is full it tries once more and then gives up what is queued (never reported durable), which
+ * on_failed is told. */
 void wal_close(struct wal *wal);
 
 #endif

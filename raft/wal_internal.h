@@ -1,0 +1,303 @@
+#ifndef RAFT_WAL_INTERNAL_H
+#define RAFT_WAL_INTERNAL_H
+
+/* What the files of the log share: the layout on disk (docs/wal-format.md), the segments' index,
+ * the window of recent entries, and what the loop and the writer thread hand each other.
+ *
+ * Who owns what: `struct wal_shared` is used under its lock by both threads; `struct wal_window`
+ * and what stands directly in `struct wal` belong to the loop; `struct wal_writer` belongs to the
+ * writer thread from its start to its end, and to the loop before and after. */
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+#include "raft/wal.h"
+
+/* --- CRC-32C (Castagnoli), as in RFC 3720 appendix B.4 --- */
+
+struct wal_crc32c {
+    bool hardware;
+    uint32_t table[8][256]; /* slicing by 8, for processors without the instruction */
+};
+void wal_crc32c_init(struct wal_crc32c *crc32c);
+/* Continues from `crc`; 0 begins. */
+uint32_t wal_crc32c(const struct wal_crc32c *crc32c, uint32_t crc, const void *data, size_t size);
+
+/* --- layout --- */
+
+enum {
+    WAL_FORMAT_VERSION = 1,
+    WAL_HEADER_BYTES = 96,
+    WAL_FIRST_OFFSET = 4096, /* the header has a page of its own: appends never rewrite it */
+    WAL_RECORD_BYTES = 32,
+    WAL_ALIGN_BYTES = 8,
+    WAL_NAME_BYTES_MAX = 32,
+    WAL_SEGMENT_BYTES_DEFAULT = 64 * 1024 * 1024,
+    WAL_CACHE_BYTES_DEFAULT = 16 * 1024 * 1024,
+    WAL_BATCH_BYTES_MAX =
+        8 * 1024 * 1024, /* of one batch of several writes; one alone may exceed */
+    WAL_BATCH_WRITES_MAX = 512,
+    WAL_FULL_RETRY_MS = 500,
+    WAL_IDLE_MS = 100, /* of silence before the last batch is marked as synced */
+};
+
+enum wal_record_type {
+    WAL_RECORD_ENTRY = 1,
+    WAL_RECORD_HARD_STATE = 2, /* term; index holds the vote */
+    WAL_RECORD_TRUNCATE = 3,   /* index: first one dropped; term: of the entry before it */
+    WAL_RECORD_COMMIT = 4,     /* ends a batch; index: the log's last; term holds batch bytes */
+    WAL_RECORD_SEAL = 5,       /* ends a segment, a batch by itself; index: id of the next one */
+};
+
+struct wal_header {
+    uint32_t version;
+    uint32_t salt;       /* every CRC of the segment begins with it */
+    uint64_t id;         /* rises by 1 */
+    uint64_t bytes;      /* size of the file, preallocated */
+    raft_index next;     /* the log's next index when the segment began */
+    raft_term prev_term; /* of the entry before `next` */
+    raft_term term;      /* the hard state when the segment began */
+    raft_id vote;
+    uint64_t prev_end; /* where the segment before ended, its seal not counted; 0: none */
+};
+
+struct wal_record {
+    uint32_t size;  /* payload bytes */
+    uint32_t batch; /* ordinal in the segment, from 1 */
+    uint8_t type;
+    uint8_t entry_type;
+    uint64_t index;
+    uint64_t term;
+};
+
+/* Bytes of a record on disk, padded. */
+static inline uint64_t wal_record_span(uint32_t size)
+{
+    return WAL_RECORD_BYTES +
+           (((uint64_t)size + WAL_ALIGN_BYTES - 1) & ~(uint64_t)(WAL_ALIGN_BYTES - 1));
+}
+
+void wal_header_encode(const struct wal_crc32c *crc32c, const struct wal_header *header,
+                       uint8_t out[WAL_HEADER_BYTES]);
+/* Untrusted bytes. WAL_ECORRUPT, WAL_EFORMAT. */
+int wal_header_decode(const struct wal_crc32c *crc32c, const uint8_t *bytes, size_t size,
+                      struct wal_header *out);
+
+/* Writes all fields of the record's head but batch and checksum, which wal_record_seal adds when
+ * the record's place is known. The loop does the one and the writer the other, on different bytes.
+ */
+void wal_record_encode(const struct wal_record *record, uint8_t out[WAL_RECORD_BYTES]);
+void wal_record_seal(const struct wal_crc32c *crc32c, uint32_t salt, uint32_t batch,
+                     uint8_t *bytes);
+/* Reads the fields without checking anything but room for them. */
+struct wal_record wal_record_head(const uint8_t bytes[WAL_RECORD_BYTES]);
+/* Untrusted bytes: true when a whole and valid record stands at `offset`. */
+bool wal_record_decode(const struct wal_crc32c *crc32c, uint32_t salt, const uint8_t *bytes,
+                       uint64_t size, uint64_t offset, struct wal_record *out);
+
+/* --- the system calls that can fail in interesting ways, so that tests can make them --- */
+
+/* All return 0 (or a count) or a negative errno. */
+struct wal_ops {
+    void *host;
+    ssize_t (*pwritev)(void *host, int fd, const struct iovec *iov, int count, off_t offset);
+    int (*fdatasync)(void *host, int fd);
+    int (*allocate)(void *host, int fd, off_t bytes);
+    int (*dir_sync)(void *host, int dir_fd);
+    int (*rename)(void *host, int dir_fd, const char *from, const char *to);
+    int (*unlink)(void *host, int dir_fd, const char *name);
+    uint32_t full_retry_ms; /* 0: WAL_FULL_RETRY_MS */
+    uint32_t idle_ms;       /* 0: WAL_IDLE_MS */
+};
+extern const struct wal_ops wal_ops_default;
+
+/* wal_open with other system calls; borrows `ops` (NULL: the real ones) until wal_close. */
+int wal_open_with(const struct wal_options *options, const struct wal_ops *ops, struct wal **out,
+                  struct raft_state *state, char *message);
+
+/* Writes a message of WAL_ERROR_BYTES_MAX bytes and returns `code`. */
+int wal_error(char *message, int code, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* --- segments and their index --- */
+
+/* Where an entry's record is: 8 bytes an entry. */
+struct wal_position {
+    uint32_t offset_units; /* of WAL_ALIGN_BYTES, from the start of the file */
+    uint32_t size;         /* of the payload */
+};
+
+/* Entries first..first+count-1 are read from this segment; it may hold more that were truncated.
+ * With count 0, `first` is the index that would come next. */
+struct wal_segment {
+    uint64_t id;
+    uint64_t bytes;
+    uint32_t salt;
+    raft_index first;
+    size_t count;
+    size_t capacity;
+    struct wal_position *positions;
+};
+
+void wal_segment_name(uint64_t id, char out[WAL_NAME_BYTES_MAX]);
+/* Inverse; false for other files. */
+bool wal_segment_name_parse(const char *name, uint64_t *id);
+struct wal_segment *wal_segment_new(const struct wal_header *header);
+void wal_segment_free(struct wal_segment *segment);
+
+struct wal_segments {
+    struct wal_segment **items; /* by id, without gaps; the last one is written to */
+    size_t count;
+    size_t capacity;
+};
+/* Takes `segment`. WAL_ENOMEM. */
+int wal_segments_add(struct wal_segments *segments, struct wal_segment *segment);
+void wal_segments_deinit(struct wal_segments *segments);
+/* Drops the positions of entries at and after `from`. */
+void wal_segments_truncate(struct wal_segments *segments, raft_index from);
+/* The segment that holds the entry, or NULL. */
+struct wal_segment *wal_segments_find(const struct wal_segments *segments, raft_index index);
+/* Room for `more` further positions in the last segment. The old array comes back in `*old` (free
+ * it after unlocking); the new one is prepared by wal_positions_grow without the lock. */
+int wal_positions_grow(const struct wal_segment *segment, size_t more, struct wal_position **grown,
+                       size_t *capacity);
+
+/* Writes everything, whatever the system call makes of it; 0 or a negative errno. Changes `iov`. */
+int wal_write_all(const struct wal_ops *ops, int fd, struct iovec *iov, size_t count,
+                  uint64_t offset);
+
+/* --- one write on its way, and the window of recent entries --- */
+
+/* The encoded records of one wal_write. Made by the loop; from queueing until `sequence` is
+ * durable the writer may change the batch and checksum bytes of its records and nothing else.
+ * Freed by the loop when it is durable and no slot of the window points into it. */
+struct wal_chunk {
+    struct wal_chunk *next;
+    uint64_t sequence;
+    size_t size;
+    size_t slots; /* of the window that point here; the loop's */
+    bool durable; /* the loop's view */
+    uint8_t bytes[];
+};
+
+struct wal_chunk_list {
+    struct wal_chunk *head;
+    struct wal_chunk *tail;
+};
+void wal_chunk_list_push(struct wal_chunk_list *list, struct wal_chunk *chunk);
+void wal_chunk_list_free(struct wal_chunk_list *list);
+
+struct wal_slot {
+    struct wal_chunk *chunk;
+    uint32_t offset; /* of the record in chunk->bytes */
+};
+
+/* Entries first..first+count-1, in a ring of a power of two. */
+struct wal_window {
+    struct wal_slot *slots;
+    size_t capacity;
+    raft_index first;
+    size_t count;
+    size_t bytes; /* of the records in it */
+};
+int wal_window_reserve(struct wal_window *window, size_t more);
+/* Room must be reserved. */
+void wal_window_push(struct wal_window *window, raft_index index, struct wal_chunk *chunk,
+                     uint32_t offset);
+void wal_window_truncate(struct wal_window *window, raft_index from);
+/* Drops the oldest entry, which must be durable or forgotten. */
+void wal_window_pop(struct wal_window *window);
+bool wal_window_find(const struct wal_window *window, raft_index index, struct raft_entry *out);
+void wal_window_deinit(struct wal_window *window);
+
+/* --- the whole --- */
+
+struct wal_shared {
+    pthread_mutex_t lock;
+    pthread_cond_t wake; /* the writer waits on it */
+    /* Under the lock: */
+    struct wal_chunk_list queue; /* to be written */
+    struct wal_chunk_list done;  /* durable, for the loop to free */
+    struct wal_segments segments;
+    uint64_t trim_from; /* segments trim_from..trim_to-1 are to be deleted, oldest first */
+    uint64_t trim_to;
+    bool stop;
+    bool failed;
+    /* Counters, read without the lock. */
+    atomic_size_t pending_bytes;
+    atomic_uint_fast64_t disk_bytes;
+};
+
+/* Where the log ends on disk. */
+struct wal_writer {
+    struct wal_segment *segment; /* the last one; its positions are changed under the lock */
+    int fd;                      /* of it */
+    uint64_t end;                /* offset of the next batch */
+    uint32_t batch;              /* ordinal of the next batch */
+    raft_index next;
+    raft_term last_term;
+    raft_term term;
+    raft_id vote;
+    int spare_fd; /* -1: none */
+    uint64_t spare_bytes;
+    bool full;
+    bool mark_due; /* the last batch is synced, but nothing on disk says so yet */
+    char message[WAL_ERROR_BYTES_MAX];
+};
+
+struct wal {
+    uint32_t magic;
+    struct wal_options options; /* `dir` points to `dir_name` */
+    const struct wal_ops *ops;
+    char *dir_name;
+    int dir_fd;
+    int lock_fd;
+    bool memory;
+    struct wal_crc32c crc32c; /* constant after opening */
+
+    pthread_t thread;
+    bool thread_started;
+    struct wal_shared shared;
+    struct wal_writer writer;
+
+    /* The loop's. */
+    struct wal_window window;
+    raft_index first;
+    raft_index last;
+    raft_term prev_term; /* of entry first - 1 */
+    struct raft_term_run *runs;
+    size_t run_count;
+    size_t run_capacity;
+    uint64_t sequence; /* of the last write */
+    uint64_t cut_bytes;
+    struct raft_configuration *configurations; /* two, for raft_state */
+    int read_fd;                               /* of segment read_id; -1: none */
+    uint64_t read_id;
+    uint8_t *read_buffer;
+    size_t read_capacity;
+};
+
+/* Runs of terms. wal_runs_reserve makes room for `more`. */
+int wal_runs_reserve(struct wal *wal, size_t more);
+void wal_runs_push(struct wal *wal, raft_index index, raft_term term);
+void wal_runs_truncate(struct wal *wal, raft_index from);
+/* Of an entry, or of the one before the first. */
+raft_term wal_runs_term_at(const struct wal *wal, raft_index index);
+
+/* Reads one record back from its segment into wal->read_buffer. */
+int wal_read_disk(struct wal *wal, raft_index index, struct raft_entry *out, char *message);
+
+/* Reads what is in the directory into `wal`, cuts the tail, leaves the writer ready to append. */
+int wal_recover(struct wal *wal, raft_index *configuration_indexes, char *message);
+
+/* The writer. `wal_writer_roll` closes the segment that is written to, if any, and makes a new
+ * one with room for `bytes`; negative errno in `*error` when a system call failed. */
+int wal_writer_spare(struct wal *wal, uint64_t bytes, char *message, int *error);
+int wal_writer_roll(struct wal *wal, uint64_t bytes, char *message, int *error);
+int wal_writer_seal(struct wal *wal, int fd, struct wal_segment *segment, uint64_t end,
+                    uint32_t batch, char *message);
+void *wal_writer_run(void *arg);
+
+#endif

@@ -1,0 +1,666 @@
+/* The writer thread: takes what is queued, writes it as one batch with one system call, syncs once,
+ * and says so. While it syncs, the next batch gathers (group commit). It also makes the spare
+ * segment, deletes trimmed ones, and, after a silence, marks the last batch as synced. */
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "raft/wal_internal.h"
+
+/* Kept free behind every batch: its mark, a closing mark and the seal. */
+enum { WAL_RESERVE_BYTES = 3 * WAL_RECORD_BYTES };
+
+static const char wal_spare_name[] = "spare";
+
+/* The chunks of one batch; the list is theirs alone. */
+struct wal_batch {
+    struct wal_chunk_list chunks;
+    size_t count;
+    size_t bytes;
+    uint64_t sequence;
+    bool roll; /* needs a new segment */
+};
+
+static bool wal_is_full(int error)
+{
+    return error == -ENOSPC || error == -EDQUOT;
+}
+
+static uint64_t wal_now_ms(void)
+{
+    struct timespec now;
+
+    (void)clock_gettime(CLOCK_MONOTONIC, &now); /* Cannot fail with this clock. */
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+static uint32_t wal_full_retry_ms(const struct wal *wal)
+{
+    return wal->ops->full_retry_ms != 0 ? wal->ops->full_retry_ms : WAL_FULL_RETRY_MS;
+}
+
+/* --- segments --- */
+
+static int wal_writer_spare_make(struct wal *wal, uint64_t bytes, char *message, int *error)
+{
+    const struct wal_ops *ops = wal->ops;
+    const char *what = "delete the old";
+    int fd = -1;
+
+    *error = ops->unlink(ops->host, wal->dir_fd, wal_spare_name);
+    if (*error != 0 && *error != -ENOENT) {
+        goto fail;
+    }
+    what = "create";
+    fd = openat(wal->dir_fd, wal_spare_name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd < 0) {
+        *error = -errno;
+        goto fail;
+    }
+    what = "preallocate";
+    *error = ops->allocate(ops->host, fd, (off_t)bytes);
+    if (*error != 0) {
+        goto fail;
+    }
+    /* Now, so that later syncs of the segment need not write its size. */
+    what = "sync";
+    *error = ops->fdatasync(ops->host, fd);
+    if (*error != 0) {
+        goto fail;
+    }
+    wal->writer.spare_fd = fd;
+    wal->writer.spare_bytes = bytes;
+    atomic_fetch_add(&wal->shared.disk_bytes, bytes);
+    *error = 0;
+    return WAL_OK;
+
+fail:
+    if (fd >= 0) {
+        (void)close(fd); /* Nothing of value is in it. */
+        (void)ops->unlink(ops->host, wal->dir_fd, wal_spare_name);
+    }
+    return wal_error(message, WAL_EIO, "%s/%s: cannot %s a segment of %" PRIu64 " bytes: %s",
+                     wal->options.dir, wal_spare_name, what, bytes, strerror(-*error));
+}
+
+int wal_writer_spare(struct wal *wal, uint64_t bytes, char *message, int *error)
+{
+    struct wal_writer *writer = &wal->writer;
+    const struct wal_ops *ops = wal->ops;
+
+    if (bytes < wal->options.segment_bytes) {
+        bytes = wal->options.segment_bytes;
+    }
+    *error = 0;
+    if (writer->spare_fd < 0) {
+        return wal_writer_spare_make(wal, bytes, message, error);
+    }
+    if (writer->spare_bytes >= bytes) {
+        return WAL_OK;
+    }
+    /* One write larger than a usual segment. */
+    *error = ops->allocate(ops->host, writer->spare_fd, (off_t)bytes);
+    if (*error == 0) {
+        *error = ops->fdatasync(ops->host, writer->spare_fd);
+    }
+    if (*error != 0) {
+        return wal_error(message, WAL_EIO, "%s/%s: cannot enlarge to %" PRIu64 " bytes: %s",
+                         wal->options.dir, wal_spare_name, bytes, strerror(-*error));
+    }
+    atomic_fetch_add(&wal->shared.disk_bytes, bytes - writer->spare_bytes);
+    writer->spare_bytes = bytes;
+    return WAL_OK;
+}
+
+int wal_writer_seal(struct wal *wal, int fd, struct wal_segment *segment, uint64_t end,
+                    uint32_t batch, char *message)
+{
+    uint8_t bytes[WAL_RECORD_BYTES];
+    char name[WAL_NAME_BYTES_MAX];
+    struct iovec iov = {.iov_base = bytes, .iov_len = sizeof(bytes)};
+    struct wal_record seal = {.type = WAL_RECORD_SEAL, .index = segment->id + 1};
+
+    assert(end + WAL_RECORD_BYTES <= segment->bytes);
+    wal_record_encode(&seal, bytes);
+    wal_record_seal(&wal->crc32c, segment->salt, batch, bytes);
+    int error = wal_write_all(wal->ops, fd, &iov, 1, end);
+    if (error == 0) {
+        error = wal->ops->fdatasync(wal->ops->host, fd);
+    }
+    if (error != 0) {
+        wal_segment_name(segment->id, name);
+        return wal_error(message, WAL_EIO, "%s/%s: cannot seal: %s", wal->options.dir, name,
+                         strerror(-error));
+    }
+    return WAL_OK;
+}
+
+/* Turns the spare into the segment of `header`: content first, then its name. */
+static int wal_writer_publish(struct wal *wal, const struct wal_header *header, char *message)
+{
+    const struct wal_ops *ops = wal->ops;
+    uint8_t bytes[WAL_HEADER_BYTES];
+    char name[WAL_NAME_BYTES_MAX];
+    struct iovec iov = {.iov_base = bytes, .iov_len = sizeof(bytes)};
+
+    wal_segment_name(header->id, name);
+    wal_header_encode(&wal->crc32c, header, bytes);
+    int error = wal_write_all(ops, wal->writer.spare_fd, &iov, 1, 0);
+    if (error == 0) {
+        error = ops->fdatasync(ops->host, wal->writer.spare_fd);
+    }
+    if (error == 0) {
+        error = ops->rename(ops->host, wal->dir_fd, wal_spare_name, name);
+    }
+    if (error == 0) {
+        error = ops->dir_sync(ops->host, wal->dir_fd);
+    }
+    if (error != 0) {
+        return wal_error(message, WAL_EIO, "%s/%s: cannot begin the segment: %s", wal->options.dir,
+                         name, strerror(-error));
+    }
+    return WAL_OK;
+}
+
+int wal_writer_roll(struct wal *wal, uint64_t bytes, char *message, int *error)
+{
+    struct wal_writer *writer = &wal->writer;
+    struct wal_segment *old = writer->segment;
+
+    int rc = wal_writer_spare(wal, WAL_FIRST_OFFSET + bytes + WAL_RESERVE_BYTES, message, error);
+    if (rc != WAL_OK) {
+        return rc;
+    }
+    struct wal_header header = {
+        .version = WAL_FORMAT_VERSION,
+        .id = old == NULL ? 1 : old->id + 1,
+        .bytes = writer->spare_bytes,
+        .next = writer->next,
+        .prev_term = writer->last_term,
+        .term = writer->term,
+        .vote = writer->vote,
+        .prev_end = old == NULL ? 0 : writer->end,
+    };
+    if (getrandom(&header.salt, sizeof(header.salt), 0) != (ssize_t)sizeof(header.salt)) {
+        return wal_error(message, WAL_EIO, "getrandom: %s", strerror(errno));
+    }
+    rc = wal_writer_publish(wal, &header, message);
+    if (rc != WAL_OK) {
+        return rc;
+    }
+    struct wal_segment *segment = wal_segment_new(&header);
+    if (segment == NULL) {
+        return wal_error(message, WAL_ENOMEM, "out of memory for a segment's index");
+    }
+    (void)pthread_mutex_lock(&wal->shared.lock);
+    rc = wal_segments_add(&wal->shared.segments, segment);
+    (void)pthread_mutex_unlock(&wal->shared.lock);
+    if (rc != WAL_OK) {
+        wal_segment_free(segment);
+        return wal_error(message, rc, "out of memory for the list of segments");
+    }
+    /* The seal comes last: a sealed segment without a successor is refused by recovery. */
+    if (old != NULL) {
+        rc = wal_writer_seal(wal, writer->fd, old, writer->end, writer->batch, message);
+        (void)close(writer->fd); /* All of it is synced. */
+        writer->fd = -1;
+    }
+    writer->segment = segment;
+    writer->fd = writer->spare_fd;
+    writer->spare_fd = -1;
+    writer->end = WAL_FIRST_OFFSET;
+    writer->batch = 1;
+    writer->mark_due = false;
+    return rc;
+}
+
+/* --- trouble --- */
+
+static void wal_writer_fail(struct wal *wal)
+{
+    (void)pthread_mutex_lock(&wal->shared.lock);
+    wal->shared.failed = true;
+    (void)pthread_mutex_unlock(&wal->shared.lock);
+    if (wal->options.on_failed != NULL) {
+        wal->options.on_failed(wal->options.host, wal->writer.message);
+    }
+}
+
+static void wal_writer_full_set(struct wal *wal, bool full)
+{
+    if (wal->writer.full != full) {
+        wal->writer.full = full;
+        if (wal->options.on_full != NULL) {
+            wal->options.on_full(wal->options.host, full);
+        }
+    }
+}
+
+/* Deletes trimmed segments, oldest first, each before the next, so that no crash leaves a gap. */
+static int wal_writer_trim(struct wal *wal)
+{
+    const struct wal_ops *ops = wal->ops;
+    char name[WAL_NAME_BYTES_MAX];
+
+    (void)pthread_mutex_lock(&wal->shared.lock);
+    uint64_t from = wal->shared.trim_from;
+    uint64_t to = wal->shared.trim_to;
+    wal->shared.trim_from = to;
+    (void)pthread_mutex_unlock(&wal->shared.lock);
+
+    for (uint64_t id = from; id < to; id++) {
+        wal_segment_name(id, name);
+        int error = ops->unlink(ops->host, wal->dir_fd, name);
+        if (error == 0 || error == -ENOENT) {
+            error = ops->dir_sync(ops->host, wal->dir_fd);
+        }
+        if (error != 0) {
+            return wal_error(wal->writer.message, WAL_EIO, "%s/%s: cannot delete: %s",
+                             wal->options.dir, name, strerror(-error));
+        }
+    }
+    return WAL_OK;
+}
+
+/* Under the lock: waits for a signal or until `at_ms`. True when the time is over. */
+static bool wal_writer_wait_until(struct wal *wal, uint64_t at_ms)
+{
+    struct timespec until = {
+        .tv_sec = (time_t)(at_ms / 1000),
+        .tv_nsec = (long)(at_ms % 1000) * 1000000,
+    };
+    return pthread_cond_timedwait(&wal->shared.wake, &wal->shared.lock, &until) == ETIMEDOUT;
+}
+
+/* The disk is full: waits for the time of the next attempt, for space made by a trim, or for the
+ * end. True when it is worth another attempt. */
+static bool wal_writer_full_wait(struct wal *wal)
+{
+    struct wal_shared *shared = &wal->shared;
+    uint64_t at_ms = wal_now_ms() + wal_full_retry_ms(wal);
+    bool over = false;
+
+    wal_writer_full_set(wal, true);
+    (void)pthread_mutex_lock(&shared->lock);
+    bool stopped = shared->stop;
+    while (!shared->stop && !over && shared->trim_from == shared->trim_to) {
+        over = wal_writer_wait_until(wal, at_ms);
+    }
+    (void)pthread_mutex_unlock(&shared->lock);
+    return !stopped && wal_writer_trim(wal) == WAL_OK;
+}
+
+/* --- batches --- */
+
+/* Under the lock: takes from the queue what goes into one batch, at least one write. */
+static void wal_writer_take(struct wal *wal, struct wal_batch *batch)
+{
+    const struct wal_writer *writer = &wal->writer;
+    struct wal_chunk_list *queue = &wal->shared.queue;
+    uint64_t room = WAL_BATCH_BYTES_MAX;
+
+    *batch = (struct wal_batch){0};
+    if (!wal->memory && queue->head != NULL) {
+        uint64_t used = writer->end + WAL_RESERVE_BYTES;
+        room = used < writer->segment->bytes ? writer->segment->bytes - used : 0;
+        if (queue->head->size > room) {
+            batch->roll = true;
+            room = wal->options.segment_bytes - WAL_FIRST_OFFSET - WAL_RESERVE_BYTES;
+        }
+        room = room < WAL_BATCH_BYTES_MAX ? room : WAL_BATCH_BYTES_MAX;
+    }
+    while (queue->head != NULL && batch->count < WAL_BATCH_WRITES_MAX &&
+           (batch->count == 0 || batch->bytes + queue->head->size <= room)) {
+        struct wal_chunk *chunk = queue->head;
+        queue->head = chunk->next;
+        if (queue->head == NULL) {
+            queue->tail = NULL;
+        }
+        wal_chunk_list_push(&batch->chunks, chunk);
+        batch->count++;
+        batch->bytes += chunk->size;
+        batch->sequence = chunk->sequence;
+    }
+}
+
+/* Gives the records their place: ordinal and checksum. Returns how many entries there are. */
+static size_t wal_writer_place(struct wal *wal, const struct wal_batch *batch)
+{
+    struct wal_writer *writer = &wal->writer;
+    size_t entries = 0;
+
+    for (struct wal_chunk *chunk = batch->chunks.head; chunk != NULL; chunk = chunk->next) {
+        for (size_t at = 0; at < chunk->size;) {
+            struct wal_record record = wal_record_head(chunk->bytes + at);
+            wal_record_seal(&wal->crc32c, writer->segment->salt, writer->batch, chunk->bytes + at);
+            if (record.type == WAL_RECORD_ENTRY) {
+                assert(record.index == writer->next);
+                writer->next++;
+                writer->last_term = record.term;
+                entries++;
+            } else if (record.type == WAL_RECORD_TRUNCATE) {
+                assert(record.index <= writer->next);
+                writer->next = record.index;
+                writer->last_term = record.term;
+            } else {
+                assert(record.type == WAL_RECORD_HARD_STATE);
+                writer->term = record.term;
+                writer->vote = record.index;
+            }
+            at += wal_record_span(record.size);
+        }
+    }
+    return entries;
+}
+
+/* Writes at the log's end and syncs. A full disk (copy-on-write file systems can be full in spite
+ * of the preallocation) is waited out: nothing was acknowledged, so the same bytes go to the same
+ * place again. */
+static int wal_writer_put(struct wal *wal, const struct wal_batch *batch, uint8_t *mark)
+{
+    struct wal_writer *writer = &wal->writer;
+    struct iovec iov[WAL_BATCH_WRITES_MAX + 1];
+    char name[WAL_NAME_BYTES_MAX];
+    int error;
+
+    for (;;) {
+        size_t count = 0;
+        for (struct wal_chunk *chunk = batch->chunks.head; chunk != NULL; chunk = chunk->next) {
+            iov[count++] = (struct iovec){.iov_base = chunk->bytes, .iov_len = chunk->size};
+        }
+        iov[count++] = (struct iovec){.iov_base = mark, .iov_len = WAL_RECORD_BYTES};
+        error = wal_write_all(wal->ops, writer->fd, iov, count, writer->end);
+        if (!wal_is_full(error) || !wal_writer_full_wait(wal)) {
+            break;
+        }
+    }
+    wal_segment_name(writer->segment->id, name);
+    if (error != 0) {
+        return wal_error(writer->message, WAL_EIO, "%s/%s: write at offset %" PRIu64 ": %s",
+                         wal->options.dir, name, writer->end, strerror(-error));
+    }
+    error = batch->count == 0 ? 0 : wal->ops->fdatasync(wal->ops->host, writer->fd);
+    if (error != 0) {
+        return wal_error(writer->message, WAL_EIO,
+                         "%s/%s: sync failed at offset %" PRIu64 ": %s; what the page cache says "
+                         "cannot be trusted now, the process must stop",
+                         wal->options.dir, name, writer->end, strerror(-error));
+    }
+    return WAL_OK;
+}
+
+/* Under the lock: makes the durable batch known to readers. */
+static void wal_writer_index(struct wal *wal, const struct wal_batch *batch)
+{
+    struct wal_segment *segment = wal->writer.segment;
+    uint64_t base = wal->writer.end;
+
+    for (struct wal_chunk *chunk = batch->chunks.head; chunk != NULL; chunk = chunk->next) {
+        for (size_t at = 0; at < chunk->size;) {
+            struct wal_record record = wal_record_head(chunk->bytes + at);
+            if (record.type == WAL_RECORD_ENTRY) {
+                assert(record.index == segment->first + segment->count);
+                assert(segment->count < segment->capacity);
+                segment->positions[segment->count++] = (struct wal_position){
+                    .offset_units = (uint32_t)((base + at) / WAL_ALIGN_BYTES),
+                    .size = record.size,
+                };
+            } else if (record.type == WAL_RECORD_TRUNCATE) {
+                wal_segments_truncate(&wal->shared.segments, record.index);
+            }
+            at += wal_record_span(record.size);
+        }
+        base += chunk->size;
+    }
+}
+
+static int wal_writer_positions(struct wal *wal, size_t more)
+{
+    struct wal_segment *segment = wal->writer.segment;
+    struct wal_position *grown;
+    size_t capacity = 0;
+
+    /* Only this thread changes the positions, so it may read them without the lock. */
+    if (wal_positions_grow(segment, more, &grown, &capacity) != WAL_OK) {
+        return wal_error(wal->writer.message, WAL_ENOMEM, "out of memory for the log's index");
+    }
+    if (grown != NULL) {
+        (void)pthread_mutex_lock(&wal->shared.lock);
+        struct wal_position *old = segment->positions;
+        segment->positions = grown;
+        segment->capacity = capacity;
+        (void)pthread_mutex_unlock(&wal->shared.lock);
+        free(old);
+    }
+    return WAL_OK;
+}
+
+/* A new segment; waits for one while the disk is full. */
+static int wal_writer_roll_wait(struct wal *wal, uint64_t bytes)
+{
+    for (;;) {
+        int error = 0;
+        int rc = wal_writer_roll(wal, bytes, wal->writer.message, &error);
+        if (rc == WAL_OK) {
+            return WAL_OK;
+        }
+        if (!wal_is_full(error) || !wal_writer_full_wait(wal)) {
+            return rc;
+        }
+    }
+}
+
+/* The mark that ends a batch of `bytes` bytes. */
+static void wal_writer_mark_encode(struct wal *wal, size_t bytes, uint8_t mark[WAL_RECORD_BYTES])
+{
+    struct wal_record record = {
+        .type = WAL_RECORD_COMMIT,
+        .index = wal->writer.next - 1,
+        .term = bytes,
+    };
+    wal_record_encode(&record, mark);
+    wal_record_seal(&wal->crc32c, wal->writer.segment->salt, wal->writer.batch, mark);
+}
+
+static int wal_writer_store(struct wal *wal, const struct wal_batch *batch)
+{
+    struct wal_writer *writer = &wal->writer;
+    uint8_t mark[WAL_RECORD_BYTES];
+
+    if (batch->bytes == 0) {
+        return WAL_OK;
+    }
+    if (batch->roll) {
+        int rc = wal_writer_roll_wait(wal, batch->bytes);
+        if (rc != WAL_OK) {
+            return rc;
+        }
+    }
+    assert(writer->end + batch->bytes + WAL_RESERVE_BYTES <= writer->segment->bytes);
+    int rc = wal_writer_positions(wal, wal_writer_place(wal, batch));
+    if (rc != WAL_OK) {
+        return rc;
+    }
+    wal_writer_mark_encode(wal, batch->bytes, mark);
+    rc = wal_writer_put(wal, batch, mark);
+    if (rc != WAL_OK) {
+        return rc;
+    }
+    (void)pthread_mutex_lock(&wal->shared.lock);
+    wal_writer_index(wal, batch);
+    (void)pthread_mutex_unlock(&wal->shared.lock);
+    writer->end += batch->bytes + WAL_RECORD_BYTES;
+    writer->batch++;
+    writer->mark_due = true;
+    return WAL_OK;
+}
+
+/* After a failure: puts a batch's chunks back to where wal_close frees them. */
+static void wal_writer_give_back(struct wal *wal, struct wal_batch *batch)
+{
+    struct wal_chunk_list *queue = &wal->shared.queue;
+
+    if (batch->chunks.head == NULL) {
+        return;
+    }
+    (void)pthread_mutex_lock(&wal->shared.lock);
+    batch->chunks.tail->next = queue->head;
+    queue->head = batch->chunks.head;
+    if (queue->tail == NULL) {
+        queue->tail = batch->chunks.tail;
+    }
+    (void)pthread_mutex_unlock(&wal->shared.lock);
+    batch->chunks = (struct wal_chunk_list){0};
+}
+
+/* Stores the batch, hands its chunks back to the loop and reports it. */
+static int wal_writer_commit(struct wal *wal, struct wal_batch *batch)
+{
+    struct wal_shared *shared = &wal->shared;
+    int rc = wal->memory ? WAL_OK : wal_writer_store(wal, batch);
+
+    (void)pthread_mutex_lock(&shared->lock);
+    if (rc == WAL_OK) {
+        while (batch->chunks.head != NULL) {
+            struct wal_chunk *chunk = batch->chunks.head;
+            batch->chunks.head = chunk->next;
+            wal_chunk_list_push(&shared->done, chunk);
+        }
+    }
+    (void)pthread_mutex_unlock(&shared->lock);
+    if (rc == WAL_OK) {
+        atomic_fetch_sub(&shared->pending_bytes, batch->bytes);
+        wal->options.on_durable(wal->options.host, batch->sequence);
+    }
+    return rc;
+}
+
+/* After a silence: an empty batch, not synced, whose presence proves to recovery that the one
+ * before it was synced; damage there is then known for damage, not for a torn write. It keeps the
+ * ordinal for the next batch, because until a sync the two can be torn apart. */
+static int wal_writer_mark(struct wal *wal)
+{
+    struct wal_writer *writer = &wal->writer;
+    struct wal_batch empty = {0};
+    uint8_t mark[WAL_RECORD_BYTES];
+
+    assert(writer->mark_due);
+    writer->mark_due = false;
+    if (writer->end + 2 * WAL_RECORD_BYTES > writer->segment->bytes) {
+        return WAL_OK; /* No room but for the seal, which proves as much. */
+    }
+    wal_writer_mark_encode(wal, 0, mark);
+    int rc = wal_writer_put(wal, &empty, mark);
+    if (rc == WAL_OK) {
+        writer->end += WAL_RECORD_BYTES;
+    }
+    return rc;
+}
+
+/* --- the thread --- */
+
+/* Makes the next spare. A full disk is no failure here: there is the current segment. */
+static int wal_writer_restock(struct wal *wal, uint64_t *retry_at_ms)
+{
+    struct wal_writer *writer = &wal->writer;
+    int error = 0;
+
+    if (wal->memory || (writer->full && wal_now_ms() < *retry_at_ms)) {
+        return WAL_OK;
+    }
+    int rc = writer->spare_fd >= 0 ? WAL_OK : wal_writer_spare(wal, 0, writer->message, &error);
+    if (rc == WAL_OK) {
+        wal_writer_full_set(wal, false);
+    } else if (wal_is_full(error)) {
+        wal_writer_full_set(wal, true);
+        *retry_at_ms = wal_now_ms() + wal_full_retry_ms(wal);
+        rc = WAL_OK;
+    }
+    return rc;
+}
+
+/* Waits for work and takes it. False when it is time to stop and nothing is left. */
+static bool wal_writer_next(struct wal *wal, uint64_t retry_at_ms, struct wal_batch *batch,
+                            bool *idle)
+{
+    struct wal_shared *shared = &wal->shared;
+    struct wal_writer *writer = &wal->writer;
+    uint32_t idle_ms = wal->ops->idle_ms != 0 ? wal->ops->idle_ms : WAL_IDLE_MS;
+    uint64_t at_ms = UINT64_MAX;
+
+    if (writer->full) {
+        at_ms = retry_at_ms;
+    }
+    (void)pthread_mutex_lock(&shared->lock);
+    if (writer->mark_due && shared->queue.head == NULL) {
+        uint64_t mark_at_ms = wal_now_ms() + idle_ms;
+        at_ms = mark_at_ms < at_ms ? mark_at_ms : at_ms;
+    }
+    *idle = false;
+    while (shared->queue.head == NULL && shared->trim_from == shared->trim_to && !shared->stop &&
+           !*idle) {
+        if (at_ms == UINT64_MAX) {
+            (void)pthread_cond_wait(&shared->wake, &shared->lock);
+        } else {
+            *idle = wal_writer_wait_until(wal, at_ms);
+        }
+    }
+    wal_writer_take(wal, batch);
+    bool over = shared->stop && batch->count == 0 && shared->trim_from == shared->trim_to;
+    (void)pthread_mutex_unlock(&shared->lock);
+    return !over;
+}
+
+/* The last mark is synced, so that an orderly stop leaves no doubt. */
+static int wal_writer_finish(struct wal *wal)
+{
+    if (wal->memory || !wal->writer.mark_due) {
+        return WAL_OK;
+    }
+    int rc = wal_writer_mark(wal);
+    if (rc != WAL_OK) {
+        return rc;
+    }
+    int error = wal->ops->fdatasync(wal->ops->host, wal->writer.fd);
+    if (error != 0) {
+        return wal_error(wal->writer.message, WAL_EIO, "%s: last sync: %s", wal->options.dir,
+                         strerror(-error));
+    }
+    return WAL_OK;
+}
+
+void *wal_writer_run(void *arg)
+{
+    struct wal *wal = arg;
+    struct wal_batch batch = {0};
+    uint64_t retry_at_ms = 0;
+    bool idle;
+    int rc = wal_writer_restock(wal, &retry_at_ms);
+
+    while (rc == WAL_OK && wal_writer_next(wal, retry_at_ms, &batch, &idle)) {
+        rc = wal_writer_trim(wal);
+        if (rc == WAL_OK && batch.count > 0) {
+            rc = wal_writer_commit(wal, &batch);
+        } else if (rc == WAL_OK && idle && wal->writer.mark_due) {
+            rc = wal_writer_mark(wal);
+        }
+        if (rc == WAL_OK) {
+            rc = wal_writer_restock(wal, &retry_at_ms);
+        }
+    }
+    if (rc == WAL_OK) {
+        rc = wal_writer_finish(wal);
+    }
+    if (rc != WAL_OK) {
+        wal_writer_give_back(wal, &batch);
+        wal_writer_fail(wal);
+    }
+    return NULL;
+}

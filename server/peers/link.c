@@ -341,7 +341,7 @@ static bool link_read_hello(struct slice payload, struct link_identity *out)
 
 static void link_on_hello(struct link *link, struct slice payload)
 {
-    char reason[256];
+    char reason[384];
 
     if (!link_read_hello(payload, &link->peer)) {
         link_fail(link, "the other side sent a malformed hello");

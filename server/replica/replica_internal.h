@@ -6,6 +6,7 @@
  * one gathering point at the end of the pass (replica_turn) proposes, applies, answers and writes
  * to the peers. */
 
+#include <assert.h>
 #include <stdatomic.h>
 #include <uv.h>
 

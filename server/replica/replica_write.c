@@ -245,6 +245,10 @@ static size_t write_collect(struct replica *replica, size_t *remote_taken, size_
 
 static void write_remote_drop(struct replica *replica, size_t taken)
 {
+    if (taken == 0) {
+        return;
+    }
+    assert(taken <= replica->remote_count);
     const size_t offset =
         taken < replica->remote_count ? replica->remote[taken].offset : replica->remote_bytes.size;
 

@@ -1,0 +1,450 @@
+/* Five replicas in one process, on loopback addresses of their own, over real links, logs and
+ * stores: that they form one cluster, that a write through any of them reaches all, and that they
+ * go on when the leader goes. */
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <arpa/inet.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "server/log.h"
+#include "server/replica/replica_internal.h"
+
+enum { SERVERS = 5, WAIT_MS_MAX = 30000 };
+
+/* What the replica needs of the rest of the process. */
+void server_random(void *out, size_t size)
+{
+    assert_int_equal(getrandom(out, size, 0), (ssize_t)size);
+}
+
+void agent_members_changed(struct agent *agent)
+{
+    (void)agent;
+}
+
+struct cluster {
+    uv_loop_t loop;
+    struct server servers[SERVERS];
+    struct config configs[SERVERS];
+    char dir[64];
+    char dirs[SERVERS][96];
+    char names[SERVERS][32];
+    char addresses[SERVERS][32];
+    char joins[SERVERS][64];
+    char *join_list[SERVERS];
+    char datacenter[4];
+};
+
+static int free_port(const char *address)
+{
+    const int fd = socket(AF_INET, SOCK_STREAM, 0);
+    struct sockaddr_in name = {.sin_family = AF_INET};
+    socklen_t size = sizeof(name);
+
+    assert_true(fd >= 0);
+    assert_int_equal(inet_pton(AF_INET, address, &name.sin_addr), 1);
+    assert_int_equal(bind(fd, (struct sockaddr *)&name, sizeof(name)), 0);
+    assert_int_equal(getsockname(fd, (struct sockaddr *)&name, &size), 0);
+    (void)close(fd);
+    return ntohs(name.sin_port);
+}
+
+static void on_member(void *host, const struct member *member)
+{
+    struct server *server = host;
+
+    if (server->replica != NULL) {
+        replica_members_changed(server->replica, member);
+    }
+}
+
+static void cluster_start(struct cluster *cluster, int which)
+{
+    struct server *server = &cluster->servers[which];
+    struct errmsg err = {{0}};
+
+    if (replica_new(server, &server->replica, &err) != 0 ||
+        membership_new(server, on_member, server, &server->membership, &err) != 0) {
+        fail_msg("server %d: %s", which, err.text);
+    }
+    replica_members_changed(server->replica, NULL);
+}
+
+static void cluster_stop(struct cluster *cluster, int which)
+{
+    struct server *server = &cluster->servers[which];
+
+    membership_free(server->membership);
+    server->membership = NULL;
+    replica_free(server->replica);
+    server->replica = NULL;
+}
+
+static struct cluster *cluster_new(int count)
+{
+    struct cluster *cluster = calloc(1, sizeof(*cluster));
+
+    assert_non_null(cluster);
+    log_level_set(LOG_ERROR);
+    assert_int_equal(uv_loop_init(&cluster->loop), 0);
+    (void)snprintf(cluster->dir, sizeof(cluster->dir), "/tmp/proconsul-test-XXXXXX");
+    assert_non_null(mkdtemp(cluster->dir));
+    memcpy(cluster->datacenter, "dc1", 4);
+    for (int i = 0; i < count; i++) {
+        struct config *config = &cluster->configs[i];
+        struct server *server = &cluster->servers[i];
+
+        (void)snprintf(cluster->dirs[i], sizeof(cluster->dirs[i]), "%s/%d", cluster->dir, i);
+        (void)snprintf(cluster->names[i], sizeof(cluster->names[i]), "server-%d", i);
+        (void)snprintf(cluster->addresses[i], sizeof(cluster->addresses[i]), "127.0.9.%d", i + 1);
+        config->server = true;
+        config->bootstrap_expect = (uint32_t)count;
+        config->datacenter = cluster->datacenter;
+        config->node_name = cluster->names[i];
+        config->data_dir = cluster->dirs[i];
+        config->bind_addr = cluster->addresses[i];
+        config->advertise_addr = cluster->addresses[i];
+        config->serf_lan_port = free_port(cluster->addresses[i]);
+        config->server_port = free_port(cluster->addresses[i]);
+        config->raft_multiplier = 1;
+        config->rpc_hold_timeout_ms = 7000;
+        config->state_bytes_max = 1 << 30;
+        config->retry_join = cluster->join_list;
+        config->retry_join_count = (size_t)count;
+        (void)snprintf(cluster->joins[i], sizeof(cluster->joins[i]), "127.0.9.%d:%d", i + 1,
+                       config->serf_lan_port);
+        cluster->join_list[i] = cluster->joins[i];
+        server->loop = &cluster->loop;
+        server->config = config;
+        server_random(server->node_id.bytes, UUID_BYTES);
+        assert_int_equal(watch_table_new(&server->watches), 0);
+    }
+    for (int i = 0; i < count; i++) {
+        cluster_start(cluster, i);
+    }
+    return cluster;
+}
+
+static void cluster_free(struct cluster *cluster)
+{
+    char command[128];
+
+    for (int i = 0; i < SERVERS; i++) {
+        if (cluster->servers[i].replica != NULL) {
+            cluster_stop(cluster, i);
+        }
+        if (cluster->servers[i].watches != NULL) {
+            watch_table_free(cluster->servers[i].watches);
+        }
+    }
+    for (int i = 0; i < 1000 && uv_loop_close(&cluster->loop) != 0; i++) {
+        (void)uv_run(&cluster->loop, UV_RUN_ONCE);
+    }
+    (void)snprintf(command, sizeof(command), "rm -rf %s", cluster->dir);
+    assert_int_equal(system(command), 0);
+    free(cluster);
+}
+
+static void on_guard(uv_timer_t *timer)
+{
+    (void)timer;
+}
+
+/* Runs the loop until the condition holds; fails the test after WAIT_MS_MAX. */
+static void cluster_wait(struct cluster *cluster, bool (*condition)(struct cluster *cluster))
+{
+    const uint64_t start_ms = uv_hrtime() / 1000000;
+    uv_timer_t guard;
+
+    (void)uv_timer_init(&cluster->loop, &guard);
+    (void)uv_timer_start(&guard, on_guard, 10, 10);
+    while (!condition(cluster)) {
+        (void)uv_run(&cluster->loop, UV_RUN_ONCE);
+        if (uv_hrtime() / 1000000 - start_ms > WAIT_MS_MAX) {
+            fail_msg("the condition was not reached in %d ms", WAIT_MS_MAX);
+        }
+    }
+    uv_close((uv_handle_t *)&guard, NULL);
+    (void)uv_run(&cluster->loop, UV_RUN_NOWAIT);
+}
+
+static int leader_of(struct cluster *cluster)
+{
+    for (int i = 0; i < SERVERS; i++) {
+        if (cluster->servers[i].replica != NULL && replica_is_leader(cluster->servers[i].replica)) {
+            return i;
+        }
+    }
+    return -1;
+}
+
+static bool all_know_a_leader(struct cluster *cluster)
+{
+    for (int i = 0; i < SERVERS; i++) {
+        struct replica_freshness freshness;
+
+        if (cluster->servers[i].replica == NULL) {
+            continue;
+        }
+        replica_freshness(cluster->servers[i].replica, &freshness);
+        if (!freshness.known_leader) {
+            return false;
+        }
+    }
+    return leader_of(cluster) >= 0;
+}
+
+static int writes_done, writes_failed;
+
+static bool all_writes_done(struct cluster *cluster)
+{
+    (void)cluster;
+    return writes_done == 0;
+}
+
+static void on_written(void *context, const char *failure, const struct command_result *result)
+{
+    (void)context;
+    writes_done--;
+    if (failure != NULL || result->status != COMMAND_DONE || !result->ok) {
+        writes_failed++;
+    }
+}
+
+static void put(struct cluster *cluster, int which, const char *key, const char *value)
+{
+    struct buffer command = {0};
+
+    command_encode_kv(&command, COMMAND_KV_SET, slice_from_text(key), slice_from_text(value), 0, 0,
+                      NULL);
+    writes_done++;
+    replica_propose(cluster->servers[which].replica, buffer_slice(&command), on_written, NULL);
+    buffer_deinit(&command);
+}
+
+static bool all_stores_equal(struct cluster *cluster)
+{
+    uint64_t first = 0;
+    bool have = false;
+
+    for (int i = 0; i < SERVERS; i++) {
+        struct store_txn txn;
+        uint64_t sum;
+
+        if (cluster->servers[i].replica == NULL) {
+            continue;
+        }
+        assert_int_equal(store_read_begin(cluster->servers[i].store, &txn), 0);
+        assert_int_equal(store_checksum(&txn, &sum), 0);
+        store_read_end(&txn);
+        if (have && sum != first) {
+            return false;
+        }
+        first = sum;
+        have = true;
+    }
+    return true;
+}
+
+static const char *read_key;
+static char read_value[64];
+static int reads_open;
+
+struct reading {
+    struct replica_read read;
+    struct server *server;
+};
+
+static void on_read(void *context, const char *failure, const struct replica_freshness *freshness)
+{
+    struct reading *reading = context;
+    struct kv_entry entry;
+    struct store_txn txn;
+
+    (void)freshness;
+    assert_null(failure);
+    assert_int_equal(store_read_begin(reading->server->store, &txn), 0);
+    assert_int_equal(kv_get(&txn, slice_from_text(read_key), &entry), 0);
+    memcpy(read_value, entry.value.data, entry.value.size);
+    read_value[entry.value.size] = 0;
+    store_read_end(&txn);
+    reads_open--;
+}
+
+static bool all_reads_done(struct cluster *cluster)
+{
+    (void)cluster;
+    return reads_open == 0;
+}
+
+static void a_write_through_any_server_is_read_through_every_other(void **state)
+{
+    struct cluster *cluster = cluster_new(SERVERS);
+
+    (void)state;
+    writes_done = writes_failed = 0;
+    cluster_wait(cluster, all_know_a_leader);
+    for (int writer = 0; writer < SERVERS; writer++) {
+        char value[32];
+
+        (void)snprintf(value, sizeof(value), "from-%d", writer);
+        put(cluster, writer, "k", value);
+        cluster_wait(cluster, all_writes_done);
+        for (int reader = 0; reader < SERVERS; reader++) {
+            for (int mode = 0; mode < 2; mode++) {
+                struct reading reading = {.server = &cluster->servers[reader]};
+
+                read_key = "k";
+                reads_open = 1;
+                replica_read(cluster->servers[reader].replica, &reading.read,
+                             mode == 0 ? REPLICA_DEFAULT : REPLICA_CONSISTENT, on_read, &reading);
+                cluster_wait(cluster, all_reads_done);
+                assert_string_equal(read_value, value);
+            }
+        }
+    }
+    assert_int_equal(writes_failed, 0);
+    cluster_wait(cluster, all_stores_equal);
+    cluster_free(cluster);
+}
+
+static void many_writes_through_all_servers_leave_equal_stores(void **state)
+{
+    struct cluster *cluster = cluster_new(SERVERS);
+
+    (void)state;
+    writes_done = writes_failed = 0;
+    cluster_wait(cluster, all_know_a_leader);
+    for (int round = 0; round < 20; round++) {
+        for (int i = 0; i < 500; i++) {
+            char key[32];
+
+            (void)snprintf(key, sizeof(key), "key-%d", (round * 37 + i) % 1000);
+            put(cluster, i % SERVERS, key, key);
+        }
+        cluster_wait(cluster, all_writes_done);
+    }
+    assert_int_equal(writes_failed, 0);
+    cluster_wait(cluster, all_stores_equal);
+    cluster_free(cluster);
+}
+
+static void the_rest_goes_on_without_the_leader_and_it_catches_up(void **state)
+{
+    struct cluster *cluster = cluster_new(SERVERS);
+    int leader;
+
+    (void)state;
+    writes_done = writes_failed = 0;
+    cluster_wait(cluster, all_know_a_leader);
+    put(cluster, 0, "before", "1");
+    cluster_wait(cluster, all_writes_done);
+    leader = leader_of(cluster);
+    cluster_stop(cluster, leader);
+    /* Held inside until there is a new leader, not failed. */
+    put(cluster, (leader + 1) % SERVERS, "after", "2");
+    cluster_wait(cluster, all_writes_done);
+    assert_int_equal(writes_failed, 0);
+    cluster_start(cluster, leader);
+    cluster_wait(cluster, all_know_a_leader);
+    put(cluster, leader, "returned", "3");
+    cluster_wait(cluster, all_writes_done);
+    assert_int_equal(writes_failed, 0);
+    cluster_wait(cluster, all_stores_equal);
+    cluster_free(cluster);
+}
+
+static void a_restarted_cluster_has_what_it_acknowledged(void **state)
+{
+    struct cluster *cluster = cluster_new(3);
+
+    (void)state;
+    writes_done = writes_failed = 0;
+    cluster_wait(cluster, all_know_a_leader);
+    for (int i = 0; i < 100; i++) {
+        char key[32];
+
+        (void)snprintf(key, sizeof(key), "key-%d", i);
+        put(cluster, i % 3, key, key);
+    }
+    cluster_wait(cluster, all_writes_done);
+    assert_int_equal(writes_failed, 0);
+    for (int i = 0; i < 3; i++) {
+        cluster_stop(cluster, i);
+    }
+    for (int i = 0; i < 3; i++) {
+        cluster_start(cluster, i);
+    }
+    cluster_wait(cluster, all_know_a_leader);
+    for (int i = 0; i < 3; i++) {
+        struct reading reading = {.server = &cluster->servers[i]};
+
+        read_key = "key-99";
+        reads_open = 1;
+        replica_read(cluster->servers[i].replica, &reading.read, REPLICA_CONSISTENT, on_read,
+                     &reading);
+        cluster_wait(cluster, all_reads_done);
+        assert_string_equal(read_value, "key-99");
+    }
+    cluster_wait(cluster, all_stores_equal);
+    cluster_free(cluster);
+}
+
+static const char *last_failure;
+
+static void on_refused(void *context, const char *failure, const struct command_result *result)
+{
+    (void)context;
+    (void)result;
+    writes_done--;
+    last_failure = failure;
+}
+
+static void without_a_quorum_a_write_fails_after_the_hold_time(void **state)
+{
+    struct cluster *cluster = cluster_new(3);
+    struct buffer command = {0};
+    int leader;
+
+    (void)state;
+    writes_done = writes_failed = 0;
+    cluster_wait(cluster, all_know_a_leader);
+    leader = leader_of(cluster);
+    cluster_stop(cluster, leader);
+    cluster_stop(cluster, (leader + 1) % 3);
+    cluster->configs[(leader + 2) % 3].rpc_hold_timeout_ms = 2500;
+    command_encode_kv(&command, COMMAND_KV_SET, SLICE_LITERAL("k"), SLICE_LITERAL("v"), 0, 0, NULL);
+    writes_done = 1;
+    last_failure = NULL;
+    replica_propose(cluster->servers[(leader + 2) % 3].replica, buffer_slice(&command), on_refused,
+                    NULL);
+    buffer_deinit(&command);
+    cluster_wait(cluster, all_writes_done);
+    assert_non_null(last_failure);
+    assert_string_equal(last_failure, "No cluster leader");
+    cluster_free(cluster);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_write_through_any_server_is_read_through_every_other),
+        cmocka_unit_test(many_writes_through_all_servers_leave_equal_stores),
+        cmocka_unit_test(the_rest_goes_on_without_the_leader_and_it_catches_up),
+        cmocka_unit_test(a_restarted_cluster_has_what_it_acknowledged),
+        cmocka_unit_test(without_a_quorum_a_write_fails_after_the_hold_time),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

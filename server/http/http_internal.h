@@ -1,0 +1,266 @@
+#ifndef SERVER_HTTP_HTTP_INTERNAL_H
+#define SERVER_HTTP_HTTP_INTERNAL_H
+
+/* What the files of the HTTP server share. A connection owns at most one request at a time: answers
+ * to pipelined requests go out in order because the next request is only looked at when the one
+ * before it has been answered. */
+
+#include <llhttp.h>
+#include <uv.h>
+
+#include "server/http/http.h"
+
+enum {
+    HTTP_READ_BYTES = 16 * 1024,         /* one read; also the size of a recycled buffer */
+    HTTP_SPARE_BUFFERS_MAX = 64,         /* recycled read buffers */
+    HTTP_METHOD_BYTES_MAX = 32,          /* longest method name */
+    HTTP_BODY_BYTES_MAX = 1024 * 1024,   /* bodies of all endpoints but KV */
+    HTTP_PIPELINE_BYTES_MAX = 64 * 1024, /* read ahead of the request that is being answered */
+    HTTP_DRAIN_BYTES_MAX = 256 * 1024,   /* unread body that is read and dropped, not closed on */
+    HTTP_LINGER_BYTES_MAX = 4 * 1024 * 1024, /* dropped after the last answer, before the close */
+    HTTP_COPY_BYTES_MAX = 16 * 1024,         /* bodies up to this are copied beside their header */
+    HTTP_ANSWER_BYTES_MAX = 256 * 1024 * 1024, /* largest answer: a listing above it is a 500 */
+    HTTP_TEXT_KEEP_BYTES = 512, /* memory for path and parameters kept between requests */
+    HTTP_LISTENERS_MAX = 8,
+    HTTP_HEADER_TIMEOUT_MS = 10 * 1000, /* from the first byte of a request to its blank line */
+    HTTP_BODY_TIMEOUT_MS = 30 * 1000,   /* without a byte of an announced body */
+    HTTP_IDLE_TIMEOUT_MS = 120 * 1000,  /* between requests */
+    HTTP_WRITE_TIMEOUT_MS = 30 * 1000,  /* without the client taking a byte of the answer */
+    HTTP_LINGER_TIMEOUT_MS = 2 * 1000,  /* for the client to close after the last answer */
+};
+
+/* How http_handler's promise to answer stands. */
+enum http_phase {
+    HTTP_PHASE_HANDLER, /* the handler owes the answer */
+    HTTP_PHASE_READ,    /* waits in replica_read */
+    HTTP_PHASE_PARKED,  /* a blocking query waits for a change or its time */
+    HTTP_PHASE_HELD,    /* waits for a call that cannot be withdrawn (http_request_hold) */
+    HTTP_PHASE_ANSWERED,
+};
+
+struct http_watch {
+    struct watch watch;
+    struct http_request *request;
+};
+
+struct http_request_private {
+    enum http_phase phase;
+    unsigned holds;                 /* http_request_hold */
+    const struct http_route *route; /* once found */
+    bool known;            /* a known endpoint: Vary and configured headers go on its answers */
+    bool bad_query;        /* malformed escape in the query */
+    struct buffer headers; /* http_add_header: whole lines */
+    char *text;            /* parameters, decoded path and values */
+    size_t text_bytes;
+    /* http_write.c */
+    void (*write_done)(struct http_request *request, const struct command_result *result);
+    struct uuid session_id; /* http_session.c: the one being made or renewed */
+    /* http_read.c */
+    struct http_read_spec spec;
+    struct http_watch watches[3];
+    struct replica_read read;
+    enum replica_consistency consistency;
+    bool parsed;    /* the common parameters are */
+    bool timed_out; /* answer with what there is */
+    uint64_t min_index;
+    uint64_t wait_ms;
+};
+
+enum http_conn_state {
+    HTTP_CONN_HEAD,   /* collects a request's head; idle while nothing of it has come */
+    HTTP_CONN_BODY,   /* collects its body */
+    HTTP_CONN_BUSY,   /* the request is being answered */
+    HTTP_CONN_WRITE,  /* the answer did not fit the socket's buffer */
+    HTTP_CONN_DRAIN,  /* answered before its body was read; drops the rest of it */
+    HTTP_CONN_LINGER, /* last answer sent, write side closed; drops what comes until the client
+                         closes */
+    HTTP_CONN_CLOSED, /* uv_close was called */
+};
+
+struct http_client;
+
+#define HTTP_CONN_MAGIC 0x48434f4eU
+
+struct http_conn {
+    uint32_t magic;
+    enum http_conn_state state;
+    struct http_server *http;
+    struct http_conn *next, *previous;
+    struct http_client *client; /* counts connections by address */
+    uv_tcp_t tcp;
+    bool tcp_closed; /* the close callback has run */
+
+    /* Input. `in` starts with the first byte of the current request; bytes that come while it is
+     * being answered go to `ahead`, since the request's slices point into `in`. */
+    struct buffer in;
+    struct buffer ahead;
+    size_t scanned;    /* of `in`: the search for the blank line has come so far */
+    size_t head_bytes; /* with the blank line */
+    size_t body_bytes; /* gathered so far; the body follows the head in `in` */
+    size_t raw_bytes;  /* of the body as sent, chunk headers included */
+    size_t end;        /* of `in`: where the current request ends, once complete */
+    llhttp_t parser;
+    bool complete; /* the whole request has been read */
+    bool eof;      /* the client has closed its side */
+    bool paused;   /* reading is stopped: too much came ahead */
+
+    /* The current request. */
+    char method[HTTP_METHOD_BYTES_MAX + 1];
+    struct slice url; /* raw target, valid during dispatch */
+    bool http_1_0;
+    bool keep_alive;
+    bool expects_continue;
+    bool close_after; /* close when the current answer is out */
+    bool no_body;     /* HEAD: the answer's header only */
+    unsigned entered; /* a handler is on the stack: what follows its answer waits for its return */
+    struct http_request request;
+    struct http_request_private private;
+
+    /* Deadline, in http->deadlines. */
+    uint64_t deadline_ms;
+    uint64_t heap_key_ms; /* <= deadline_ms: an entry that comes up early is put back */
+    size_t heap_at;       /* SIZE_MAX: not in the heap */
+    size_t write_queued;  /* bytes unsent when the write deadline was set */
+};
+
+struct http_server {
+    struct server *server;
+    uv_loop_t *loop;
+    uv_tcp_t listeners[HTTP_LISTENERS_MAX];
+    size_t listener_count;
+    struct http_conn *conns;
+    size_t conn_count;
+    struct http_client *clients[256];
+    struct buffer spares[HTTP_SPARE_BUFFERS_MAX];
+    size_t spare_count;
+    struct buffer out;     /* an answer's header (and small body) is written together here */
+    struct buffer body;    /* what reads run into */
+    struct buffer command; /* commands are encoded here */
+    struct store_txn txn;  /* kept between reads, reset */
+    bool txn_open;
+    struct buffer response_headers; /* http_config.response_headers, as lines */
+    char date[40];
+    int64_t date_s;
+    uint64_t random;
+
+    /* A heap by heap_key_ms over the connections, and the timer of its first. */
+    uv_timer_t timer;
+    struct http_conn **deadlines;
+    size_t deadline_count, deadline_capacity;
+    uint64_t timer_due_ms;
+
+    bool draining;
+    uint64_t drain_deadline_ms;
+    uv_timer_t drain_timer;
+    void (*drain_done)(void *context);
+    void *drain_context;
+    bool freed;
+    unsigned handles; /* open: listeners and timers */
+};
+
+/* --- http_conn.c --- */
+/* The answer is out, or dropped: looks at what comes next on the connection. */
+void http_conn_answered(struct http_conn *conn);
+/* Sends `head` (copied if it must wait) and `body` (taken over; may be empty). */
+void http_conn_send(struct http_conn *conn, struct slice head, struct buffer *body);
+void http_conn_set_deadline(struct http_conn *conn, uint64_t after_ms);
+/* Brackets a call into a handler, so that its answer does not start the next request below it. */
+void http_conn_enter(struct http_conn *conn);
+void http_conn_leave(struct http_conn *conn);
+/* The answer is composed: the request and what its handler keeps are over. */
+void http_request_finish(struct http_request *request);
+/* Gives back what a waiting request does not need: head and body. */
+void http_conn_shrink(struct http_conn *conn);
+uint64_t http_random(struct http_server *http);
+/* Feeds bytes as if they had been read: for http_conn.c and for fuzzing. */
+void http_conn_feed(struct http_conn *conn, struct slice bytes);
+/* A connection; until a socket is put in, answers go nowhere: for fuzzing. */
+struct http_conn *http_conn_new(struct http_server *http);
+/* Ends one that never got a socket. */
+void http_conn_discard(struct http_conn *conn);
+/* Port of the first listener, 0 without one: tests listen on port 0. */
+uint16_t http_server_port(const struct http_server *http);
+
+/* --- http_request.c --- */
+/* What the head of a request says beyond what llhttp tells. */
+struct http_head {
+    unsigned hosts;
+    unsigned headers;
+    unsigned content_lengths;
+    uint64_t content_length;
+    unsigned transfer_encodings;
+    bool chunked;
+    struct slice expect;
+    bool has_expect;
+};
+/* Checks the header lines of a whole head (`lines` starts after the request line), stricter than
+ * the parser: no bare CR, NUL, folded line or blank before a colon, so that no two parsers can see
+ * two different requests in it. Returns 0, or the status to refuse it with and a text. */
+int http_head_check(struct slice lines, struct http_head *out, const char **text);
+/* Decodes the target into path and parameters. 0, 400 (bad escape in the path, or no path), or 500
+ * for lack of memory. A bad escape in the query is remembered in private->bad_query. */
+int http_request_parse_target(struct http_request *request, struct slice target);
+bool http_path_printable(struct slice path);
+/* Go's path.Clean, with a trailing slash kept. Appends to `out`. */
+void http_path_clean(struct buffer *out, struct slice path);
+/* Go's URL.EscapedPath. */
+void http_path_escape(struct buffer *out, struct slice path);
+/* Go's Values.Encode over all parameters: sorted by name. */
+void http_params_encode(struct buffer *out, const struct http_request *request);
+/* Go's %q, for texts in errors. */
+void http_put_quoted(struct buffer *out, struct slice text);
+/* Go's strconv.ParseUint(text, 10, 64). On failure the error's text in `err`. */
+bool http_parse_u64(struct slice text, uint64_t *out, struct errmsg *err);
+
+/* --- http_routes.c --- */
+const struct http_route *http_route_find(struct slice path);
+/* Answers, redirects or refuses before the body is read. True: go on to the handler. */
+bool http_route_check(struct http_request *request);
+void http_route_dispatch(struct http_request *request);
+/* Largest body that the endpoint takes. */
+uint64_t http_route_body_max(const struct http_request *request);
+void http_reply_too_large(struct http_request *request, uint64_t bytes);
+
+/* --- http_reply.c --- */
+struct http_meta {
+    bool index;
+    uint64_t index_value;
+    bool known_leader;
+    uint64_t last_contact_ms;
+    const char *effective; /* NULL: no header */
+};
+/* Answers with everything; `meta` may be NULL, `body` is taken over if it is large. */
+void http_reply_buffer(struct http_request *request, int status, const char *content_type,
+                       const struct http_meta *meta, struct buffer *body);
+void http_reply_redirect(struct http_request *request, struct slice location);
+/* A refusal before there is a request: the connection closes after it. */
+void http_reply_refuse(struct http_conn *conn, int status, const char *text);
+/* 500 with the three headers that Consul puts on errors of some endpoints when flags say so. */
+void http_reply_failure(struct http_request *request, unsigned flags, const char *text);
+
+/* --- http_json.c --- */
+void json_indent(struct buffer *out, struct slice json);
+
+/* --- http_read.c --- */
+/* Consistency, Cache-Control, wait and index, in this order. False: answered with a 400. */
+bool http_parse_common(struct http_request *request);
+/* False: another datacenter; answered with a 500. */
+bool http_check_datacenter(struct http_request *request, unsigned flags);
+/* Opens or renews the transaction that all reads share, one after the other: http->txn. The caller
+ * resets it (store_read_reset) before it returns. */
+int http_read_txn(struct http_server *http);
+void http_read_cancel(struct http_request *request);
+/* A parked request's time is over, or the server stops: answers with what there is. */
+void http_read_expire(struct http_request *request);
+
+/* --- http_kv.c --- */
+void http_kv(struct http_request *request);
+/* The checks that need no body. False: answered. */
+bool http_kv_check(struct http_request *request);
+
+/* --- http_session.c --- */
+/* Consul's error for an id that is no UUID; false and its text in `err`. An id that passes may
+ * still not be a canonical UUID: then no session has it. */
+bool http_session_id_check(struct slice id, struct errmsg *err);
+
+#endif

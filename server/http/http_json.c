@@ -1,0 +1,333 @@
+/* JSON in and out. Out: straight into a buffer, byte for byte as Go's encoding/json writes it. In:
+ * jansson, with Go's leniency about what follows the first value and about the case of names. */
+
+#include <assert.h>
+#include <string.h>
+
+#include "server/http/http_internal.h"
+
+static const char HEX[] = "0123456789abcdef";
+static const char BASE64[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+/* Length of the well-formed UTF-8 sequence at `at`, 0 if there is none. */
+static size_t utf8_size(const unsigned char *at, size_t size)
+{
+    static const unsigned char second_min[] = {[0xe0 - 0xe0] = 0xa0, [0xf0 - 0xe0] = 0x90};
+    const unsigned char first = at[0];
+    size_t length;
+
+    if (first < 0x80) {
+        return 1;
+    }
+    if (first >= 0xc2 && first <= 0xdf) {
+        length = 2;
+    } else if (first >= 0xe0 && first <= 0xef) {
+        length = 3;
+    } else if (first >= 0xf0 && first <= 0xf4) {
+        length = 4;
+    } else {
+        return 0;
+    }
+    if (size < length) {
+        return 0;
+    }
+    for (size_t i = 1; i < length; i++) {
+        if ((at[i] & 0xc0) != 0x80) {
+            return 0;
+        }
+    }
+    /* Overlong forms, surrogates, and what lies above U+10FFFF. */
+    if ((first == 0xe0 || first == 0xf0) && at[1] < second_min[first - 0xe0]) {
+        return 0;
+    }
+    if ((first == 0xed && at[1] > 0x9f) || (first == 0xf4 && at[1] > 0x8f)) {
+        return 0;
+    }
+    return length;
+}
+
+static void json_put_escape(struct buffer *out, unsigned char c)
+{
+    switch (c) {
+    case '"':
+        buffer_append(out, "\\\"", 2);
+        break;
+    case '\\':
+        buffer_append(out, "\\\\", 2);
+        break;
+    case '\n':
+        buffer_append(out, "\\n", 2);
+        break;
+    case '\r':
+        buffer_append(out, "\\r", 2);
+        break;
+    case '\t':
+        buffer_append(out, "\\t", 2);
+        break;
+    default: {
+        const char text[6] = {'\\', 'u', '0', '0', HEX[c >> 4], HEX[c & 15]};
+
+        buffer_append(out, text, sizeof(text));
+        break;
+    }
+    }
+}
+
+static bool json_is_plain(unsigned char c)
+{
+    return c >= 0x20 && c < 0x80 && c != '"' && c != '\\' && c != '<' && c != '>' && c != '&';
+}
+
+void json_put_string(struct buffer *out, struct slice text)
+{
+    const unsigned char *bytes = (const unsigned char *)text.data;
+    size_t at = 0;
+
+    buffer_append_char(out, '"');
+    while (at < text.size) {
+        size_t plain = at;
+
+        while (plain < text.size && json_is_plain(bytes[plain])) {
+            plain++;
+        }
+        buffer_append(out, text.data + at, plain - at);
+        at = plain;
+        if (at == text.size) {
+            break;
+        }
+        if (bytes[at] < 0x80) {
+            json_put_escape(out, bytes[at]);
+            at++;
+            continue;
+        }
+        const size_t size = utf8_size(bytes + at, text.size - at);
+
+        if (size == 0) {
+            buffer_append_text(out, "\\ufffd");
+            at++;
+        } else if (size == 3 && bytes[at] == 0xe2 && bytes[at + 1] == 0x80 &&
+                   (bytes[at + 2] & 0xfe) == 0xa8) {
+            buffer_append_text(out, bytes[at + 2] == 0xa8 ? "\\u2028" : "\\u2029");
+            at += 3;
+        } else {
+            buffer_append(out, text.data + at, size);
+            at += size;
+        }
+    }
+    buffer_append_char(out, '"');
+}
+
+void json_put_base64(struct buffer *out, struct slice bytes)
+{
+    const unsigned char *in = (const unsigned char *)bytes.data;
+    const size_t size = (bytes.size + 2) / 3 * 4 + 2;
+    size_t at = 0;
+
+    if (bytes.size == 0) {
+        buffer_append_text(out, "null");
+        return;
+    }
+    char *to = buffer_reserve(out, size);
+
+    if (to == NULL) {
+        return; /* out->failed says so. */
+    }
+    *to++ = '"';
+    for (; at + 3 <= bytes.size; at += 3) {
+        const unsigned v = (unsigned)in[at] << 16 | (unsigned)in[at + 1] << 8 | in[at + 2];
+
+        *to++ = BASE64[v >> 18];
+        *to++ = BASE64[(v >> 12) & 63];
+        *to++ = BASE64[(v >> 6) & 63];
+        *to++ = BASE64[v & 63];
+    }
+    if (bytes.size - at == 1) {
+        *to++ = BASE64[in[at] >> 2];
+        *to++ = BASE64[(in[at] & 3) << 4];
+        *to++ = '=';
+        *to++ = '=';
+    } else if (bytes.size - at == 2) {
+        const unsigned v = (unsigned)in[at] << 8 | in[at + 1];
+
+        *to++ = BASE64[v >> 10];
+        *to++ = BASE64[(v >> 4) & 63];
+        *to++ = BASE64[(v & 15) << 2];
+        *to++ = '=';
+    }
+    *to++ = '"';
+    out->size += size;
+    assert(to == out->data + out->size);
+}
+
+void json_put_u64(struct buffer *out, uint64_t value)
+{
+    char text[20];
+    size_t at = sizeof(text);
+
+    do {
+        text[--at] = (char)('0' + value % 10);
+        value /= 10;
+    } while (value != 0);
+    buffer_append(out, text + at, sizeof(text) - at);
+}
+
+void json_put_i64(struct buffer *out, int64_t value)
+{
+    if (value < 0) {
+        buffer_append_char(out, '-');
+        json_put_u64(out, 0 - (uint64_t)value);
+    } else {
+        json_put_u64(out, (uint64_t)value);
+    }
+}
+
+void json_put_bool(struct buffer *out, bool value)
+{
+    buffer_append_text(out, value ? "true" : "false");
+}
+
+void json_put_strings(struct buffer *out, struct strings list)
+{
+    struct reader it = strings_begin(list);
+    struct slice text;
+    bool first = true;
+
+    if (list.null) {
+        buffer_append_text(out, "null");
+        return;
+    }
+    buffer_append_char(out, '[');
+    while (strings_next(&it, &text)) {
+        if (!first) {
+            buffer_append_char(out, ',');
+        }
+        first = false;
+        json_put_string(out, text);
+    }
+    buffer_append_char(out, ']');
+}
+
+void json_put_map(struct buffer *out, struct strings pairs)
+{
+    struct reader it = strings_begin(pairs);
+    struct slice name;
+    struct slice value;
+    bool first = true;
+
+    if (pairs.null) {
+        buffer_append_text(out, "null");
+        return;
+    }
+    buffer_append_char(out, '{');
+    while (strings_next(&it, &name) && strings_next(&it, &value)) {
+        if (!first) {
+            buffer_append_char(out, ',');
+        }
+        first = false;
+        json_put_string(out, name);
+        buffer_append_char(out, ':');
+        json_put_string(out, value);
+    }
+    buffer_append_char(out, '}');
+}
+
+static void json_indent_line(struct buffer *out, size_t depth)
+{
+    buffer_append_char(out, '\n');
+    for (size_t i = 0; i < depth; i++) {
+        buffer_append(out, "    ", 4);
+    }
+}
+
+/* Index after the string that starts at `at`. */
+static size_t json_string_end(struct slice json, size_t at)
+{
+    for (at++; at < json.size && json.data[at] != '"'; at++) {
+        if (json.data[at] == '\\') {
+            at++;
+        }
+    }
+    return at < json.size ? at + 1 : json.size;
+}
+
+/* As Go's json.MarshalIndent with four blanks, and a final newline. `json` is compact and ours. */
+void json_indent(struct buffer *out, struct slice json)
+{
+    size_t depth = 0;
+    size_t at = 0;
+
+    while (at < json.size) {
+        const char c = json.data[at];
+
+        if (c == '"') {
+            const size_t end = json_string_end(json, at);
+
+            buffer_append(out, json.data + at, end - at);
+            at = end;
+            continue;
+        }
+        if ((c == '[' || c == '{') && at + 1 < json.size &&
+            (json.data[at + 1] == ']' || json.data[at + 1] == '}')) {
+            buffer_append(out, json.data + at, 2);
+            at += 2;
+            continue;
+        }
+        if (c == ']' || c == '}') {
+            depth = depth > 0 ? depth - 1 : 0;
+            json_indent_line(out, depth);
+        }
+        buffer_append_char(out, c);
+        if (c == '[' || c == '{') {
+            depth++;
+            json_indent_line(out, depth);
+        } else if (c == ',') {
+            json_indent_line(out, depth);
+        } else if (c == ':') {
+            buffer_append_char(out, ' ');
+        }
+        at++;
+    }
+    buffer_append_char(out, '\n');
+}
+
+json_t *http_body_json(struct http_request *request, const char *error_prefix)
+{
+    json_error_t error;
+    json_t *root;
+
+    if (request->body.size == 0) {
+        http_reply_error(request, 400, "%s: EOF", error_prefix);
+        return NULL;
+    }
+    root = json_loadb(request->body.data, request->body.size,
+                      JSON_DISABLE_EOF_CHECK | JSON_DECODE_ANY | JSON_ALLOW_NUL, &error);
+    if (root == NULL) {
+        http_reply_error(request, 400, "%s: invalid JSON: %s", error_prefix, error.text);
+    }
+    return root;
+}
+
+json_t *json_member(const json_t *object, const char *name)
+{
+    const struct slice wanted = slice_from_text(name);
+    json_t *found = NULL;
+    const char *key;
+    json_t *value;
+
+    /* jansson's iterators take a plain pointer, though they change nothing. */
+    union {
+        const json_t *in;
+        json_t *out;
+    } unconst = {.in = object};
+
+    if (!json_is_object(object)) {
+        return NULL;
+    }
+    json_object_foreach(unconst.out, key, value)
+    {
+        if (slice_equal_nocase(slice_from_text(key), wanted)) {
+            found = value;
+        }
+    }
+    return found;
+}

@@ -1,0 +1,391 @@
+/* /v1/kv: the checks in Consul's order, entries as JSON, listings, and commands. */
+
+#include <assert.h>
+#include <string.h>
+
+#include "kv/kv.h"
+#include "server/config.h"
+#include "server/http/http_internal.h"
+#include "server/server.h"
+
+/* --- checks --- */
+
+static bool kv_check_key(struct http_request *request)
+{
+    if (request->rest.size == 0) {
+        http_reply_error(request, 400, "Missing key name");
+        return false;
+    }
+    return true;
+}
+
+static bool kv_check_conflict(struct http_request *request, const char *const *names)
+{
+    unsigned present = 0;
+
+    for (; *names != NULL; names++) {
+        present += http_has_param(request, *names);
+    }
+    if (present < 2) {
+        return true;
+    }
+    struct buffer text = {0};
+
+    buffer_append_text(&text, "Conflicting flags: ");
+    http_params_encode(&text, request);
+    http_reply_text(request, 400, buffer_slice(&text));
+    buffer_deinit(&text);
+    return false;
+}
+
+/* A number that counts when its parameter is there; an empty one is bad. */
+static bool kv_check_number(struct http_request *request, const char *name, uint64_t *out)
+{
+    struct errmsg err;
+
+    *out = 0;
+    if (!http_has_param(request, name) ||
+        http_parse_u64(http_param_value(request, name), out, &err)) {
+        return true;
+    }
+    http_reply_failure(request, 0, err.text);
+    return false;
+}
+
+bool http_kv_check(struct http_request *request)
+{
+    static const char *const put_flags[] = {"cas", "acquire", "release", NULL};
+    static const char *const delete_flags[] = {"recurse", "cas", NULL};
+    uint64_t number;
+
+    if (!http_parse_common(request)) {
+        return false;
+    }
+    switch (request->method) {
+    case HTTP_METHOD_GET:
+        return http_has_param(request, "keys") || http_has_param(request, "recurse") ||
+               kv_check_key(request);
+    case HTTP_METHOD_PUT:
+        return kv_check_key(request) && kv_check_conflict(request, put_flags) &&
+               kv_check_number(request, "flags", &number) &&
+               kv_check_number(request, "cas", &number);
+    case HTTP_METHOD_DELETE:
+        return kv_check_conflict(request, delete_flags) &&
+               (http_has_param(request, "recurse") || kv_check_key(request)) &&
+               kv_check_number(request, "cas", &number);
+    case HTTP_METHOD_POST:
+    case HTTP_METHOD_HEAD:
+    case HTTP_METHOD_OPTIONS:
+    case HTTP_METHOD_OTHER:
+        break;
+    }
+    assert(!"a method that the route does not let through");
+    return false;
+}
+
+/* --- reading --- */
+
+static void kv_put_entry(struct buffer *out, const struct kv_entry *entry)
+{
+    char session[UUID_TEXT_BYTES + 1];
+
+    buffer_append_text(out, "{\"LockIndex\":");
+    json_put_u64(out, entry->lock_index);
+    buffer_append_text(out, ",\"Key\":");
+    json_put_string(out, entry->key);
+    buffer_append_text(out, ",\"Flags\":");
+    json_put_u64(out, entry->flags);
+    buffer_append_text(out, ",\"Value\":");
+    json_put_base64(out, entry->value);
+    if (!uuid_is_zero(&entry->session)) {
+        uuid_format(&entry->session, session);
+        buffer_append_text(out, ",\"Session\":\"");
+        buffer_append(out, session, UUID_TEXT_BYTES);
+        buffer_append_char(out, '"');
+    }
+    buffer_append_text(out, ",\"CreateIndex\":");
+    json_put_u64(out, entry->create_index);
+    buffer_append_text(out, ",\"ModifyIndex\":");
+    json_put_u64(out, entry->modify_index);
+    buffer_append_char(out, '}');
+}
+
+static int kv_run_get(struct http_request *request, struct store_txn *txn,
+                      struct http_read_result *result)
+{
+    struct kv_entry entry;
+    const int rc = kv_get(txn, request->rest, &entry);
+
+    buffer_clear(&request->private->headers);
+    if (rc == STORE_ENOTFOUND) {
+        result->status = 404;
+        return kv_index(txn, &result->index);
+    }
+    if (rc != 0) {
+        return rc;
+    }
+    result->index = entry.modify_index;
+    if (http_has_param(request, "raw")) {
+        /* Never to be taken for a page by a browser (CVE-2020-25864). */
+        result->content_type = "text/plain";
+        http_add_header(request, "X-Content-Type-Options", "nosniff");
+        http_add_header(request, "Content-Security-Policy", "sandbox");
+        buffer_append_slice(&result->body, entry.value);
+        return 0;
+    }
+    buffer_append_char(&result->body, '[');
+    kv_put_entry(&result->body, &entry);
+    buffer_append_char(&result->body, ']');
+    return 0;
+}
+
+static void kv_result_too_large(struct http_read_result *result)
+{
+    buffer_clear(&result->body);
+    buffer_append_text(&result->body, "Result too large, ask for a longer prefix");
+    result->status = 500;
+    result->error = true;
+}
+
+/* Index of a listing: the highest of what is listed and of what was deleted below the prefix. */
+static int kv_list_index(struct http_request *request, struct store_txn *txn,
+                         struct http_read_result *result)
+{
+    uint64_t deleted = 0;
+    const int rc = kv_tombstone_index(txn, request->rest, &deleted);
+
+    if (rc != 0) {
+        return rc;
+    }
+    if (deleted > result->index) {
+        result->index = deleted;
+    }
+    return result->index == 0 ? kv_index(txn, &result->index) : 0;
+}
+
+static int kv_run_list(struct http_request *request, struct store_txn *txn,
+                       struct http_read_result *result)
+{
+    struct kv_scan scan;
+    struct kv_entry entry;
+    char separator = '[';
+    int rc = kv_scan_begin(&scan, txn, request->rest);
+
+    if (rc != 0) {
+        return rc;
+    }
+    while ((rc = kv_scan_next(&scan, &entry)) == 0 && result->body.size <= HTTP_ANSWER_BYTES_MAX) {
+        buffer_append_char(&result->body, separator);
+        separator = ',';
+        kv_put_entry(&result->body, &entry);
+        if (entry.modify_index > result->index) {
+            result->index = entry.modify_index;
+        }
+    }
+    kv_scan_end(&scan);
+    if (rc == 0) {
+        kv_result_too_large(result);
+        return 0;
+    }
+    if (rc != STORE_ENOTFOUND) {
+        return rc;
+    }
+    if (separator == '[') {
+        result->status = 404;
+    } else {
+        buffer_append_char(&result->body, ']');
+    }
+    return kv_list_index(request, txn, result);
+}
+
+/* Cuts the name after the first separator beyond the prefix. */
+static struct slice kv_fold(struct slice key, size_t prefix_bytes, struct slice separator)
+{
+    if (separator.size == 0 || key.size < prefix_bytes + separator.size) {
+        return key;
+    }
+    const char *found =
+        memmem(key.data + prefix_bytes, key.size - prefix_bytes, separator.data, separator.size);
+
+    if (found == NULL) {
+        return key;
+    }
+    return (struct slice){key.data, (size_t)(found - key.data) + separator.size};
+}
+
+static int kv_run_keys(struct http_request *request, struct store_txn *txn,
+                       struct http_read_result *result)
+{
+    const struct http_param *separator = http_param(request, "separator");
+    struct buffer last = {0}; /* The name listed last: folded ones repeat. */
+    struct kv_scan scan;
+    struct kv_entry entry;
+    bool first = true;
+    int rc = kv_scan_begin(&scan, txn, request->rest);
+
+    if (rc != 0) {
+        return rc;
+    }
+    if (separator == NULL) {
+        separator = http_param(request, "seperator");
+    }
+    buffer_append_char(&result->body, '[');
+    while ((rc = kv_scan_next(&scan, &entry)) == 0 && result->body.size <= HTTP_ANSWER_BYTES_MAX) {
+        const struct slice name = kv_fold(entry.key, request->rest.size,
+                                          separator == NULL ? SLICE_EMPTY : separator->value);
+
+        if (entry.modify_index > result->index) {
+            result->index = entry.modify_index;
+        }
+        if (!first && slice_equal(name, buffer_slice(&last))) {
+            continue;
+        }
+        if (!first) {
+            buffer_append_char(&result->body, ',');
+        }
+        first = false;
+        buffer_clear(&last);
+        buffer_append_slice(&last, name);
+        json_put_string(&result->body, name);
+    }
+    kv_scan_end(&scan);
+    const bool failed = last.failed;
+
+    buffer_deinit(&last);
+    if (failed) {
+        return STORE_ENOMEM;
+    }
+    if (rc == 0) {
+        kv_result_too_large(result);
+        return 0;
+    }
+    if (rc != STORE_ENOTFOUND) {
+        return rc;
+    }
+    buffer_append_char(&result->body, ']');
+    if (first && request->rest.size > 0) {
+        result->status = 404;
+    }
+    return kv_list_index(request, txn, result);
+}
+
+static void kv_read(struct http_request *request)
+{
+    struct http_read_spec spec = {
+        .flags = HTTP_READ_INDEX_HEADERS,
+        .watch_count = 1,
+        .run = kv_run_get,
+    };
+
+    spec.watches[0].topic = STORE_TOPIC_KV;
+    spec.watches[0].key = request->rest;
+    if (http_has_param(request, "keys")) {
+        spec.watches[0].prefix = true;
+        spec.run = kv_run_keys;
+    } else if (http_has_param(request, "recurse")) {
+        spec.watches[0].prefix = true;
+        spec.run = kv_run_list;
+    }
+    http_read_start(request, &spec);
+}
+
+/* --- writing --- */
+
+static void kv_propose(struct http_request *request, enum command_kv_verb verb, uint64_t flags,
+                       uint64_t cas, const struct uuid *session)
+{
+    struct buffer *command = &request->conn->http->command;
+
+    buffer_clear(command);
+    command_encode_kv(command, verb, request->rest, request->body, flags, cas, session);
+    if (command->failed) {
+        http_reply_failure(request, 0, store_strerror(STORE_ENOMEM));
+        return;
+    }
+    http_write_start(request, buffer_slice(command), NULL);
+}
+
+/* Reads the session of acquire and release. False: answered. */
+static bool kv_lock_session(struct http_request *request, const char *name, bool acquire,
+                            struct uuid *session)
+{
+    const struct slice id = http_param_value(request, name);
+    struct errmsg err;
+
+    if (id.size == 0) {
+        http_reply_failure(request, 0, "missing session");
+        return false;
+    }
+    if (acquire && !http_session_id_check(id, &err)) {
+        http_reply_failure(request, 0, err.text);
+        return false;
+    }
+    if (uuid_parse(id, session)) {
+        return true;
+    }
+    /* No session can have such an id. */
+    if (acquire) {
+        http_reply_error(request, 500, "invalid session \"%.*s\"", (int)id.size, id.data);
+    } else {
+        http_reply_json(request, SLICE_LITERAL("false"));
+    }
+    return false;
+}
+
+static void kv_put(struct http_request *request)
+{
+    const bool acquire = http_has_param(request, "acquire");
+    const bool release = http_has_param(request, "release");
+    struct uuid session = {0};
+    uint64_t flags;
+    uint64_t cas;
+
+    if (!kv_check_number(request, "flags", &flags) || !kv_check_number(request, "cas", &cas) ||
+        !http_check_datacenter(request, 0)) {
+        return;
+    }
+    if (acquire || release) {
+        if (kv_lock_session(request, acquire ? "acquire" : "release", acquire, &session)) {
+            kv_propose(request, acquire ? COMMAND_KV_LOCK : COMMAND_KV_UNLOCK, flags, 0, &session);
+        }
+    } else if (http_has_param(request, "cas")) {
+        kv_propose(request, COMMAND_KV_CAS, flags, cas, &session);
+    } else {
+        kv_propose(request, COMMAND_KV_SET, flags, 0, &session);
+    }
+}
+
+static void kv_remove(struct http_request *request)
+{
+    const struct uuid none = {0};
+    uint64_t cas;
+
+    request->body = SLICE_EMPTY;
+    if (!kv_check_number(request, "cas", &cas) || !http_check_datacenter(request, 0)) {
+        return;
+    }
+    if (http_has_param(request, "recurse")) {
+        kv_propose(request, COMMAND_KV_DELETE_PREFIX, 0, 0, &none);
+    } else if (http_has_param(request, "cas")) {
+        kv_propose(request, COMMAND_KV_DELETE_CAS, 0, cas, &none);
+    } else {
+        kv_propose(request, COMMAND_KV_DELETE, 0, 0, &none);
+    }
+}
+
+void http_kv(struct http_request *request)
+{
+    if (request->method == HTTP_METHOD_GET) {
+        kv_read(request);
+    } else if (request->method == HTTP_METHOD_PUT) {
+        kv_put(request);
+    } else {
+        kv_remove(request);
+    }
+}
+
+const struct http_route http_routes_kv[] = {
+    {"/v1/kv/", HTTP_METHOD_GET | HTTP_METHOD_PUT | HTTP_METHOD_DELETE, "OPTIONS,GET,PUT,DELETE",
+     http_kv},
+    {NULL, 0, NULL, NULL},
+};

@@ -1,0 +1,119 @@
+/* What answers the same to everybody: ACL endpoints while ACLs are off, profiling, and the parts of
+ * Consul's API that have nothing behind them here (prepared queries, network coordinates). */
+
+#include "server/http/http_internal.h"
+
+static void misc_acl_disabled(struct http_request *request)
+{
+    http_reply_text(request, 401, SLICE_LITERAL("ACL support disabled"));
+}
+
+/* --- coordinates: none are kept --- */
+
+static int coordinate_run_nodes(struct http_request *request, struct store_txn *txn,
+                                struct http_read_result *result)
+{
+    (void)request;
+    (void)txn;
+    buffer_append_text(&result->body, "[]");
+    return 0;
+}
+
+static int coordinate_run_node(struct http_request *request, struct store_txn *txn,
+                               struct http_read_result *result)
+{
+    (void)request;
+    (void)txn;
+    result->status = 404;
+    return 0;
+}
+
+static void coordinate_read(struct http_request *request, unsigned flags,
+                            int (*run)(struct http_request *, struct store_txn *,
+                                       struct http_read_result *))
+{
+    const struct http_read_spec spec = {.flags = flags, .run = run};
+
+    http_read_start(request, &spec);
+}
+
+static void coordinate_nodes(struct http_request *request)
+{
+    coordinate_read(request, HTTP_READ_INDEX_HEADERS | HTTP_READ_ERROR_HEADERS,
+                    coordinate_run_nodes);
+}
+
+static void coordinate_node(struct http_request *request)
+{
+    coordinate_read(request, HTTP_READ_ERROR_HEADERS, coordinate_run_node);
+}
+
+/* --- prepared queries: none can be made --- */
+
+static void query_list_or_create(struct http_request *request)
+{
+    if (request->method == HTTP_METHOD_GET) {
+        coordinate_read(request,
+                        HTTP_READ_INDEX_HEADERS | HTTP_READ_ERROR_HEADERS | HTTP_READ_EFFECTIVE,
+                        coordinate_run_nodes);
+        return;
+    }
+    json_t *root = http_body_json(request, "Request decode failed");
+
+    if (root != NULL) {
+        json_decref(root);
+        http_reply_error(request, 500, "Prepared queries are not supported");
+    }
+}
+
+static void query_one(struct http_request *request)
+{
+    if (http_parse_common(request)) {
+        http_reply_text(request, 404, SLICE_LITERAL("Query not found"));
+    }
+}
+
+enum {
+    GET = HTTP_METHOD_GET,
+    PUT = HTTP_METHOD_PUT,
+    POST = HTTP_METHOD_POST,
+    ANY_ONE = HTTP_METHOD_GET | HTTP_METHOD_PUT | HTTP_METHOD_DELETE,
+};
+
+const struct http_route http_routes_misc[] = {
+    {"/v1/acl/bootstrap", PUT, "OPTIONS,PUT", misc_acl_disabled},
+    {"/v1/acl/create", PUT, "OPTIONS,PUT", misc_acl_disabled},
+    {"/v1/acl/update", PUT, "OPTIONS,PUT", misc_acl_disabled},
+    {"/v1/acl/destroy/", PUT, "OPTIONS,PUT", misc_acl_disabled},
+    {"/v1/acl/info/", GET, "OPTIONS,GET", misc_acl_disabled},
+    {"/v1/acl/clone/", PUT, "OPTIONS,PUT", misc_acl_disabled},
+    {"/v1/acl/list", GET, "OPTIONS,GET", misc_acl_disabled},
+    {"/v1/acl/login", POST, "OPTIONS,POST", misc_acl_disabled},
+    {"/v1/acl/logout", POST, "OPTIONS,POST", misc_acl_disabled},
+    {"/v1/acl/replication", GET, "OPTIONS,GET", misc_acl_disabled},
+    {"/v1/acl/policies", GET, "OPTIONS,GET", misc_acl_disabled},
+    {"/v1/acl/policy", PUT, "OPTIONS,PUT", misc_acl_disabled},
+    {"/v1/acl/policy/", ANY_ONE, "OPTIONS,GET,PUT,DELETE", misc_acl_disabled},
+    {"/v1/acl/roles", GET, "OPTIONS,GET", misc_acl_disabled},
+    {"/v1/acl/role", PUT, "OPTIONS,PUT", misc_acl_disabled},
+    {"/v1/acl/role/name/", GET, "OPTIONS,GET", misc_acl_disabled},
+    {"/v1/acl/role/", ANY_ONE, "OPTIONS,GET,PUT,DELETE", misc_acl_disabled},
+    {"/v1/acl/binding-rules", GET, "OPTIONS,GET", misc_acl_disabled},
+    {"/v1/acl/binding-rule", PUT, "OPTIONS,PUT", misc_acl_disabled},
+    {"/v1/acl/binding-rule/", ANY_ONE, "OPTIONS,GET,PUT,DELETE", misc_acl_disabled},
+    {"/v1/acl/auth-methods", GET, "OPTIONS,GET", misc_acl_disabled},
+    {"/v1/acl/auth-method", PUT, "OPTIONS,PUT", misc_acl_disabled},
+    {"/v1/acl/auth-method/", ANY_ONE, "OPTIONS,GET,PUT,DELETE", misc_acl_disabled},
+    {"/v1/acl/tokens", GET, "OPTIONS,GET", misc_acl_disabled},
+    {"/v1/acl/token", PUT, "OPTIONS,PUT", misc_acl_disabled},
+    {"/v1/acl/token/self", GET, "OPTIONS,GET", misc_acl_disabled},
+    {"/v1/acl/token/", ANY_ONE, "OPTIONS,GET,PUT,DELETE", misc_acl_disabled},
+    {"/v1/acl/rules/translate", POST, "OPTIONS,POST", misc_acl_disabled},
+    {"/v1/acl/rules/translate/", GET, "OPTIONS,GET", misc_acl_disabled},
+    {"/debug/pprof/", GET, "OPTIONS,GET", misc_acl_disabled},
+    {"/v1/coordinate/nodes", GET, "OPTIONS,GET", coordinate_nodes},
+    {"/v1/coordinate/node/", GET, "OPTIONS,GET", coordinate_node},
+    {"/v1/query", GET | POST, "OPTIONS,GET,POST", query_list_or_create},
+    {"/v1/query/", ANY_ONE, "OPTIONS,GET,PUT,DELETE", query_one},
+    {NULL, 0, NULL, NULL},
+};

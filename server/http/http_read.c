@@ -1,0 +1,409 @@
+/* Reads: how fresh the answer must be, and blocking queries.
+ *
+ * A read is answered from the local store once the replica says that it is fresh enough. With
+ * ?index above the result's, the request parks in the watch table: it keeps its path and parameters
+ * and gives everything else back. A wake-up is as fresh as the apply that caused it, so the store
+ * is read at once; the end of the wait proves nothing, so the replica is asked again: a server that
+ * has lost its quorum meanwhile must not answer. */
+
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "kv/watch.h"
+#include "server/config.h"
+#include "server/http/http_internal.h"
+#include "server/server.h"
+
+enum {
+    WAIT_DEFAULT_MS = 5 * 60 * 1000,
+    WAIT_MS_MAX = 10 * 60 * 1000,
+    WAIT_JITTER_FRACTION = 16, /* up to a sixteenth is added */
+    BODY_KEEP_BYTES = 1024 * 1024,
+};
+
+#define NS_PER_MS 1000000
+
+/* --- parameters --- */
+
+static bool parse_consistency(struct http_request *request)
+{
+    struct http_request_private *private = request->private;
+    const struct slice max_stale = http_param_value(request, "max_stale");
+    const bool consistent = http_has_param(request, "consistent");
+    bool stale = http_has_param(request, "stale");
+
+    if (max_stale.size > 0) {
+        struct errmsg err;
+        int64_t ns = 0;
+
+        if (!duration_parse(max_stale, &ns, &err)) {
+            struct buffer text = {0};
+
+            buffer_append_text(&text, "Invalid max_stale value ");
+            http_put_quoted(&text, max_stale);
+            http_reply_text(request, 400, buffer_slice(&text));
+            buffer_deinit(&text);
+            return false;
+        }
+        stale = stale || ns > 0;
+    }
+    if (stale && consistent) {
+        http_reply_error(request, 400,
+                         "Cannot specify ?stale with ?consistent, conflicting semantics.");
+        return false;
+    }
+    if (consistent && http_has_param(request, "cached")) {
+        http_reply_error(request, 400,
+                         "Cannot specify ?cached with ?consistent, conflicting semantics.");
+        return false;
+    }
+    private->consistency = stale        ? REPLICA_STALE
+                           : consistent ? REPLICA_CONSISTENT
+                                        : REPLICA_DEFAULT;
+    return true;
+}
+
+/* One directive of Cache-Control. Nothing is cached here, but what Consul refuses is refused. */
+static bool cache_directive_valid(struct slice directive)
+{
+    char seconds[64];
+    struct errmsg err;
+    int64_t ns = 0;
+
+    while (directive.size > 0 && (directive.data[0] == ' ' || directive.data[0] == '\t')) {
+        directive.data++;
+        directive.size--;
+    }
+    const char *equals = directive.size == 0 ? NULL : memchr(directive.data, '=', directive.size);
+
+    if (equals == NULL) {
+        return true;
+    }
+    const struct slice name = {directive.data, (size_t)(equals - directive.data)};
+
+    if (!slice_equal_nocase(name, SLICE_LITERAL("max-age")) &&
+        !slice_equal_nocase(name, SLICE_LITERAL("stale-if-error"))) {
+        return true;
+    }
+    const int size = snprintf(seconds, sizeof(seconds), "%.*ss",
+                              (int)(directive.size - name.size - 1), equals + 1);
+
+    return size > 1 && (size_t)size < sizeof(seconds) &&
+           duration_parse(slice_from_text(seconds), &ns, &err) && ns >= 0;
+}
+
+static bool parse_cache_control(struct http_request *request)
+{
+    struct slice rest = http_header(request, "Cache-Control");
+
+    while (rest.size > 0) {
+        const char *comma = memchr(rest.data, ',', rest.size);
+        const size_t size = comma == NULL ? rest.size : (size_t)(comma - rest.data);
+        const size_t skip = comma == NULL ? size : size + 1;
+
+        if (!cache_directive_valid((struct slice){rest.data, size})) {
+            http_reply_error(request, 400, "Invalid Cache-Control header.");
+            return false;
+        }
+        rest.data += skip;
+        rest.size -= skip;
+    }
+    return true;
+}
+
+static bool parse_wait(struct http_request *request)
+{
+    struct http_request_private *private = request->private;
+    const struct slice wait = http_param_value(request, "wait");
+    const struct slice index = http_param_value(request, "index");
+    struct errmsg err;
+    int64_t ns = 0;
+
+    if (wait.size > 0 && !duration_parse(wait, &ns, &err)) {
+        http_reply_error(request, 400, "Invalid wait time");
+        return false;
+    }
+    if (index.size > 0 && !http_parse_u64(index, &private->min_index, &err)) {
+        http_reply_error(request, 400, "Invalid index");
+        return false;
+    }
+    private->wait_ms = WAIT_DEFAULT_MS;
+    if (ns > 0) {
+        const int64_t ms = ns / NS_PER_MS + (ns % NS_PER_MS != 0);
+
+        private->wait_ms = ms < WAIT_MS_MAX ? (uint64_t)ms : WAIT_MS_MAX;
+    }
+    return true;
+}
+
+bool http_parse_common(struct http_request *request)
+{
+    if (request->private->parsed) {
+        return true;
+    }
+    if (!parse_consistency(request) || !parse_cache_control(request) || !parse_wait(request)) {
+        return false;
+    }
+    request->private->parsed = true;
+    return true;
+}
+
+bool http_check_datacenter(struct http_request *request, unsigned flags)
+{
+    const struct slice datacenter = http_param_value(request, "dc");
+
+    if (datacenter.size == 0 ||
+        slice_equal(datacenter, slice_from_text(request->server->config->datacenter))) {
+        return true;
+    }
+    http_reply_failure(request, flags, "No path to datacenter");
+    return false;
+}
+
+bool http_check_common(struct http_request *request, unsigned flags)
+{
+    return http_parse_common(request) && http_check_datacenter(request, flags);
+}
+
+/* --- running --- */
+
+static void read_on_fresh(void *context, const char *failure,
+                          const struct replica_freshness *freshness);
+
+static void read_unwatch(struct http_request *request)
+{
+    struct http_request_private *private = request->private;
+
+    for (size_t i = 0; i < private->spec.watch_count; i++) {
+        watch_remove(request->server->watches, &private->watches[i].watch);
+    }
+}
+
+static const char *read_effective(const struct http_request_private *private)
+{
+    if ((private->spec.flags & HTTP_READ_EFFECTIVE) == 0) {
+        return NULL;
+    }
+    switch (private->consistency) {
+    case REPLICA_DEFAULT:
+        return "leader";
+    case REPLICA_CONSISTENT:
+        return "consistent";
+    case REPLICA_STALE:
+        return "stale";
+    }
+    return NULL;
+}
+
+static void read_answer(struct http_request *request, struct http_read_result *result,
+                        const struct replica_freshness *freshness)
+{
+    const struct http_request_private *private = request->private;
+    const struct http_meta meta = {
+        .index = (private->spec.flags & HTTP_READ_INDEX_HEADERS) != 0 && !result->error,
+        .index_value = result->index,
+        .known_leader = freshness->known_leader,
+        .last_contact_ms = freshness->last_contact_ms,
+        .effective = result->error ? NULL : read_effective(private),
+    };
+    const struct http_meta meta_error = {.index = true};
+    const char *type = result->content_type;
+
+    if (result->error) {
+        const bool headers =
+            result->status == 500 && (private->spec.flags & HTTP_READ_ERROR_HEADERS) != 0;
+
+        http_reply_buffer(request, result->status, "text/plain; charset=utf-8",
+                          headers ? &meta_error : NULL, &result->body);
+        return;
+    }
+    if (result->status == 404) {
+        buffer_clear(&result->body);
+        type = NULL;
+    } else if (request->pretty && type != NULL && strcmp(type, "application/json") == 0) {
+        struct buffer pretty = {0};
+
+        json_indent(&pretty, buffer_slice(&result->body));
+        buffer_deinit(&result->body);
+        result->body = pretty;
+    }
+    http_reply_buffer(request, result->status, type, &meta, &result->body);
+}
+
+static void read_on_wake(struct watch *watch);
+
+/* Registers what to wait for. In the same call as the run that found nothing new, so that no change
+ * falls between. False: no memory. */
+static bool read_watch(struct http_request *request)
+{
+    struct http_request_private *private = request->private;
+    struct watch_table *table = request->server->watches;
+
+    for (size_t i = 0; i < private->spec.watch_count; i++) {
+        struct http_watch *waiter = &private->watches[i];
+        int rc;
+
+        waiter->request = request;
+        waiter->watch.on_wake = read_on_wake;
+        if (private->spec.watches[i].prefix) {
+            rc = watch_add_prefix(table, &waiter->watch, private->spec.watches[i].topic,
+                                  private->spec.watches[i].key);
+        } else {
+            rc = watch_add_key(table, &waiter->watch, private->spec.watches[i].topic,
+                               private->spec.watches[i].key);
+        }
+        if (rc != 0) {
+            read_unwatch(request);
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool read_park(struct http_request *request)
+{
+    struct http_request_private *private = request->private;
+    struct http_conn *conn = request->conn;
+
+    if (!read_watch(request)) {
+        return false;
+    }
+    private->phase = HTTP_PHASE_PARKED;
+    if (conn->deadline_ms == UINT64_MAX) { /* Not when it went back to sleep. */
+        const uint64_t jitter = private->wait_ms / WAIT_JITTER_FRACTION;
+
+        http_conn_shrink(conn);
+        http_conn_set_deadline(conn, private->wait_ms + http_random(conn->http) % (jitter + 1));
+    }
+    return true;
+}
+
+int http_read_txn(struct http_server *http)
+{
+    int rc;
+
+    if (http->txn_open) {
+        return store_read_renew(&http->txn);
+    }
+    rc = store_read_begin(http->server->store, &http->txn);
+    http->txn_open = rc == 0;
+    return rc;
+}
+
+static void read_run(struct http_request *request, const struct replica_freshness *freshness)
+{
+    struct http_request_private *private = request->private;
+    struct http_server *http = request->conn->http;
+    struct http_read_result result = {
+        .status = 200, .content_type = "application/json", .body = http->body};
+    int rc = http_read_txn(http);
+
+    if (rc != 0) {
+        http_reply_failure(request, private->spec.flags, store_strerror(rc));
+        return;
+    }
+    http->body = (struct buffer){0};
+    buffer_clear(&result.body);
+    rc = private->spec.run(request, &http->txn, &result);
+    store_read_reset(&http->txn);
+    if (rc != 0) {
+        http_reply_failure(request, private->spec.flags, store_strerror(rc));
+    } else {
+        const uint64_t index = result.index > 0 ? result.index : 1;
+        const bool blocks = !result.error && private->min_index > 0 &&
+                            index <= private->min_index && !private->timed_out && !http->draining &&
+                            private->spec.watch_count > 0;
+
+        if (!blocks || !read_park(request)) {
+            read_answer(request, &result, freshness);
+        }
+    }
+    if (http->body.capacity == 0 && result.body.capacity <= BODY_KEEP_BYTES) {
+        http->body = result.body;
+    } else {
+        buffer_deinit(&result.body);
+    }
+}
+
+static void read_on_fresh(void *context, const char *failure,
+                          const struct replica_freshness *freshness)
+{
+    struct http_request *request = context;
+    struct http_conn *conn = request->conn;
+
+    http_conn_enter(conn);
+    assert(request->private->phase == HTTP_PHASE_READ);
+    request->private->phase = HTTP_PHASE_HANDLER;
+    if (failure != NULL) {
+        http_reply_failure(request, request->private->spec.flags, failure);
+    } else {
+        read_run(request, freshness);
+    }
+    http_conn_leave(conn);
+}
+
+static void read_on_wake(struct watch *watch)
+{
+    struct http_watch *waiter = (struct http_watch *)(void *)watch;
+    struct http_request *request = waiter->request;
+    struct http_conn *conn = request->conn;
+    struct replica_freshness freshness;
+
+    static_assert(offsetof(struct http_watch, watch) == 0, "the cast above");
+    http_conn_enter(conn);
+    assert(request->private->phase == HTTP_PHASE_PARKED);
+    read_unwatch(request); /* The others of the same request. */
+    request->private->phase = HTTP_PHASE_HANDLER;
+    replica_freshness(request->server->replica, &freshness);
+    read_run(request, &freshness);
+    http_conn_leave(conn);
+}
+
+void http_read_expire(struct http_request *request)
+{
+    struct http_request_private *private = request->private;
+    struct http_conn *conn = request->conn;
+    struct replica_freshness freshness;
+
+    http_conn_enter(conn);
+    assert(private->phase == HTTP_PHASE_PARKED);
+    read_unwatch(request);
+    private->timed_out = true;
+    if (conn->http->draining || private->consistency == REPLICA_STALE) {
+        private->phase = HTTP_PHASE_HANDLER;
+        replica_freshness(request->server->replica, &freshness);
+        read_run(request, &freshness);
+    } else {
+        private->phase = HTTP_PHASE_READ;
+        replica_read(request->server->replica, &private->read, private->consistency, read_on_fresh,
+                     request);
+    }
+    http_conn_leave(conn);
+}
+
+void http_read_cancel(struct http_request *request)
+{
+    struct http_request_private *private = request->private;
+
+    if (private->phase == HTTP_PHASE_READ) {
+        replica_read_cancel(request->server->replica, &private->read);
+    } else {
+        assert(private->phase == HTTP_PHASE_PARKED);
+        read_unwatch(request);
+    }
+}
+
+void http_read_start(struct http_request *request, const struct http_read_spec *spec)
+{
+    struct http_request_private *private = request->private;
+
+    assert(spec->watch_count <= sizeof(spec->watches) / sizeof(spec->watches[0]));
+    private->spec = *spec;
+    if (!http_parse_common(request) || !http_check_datacenter(request, spec->flags)) {
+        return;
+    }
+    private->phase = HTTP_PHASE_READ;
+    replica_read(request->server->replica, &private->read, private->consistency, read_on_fresh,
+                 request);
+}

@@ -1,0 +1,302 @@
+/* Answers: status line, headers and body, composed in one buffer and handed to the connection in
+ * one write. Header names are spelled as Go writes them. */
+
+#include <assert.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "server/http/http_internal.h"
+
+static const char TEXT_PLAIN[] = "text/plain; charset=utf-8";
+static const char APPLICATION_JSON[] = "application/json";
+
+static const char *status_text(int status)
+{
+    static const struct {
+        int status;
+        const char *text;
+    } texts[] = {
+        {200, "OK"},
+        {301, "Moved Permanently"},
+        {400, "Bad Request"},
+        {401, "Unauthorized"},
+        {403, "Forbidden"},
+        {404, "Not Found"},
+        {405, "Method Not Allowed"},
+        {409, "Conflict"},
+        {413, "Request Entity Too Large"},
+        {414, "Request URI Too Long"},
+        {417, "Expectation Failed"},
+        {429, "Too Many Requests"},
+        {431, "Request Header Fields Too Large"},
+        {500, "Internal Server Error"},
+        {501, "Not Implemented"},
+        {503, "Service Unavailable"},
+    };
+
+    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
+        if (texts[i].status == status) {
+            return texts[i].text;
+        }
+    }
+    return "Unknown";
+}
+
+/* The Date header's line, made once a second. */
+static const char *reply_date(struct http_server *http)
+{
+    static const char days[] = "SunMonTueWedThuFriSat";
+    static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
+    const time_t now = time(NULL);
+    struct tm tm;
+
+    if ((int64_t)now != http->date_s && gmtime_r(&now, &tm) != NULL) {
+        http->date_s = (int64_t)now;
+        /* Not strftime: names of days must not follow the locale. */
+        (void)snprintf(http->date, sizeof(http->date), "%.3s, %02d %.3s %04d %02d:%02d:%02d GMT",
+                       days + 3 * tm.tm_wday, tm.tm_mday % 100, months + 3 * tm.tm_mon,
+                       (tm.tm_year + 1900) % 10000, tm.tm_hour % 100, tm.tm_min % 100,
+                       tm.tm_sec % 100);
+    }
+    return http->date;
+}
+
+static void put_header(struct buffer *out, const char *name, const char *value)
+{
+    buffer_append_text(out, name);
+    buffer_append(out, ": ", 2);
+    buffer_append_text(out, value);
+    buffer_append(out, "\r\n", 2);
+}
+
+static void put_meta(struct buffer *out, const struct http_meta *meta)
+{
+    if (meta->effective != NULL) {
+        put_header(out, "X-Consul-Effective-Consistency", meta->effective);
+    }
+    if (!meta->index) {
+        return;
+    }
+    buffer_append_text(out, "X-Consul-Index: ");
+    /* 0 would make clients ask again at once, for ever. */
+    json_put_u64(out, meta->index_value > 0 ? meta->index_value : 1);
+    buffer_append_text(out, meta->known_leader ? "\r\nX-Consul-Knownleader: true\r\n"
+                                               : "\r\nX-Consul-Knownleader: false\r\n");
+    buffer_append_text(out, "X-Consul-Lastcontact: ");
+    json_put_u64(out, meta->last_contact_ms);
+    buffer_append(out, "\r\n", 2);
+}
+
+/* Whether the connection ends with this answer. */
+static bool reply_closes(const struct http_conn *conn)
+{
+    if (conn->close_after || !conn->keep_alive || conn->http->draining || conn->eof) {
+        return true;
+    }
+    /* A large body that nobody wants is not read to its end. */
+    return !conn->complete && conn->request.has_content_length &&
+           conn->request.content_length > HTTP_DRAIN_BYTES_MAX;
+}
+
+static void put_status(struct buffer *out, const struct http_conn *conn, int status)
+{
+    buffer_append_text(out, conn->http_1_0 ? "HTTP/1.0 " : "HTTP/1.1 ");
+    json_put_u64(out, (uint64_t)status);
+    buffer_append_char(out, ' ');
+    buffer_append_text(out, status_text(status));
+    buffer_append(out, "\r\n", 2);
+}
+
+static void put_end(struct buffer *out, struct http_conn *conn, size_t body_bytes)
+{
+    conn->close_after = reply_closes(conn);
+    if (conn->close_after) {
+        buffer_append_text(out, "Connection: close\r\n");
+    } else if (conn->http_1_0) {
+        buffer_append_text(out, "Connection: keep-alive\r\n");
+    }
+    put_header(out, "Date", reply_date(conn->http));
+    buffer_append_text(out, "Content-Length: ");
+    json_put_u64(out, body_bytes);
+    buffer_append(out, "\r\n\r\n", 4);
+}
+
+void http_reply_buffer(struct http_request *request, int status, const char *content_type,
+                       const struct http_meta *meta, struct buffer *body)
+{
+    struct http_conn *conn = request->conn;
+    struct http_server *http = conn->http;
+    struct buffer *out = &http->out;
+    struct buffer none = {0};
+    const bool small = body->size <= HTTP_COPY_BYTES_MAX || conn->no_body;
+
+    assert(request->private->phase == HTTP_PHASE_HANDLER);
+    buffer_clear(out);
+    put_status(out, conn, status);
+    if (content_type != NULL) {
+        put_header(out, "Content-Type", content_type);
+    }
+    if (request->private->known) {
+        buffer_append_text(out, "Vary: Accept-Encoding\r\n");
+        buffer_append_slice(out, buffer_slice(&http->response_headers));
+    }
+    if (meta != NULL) {
+        put_meta(out, meta);
+    }
+    if (request->private->headers.size > 0) {
+        buffer_append_slice(out, buffer_slice(&request->private->headers));
+    }
+    put_end(out, conn, body->size);
+    if (small && !conn->no_body) {
+        buffer_append_slice(out, buffer_slice(body));
+    }
+    if (out->failed || body->failed) {
+        conn->close_after = true; /* No memory for the answer: the connection says so by closing. */
+        buffer_clear(out);
+        buffer_clear(body);
+    }
+    http_request_finish(request);
+    http_conn_send(conn, buffer_slice(out), small ? &none : body);
+}
+
+void http_reply(struct http_request *request, int status, const char *content_type,
+                struct slice body)
+{
+    struct buffer copy = {0};
+
+    buffer_append_slice(&copy, body);
+    http_reply_buffer(request, status, content_type, NULL, &copy);
+    buffer_deinit(&copy);
+}
+
+void http_reply_json(struct http_request *request, struct slice json)
+{
+    struct buffer body = {0};
+
+    if (request->pretty) {
+        json_indent(&body, json);
+    } else {
+        buffer_append_slice(&body, json);
+    }
+    http_reply_buffer(request, 200, APPLICATION_JSON, NULL, &body);
+    buffer_deinit(&body);
+}
+
+void http_reply_text(struct http_request *request, int status, struct slice text)
+{
+    http_reply(request, status, TEXT_PLAIN, text);
+}
+
+void http_reply_error(struct http_request *request, int status, const char *format, ...)
+{
+    struct buffer text = {0};
+    char fixed[1024];
+    va_list args;
+
+    va_start(args, format);
+    const int size = vsnprintf(fixed, sizeof(fixed), format, args);
+    va_end(args);
+    if (size < 0) {
+        fixed[0] = '\0';
+    }
+    if ((size_t)size < sizeof(fixed)) {
+        buffer_append_text(&text, fixed);
+    } else {
+        char *to = buffer_reserve(&text, (size_t)size + 1);
+
+        if (to != NULL) {
+            va_start(args, format);
+            (void)vsnprintf(to, (size_t)size + 1, format, args);
+            va_end(args);
+            text.size += (size_t)size;
+        }
+    }
+    http_reply_buffer(request, status, TEXT_PLAIN, NULL, &text);
+    buffer_deinit(&text);
+}
+
+void http_reply_empty(struct http_request *request, int status)
+{
+    struct buffer none = {0};
+
+    http_reply_buffer(request, status, NULL, NULL, &none);
+}
+
+void http_reply_failure(struct http_request *request, unsigned flags, const char *text)
+{
+    const struct http_meta meta = {.index = true};
+    struct buffer body = {0};
+
+    buffer_append_text(&body, text);
+    http_reply_buffer(request, 500, TEXT_PLAIN,
+                      (flags & HTTP_READ_ERROR_HEADERS) != 0 ? &meta : NULL, &body);
+    buffer_deinit(&body);
+}
+
+/* As Go's http.Redirect: text for GET and HEAD, nothing for other methods. */
+void http_reply_redirect(struct http_request *request, struct slice location)
+{
+    struct buffer body = {0};
+    struct buffer *headers = &request->private->headers;
+    const bool page = request->method == HTTP_METHOD_GET || request->method == HTTP_METHOD_HEAD;
+
+    buffer_append_text(headers, "Location: ");
+    buffer_append_slice(headers, location);
+    buffer_append(headers, "\r\n", 2);
+    if (page) {
+        buffer_append_text(&body, "<a href=\"");
+        for (size_t i = 0; i < location.size; i++) {
+            /* Go's htmlEscape; the path is percent-encoded, the query is as sent. */
+            switch (location.data[i]) {
+            case '&':
+                buffer_append_text(&body, "&amp;");
+                break;
+            case '<':
+                buffer_append_text(&body, "&lt;");
+                break;
+            case '>':
+                buffer_append_text(&body, "&gt;");
+                break;
+            case '"':
+                buffer_append_text(&body, "&#34;");
+                break;
+            case '\'':
+                buffer_append_text(&body, "&#39;");
+                break;
+            default:
+                buffer_append_char(&body, location.data[i]);
+            }
+        }
+        buffer_append_text(&body, "\">Moved Permanently</a>.\n\n");
+    }
+    http_reply_buffer(request, 301, page ? "text/html; charset=utf-8" : NULL, NULL, &body);
+    buffer_deinit(&body);
+}
+
+void http_reply_refuse(struct http_conn *conn, int status, const char *text)
+{
+    struct buffer *out = &conn->http->out;
+    struct buffer none = {0};
+
+    conn->close_after = true;
+    conn->http_1_0 = false;
+    buffer_clear(out);
+    put_status(out, conn, status);
+    put_header(out, "Content-Type", TEXT_PLAIN);
+    put_end(out, conn, strlen(text));
+    buffer_append_text(out, text);
+    http_request_finish(&conn->request);
+    http_conn_send(conn, buffer_slice(out), &none);
+}
+
+void http_add_header(struct http_request *request, const char *name, const char *value)
+{
+    struct buffer *headers = &request->private->headers;
+
+    if (strpbrk(name, "\r\n: ") != NULL || strpbrk(value, "\r\n") != NULL) {
+        return; /* Would be another header, or another answer. */
+    }
+    buffer_printf(headers, "%s: %s\r\n", name, value);
+}

@@ -1,0 +1,208 @@
+/* From a request to its endpoint: the checks that Consul makes before a handler runs, in its order:
+ * printable path, clean path, known path, blocked prefix, OPTIONS, method, query. */
+
+#include <assert.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "server/config.h"
+#include "server/http/http_internal.h"
+#include "server/server.h"
+
+static const struct http_route *const route_tables[] = {
+    http_routes_kv,      http_routes_session, http_routes_status, http_routes_agent,
+    http_routes_catalog, http_routes_health,  http_routes_misc,
+};
+
+/* Longest match; an exact path beats a prefix of the same length (there are none). */
+const struct http_route *http_route_find(struct slice path)
+{
+    const struct http_route *best = NULL;
+    size_t best_size = 0;
+
+    for (size_t table = 0; table < sizeof(route_tables) / sizeof(route_tables[0]); table++) {
+        for (const struct http_route *route = route_tables[table]; route->path != NULL; route++) {
+            const struct slice pattern = slice_from_text(route->path);
+            const bool prefix = pattern.data[pattern.size - 1] == '/';
+
+            if (pattern.size > best_size &&
+                (prefix ? slice_starts_with(path, pattern) : slice_equal(path, pattern))) {
+                best = route;
+                best_size = pattern.size;
+            }
+        }
+    }
+    return best;
+}
+
+/* The raw query of the current request, without its question mark; its data is NULL if there is
+ * none. */
+static struct slice raw_query(const struct http_conn *conn)
+{
+    const char *mark = conn->url.size == 0 ? NULL : memchr(conn->url.data, '?', conn->url.size);
+
+    if (mark == NULL) {
+        return (struct slice){NULL, 0};
+    }
+    return (struct slice){mark + 1, conn->url.size - (size_t)(mark - conn->url.data) - 1};
+}
+
+static void redirect_to(struct http_request *request, struct slice path)
+{
+    const struct slice query = raw_query(request->conn);
+    struct buffer location = {0};
+
+    http_path_escape(&location, path);
+    if (query.data != NULL && query.size > 0) {
+        buffer_append_char(&location, '?');
+        buffer_append_slice(&location, query);
+    }
+    http_reply_redirect(request, buffer_slice(&location));
+    buffer_deinit(&location);
+}
+
+static bool path_is_clean(struct slice path)
+{
+    if (path.size == 0 || path.data[0] != '/') {
+        return false;
+    }
+    for (size_t i = 0; i + 1 < path.size; i++) {
+        /* "//", "/." and "/.." are looked at in full; names that begin with a dot too. */
+        if (path.data[i] == '/' && (path.data[i + 1] == '/' || path.data[i + 1] == '.')) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* True when the path was not clean and the answer is a redirect. */
+static bool route_redirect(struct http_request *request)
+{
+    struct buffer clean = {0};
+    bool redirected = false;
+
+    if (path_is_clean(request->path)) {
+        return false;
+    }
+    http_path_clean(&clean, request->path);
+    if (!slice_equal(buffer_slice(&clean), request->path)) {
+        redirect_to(request, buffer_slice(&clean));
+        redirected = true;
+    }
+    buffer_deinit(&clean);
+    return redirected;
+}
+
+/* "/v1/kv" for "/v1/kv/". */
+static bool route_redirect_slash(struct http_request *request)
+{
+    struct buffer path = {0};
+    bool redirected = false;
+
+    buffer_append_slice(&path, request->path);
+    buffer_append_char(&path, '/');
+    const struct http_route *route = http_route_find(buffer_slice(&path));
+
+    if (route != NULL && slice_equal(slice_from_text(route->path), buffer_slice(&path))) {
+        redirect_to(request, buffer_slice(&path));
+        redirected = true;
+    }
+    buffer_deinit(&path);
+    return redirected;
+}
+
+static bool route_is_blocked(const struct http_request *request)
+{
+    const struct config *config = request->server->config;
+
+    for (size_t i = 0; i < config->http_blocked_count; i++) {
+        if (slice_starts_with(request->path, slice_from_text(config->http_blocked_prefixes[i]))) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool http_route_check(struct http_request *request)
+{
+    if (!http_path_printable(request->path)) {
+        http_reply_empty(request, 400);
+        return false;
+    }
+    if (route_redirect(request)) {
+        return false;
+    }
+    if (slice_equal(request->path, SLICE_LITERAL("/"))) {
+        http_reply_text(request, 200, SLICE_LITERAL("Consul Agent"));
+        return false;
+    }
+    const struct http_route *route = http_route_find(request->path);
+
+    if (route == NULL && route_redirect_slash(request)) {
+        return false;
+    }
+    if (route_is_blocked(request)) {
+        request->private->known = true;
+        http_reply_text(request, 403, SLICE_LITERAL("Endpoint is blocked by agent configuration"));
+        return false;
+    }
+    if (route == NULL) {
+        http_reply_empty(request, 404);
+        return false;
+    }
+    request->private->known = true;
+    request->private->route = route;
+    if (request->method == HTTP_METHOD_OPTIONS) {
+        http_add_header(request, "Allow", route->allow);
+        http_reply_empty(request, 200);
+        return false;
+    }
+    if ((route->methods & (unsigned)request->method) == 0) {
+        http_add_header(request, "Allow", route->allow);
+        http_reply_error(request, 405, "method %s not allowed", request->conn->method);
+        return false;
+    }
+    if (request->private->bad_query) {
+        http_reply_empty(request, 500);
+        return false;
+    }
+    const size_t size = strlen(route->path);
+
+    assert(size <= request->path.size);
+    request->rest = (struct slice){request->path.data + size, request->path.size - size};
+    /* KV looks before it reads: a value that will be refused need not be sent. */
+    return route->handler != http_kv || http_kv_check(request);
+}
+
+void http_route_dispatch(struct http_request *request)
+{
+    struct http_conn *conn = request->conn;
+
+    assert(request->private->phase == HTTP_PHASE_HANDLER);
+    http_conn_enter(conn);
+    request->private->route->handler(request);
+    http_conn_leave(conn);
+}
+
+uint64_t http_route_body_max(const struct http_request *request)
+{
+    return request->private->route->handler == http_kv ? request->server->config->kv_value_bytes_max
+                                                       : HTTP_BODY_BYTES_MAX;
+}
+
+void http_reply_too_large(struct http_request *request, uint64_t bytes)
+{
+    const uint64_t limit = http_route_body_max(request);
+
+    if (request->private->route->handler == http_kv) {
+        http_reply_error(request, 413,
+                         "Request body(%" PRIu64 " bytes) too large, max size: %" PRIu64
+                         " bytes. See https://www.consul.io/docs/agent/"
+                         "options.html#kv_max_value_size.",
+                         bytes, limit);
+    } else {
+        http_reply_error(request, 413,
+                         "Request body(%" PRIu64 " bytes) too large, max size: %" PRIu64 " bytes.",
+                         bytes, limit);
+    }
+}

@@ -1,0 +1,39 @@
+/* Writes: a command into the log, and its outcome back to the client. */
+
+#include <assert.h>
+
+#include "server/http/http_internal.h"
+#include "server/server.h"
+
+static void write_answer(struct http_request *request, const struct command_result *result)
+{
+    http_reply_json(request, result->ok ? SLICE_LITERAL("true") : SLICE_LITERAL("false"));
+}
+
+static void write_on_done(void *context, const char *failure, const struct command_result *result)
+{
+    struct http_request *request = context;
+    struct http_conn *conn = request->conn;
+
+    http_conn_enter(conn);
+    if (http_request_release(request)) {
+        if (failure != NULL) {
+            http_reply_failure(request, 0, failure);
+        } else if (result->status == COMMAND_REFUSED) {
+            /* Unchanged: clients look at how it begins. */
+            http_reply_failure(request, 0, result->error.text);
+        } else {
+            request->private->write_done(request, result);
+        }
+    }
+    http_conn_leave(conn);
+}
+
+void http_write_start(struct http_request *request, struct slice command,
+                      void (*done)(struct http_request *request,
+                                   const struct command_result *result))
+{
+    request->private->write_done = done != NULL ? done : write_answer;
+    http_request_hold(request);
+    replica_propose(request->server->replica, command, write_on_done, request);
+}

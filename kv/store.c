@@ -146,10 +146,15 @@ static int store_txn_error(struct store_txn *txn, int rc)
 /* --- the mark: whether data.mdb may be trusted --- */
 
 /* The mark of a store in use. Names the boot of the machine (its page cache holds what was not
- * synced) and the very file (a copy of a live one may be torn). */
+ * synced) and the very file (a copy of a live one may be torn). Without a boot's name it is one
+ * that nobody trusts. */
 static void store_mark_open(const char *boot_id, const struct stat *data,
                             char out[STORE_MARK_BYTES_MAX])
 {
+    if (boot_id == NULL || boot_id[0] == '\0') {
+        (void)snprintf(out, STORE_MARK_BYTES_MAX, "proconsul-store 1 unknown\n");
+        return;
+    }
     (void)snprintf(out, STORE_MARK_BYTES_MAX, "proconsul-store 1 open %.128s %llu %llu\n", boot_id,
                    (unsigned long long)data->st_dev, (unsigned long long)data->st_ino);
 }
@@ -405,8 +410,7 @@ int store_open(const struct store_options *options, struct store **out, bool *wi
         rc = errmsg_set_errno(err, STORE_EIO, "stat %s/%s", store->dir, STORE_DATA_NAME);
         goto fail;
     }
-    /* "-" is no boot: such a mark is trusted by nobody. Durable before the first commit. */
-    store_mark_open(options->boot_id == NULL ? "-" : options->boot_id, &data, mark);
+    store_mark_open(options->boot_id, &data, mark); /* Durable before the first commit. */
     rc = store_mark_write(store->dir_fd, mark, err);
     if (rc != 0) {
         goto fail;

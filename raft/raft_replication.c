@@ -107,10 +107,12 @@ static void raft_append_refuse(struct raft *raft, const struct raft_message *mes
     struct raft_message *answer = raft_message_add(raft, RAFT_APPEND_RESPONSE, message->from);
 
     answer->granted = false;
-    answer->round = message->round;
     if (message->term < raft->term) {
-        return; /* Our term says it all. */
+        /* Our term says it all. Not the round: the answer carries a later term than the request,
+         * and the same server may lead that one, too, counting other rounds. */
+        return;
     }
+    answer->round = message->round;
     /* Our last entry whose term is not above prev_term's: between it and prev_index there is
      * nothing that we can have in common, so whole terms are skipped in one turn (3.5). */
     answer->match_index = message->prev_index;

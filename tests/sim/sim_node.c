@@ -1,0 +1,340 @@
+/* A server: it does what raft.h asks of a host, on a disk that may lose what is not synced. */
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/sim/sim.h"
+
+/* --- clock: each server's runs a little fast or slow --- */
+
+static uint64_t sim_node_clock(const struct sim_node *node, uint64_t at_ms)
+{
+    return node->clock_offset_ms + at_ms * (uint64_t)(1000 + node->clock_drift_permille) / 1000;
+}
+
+/* The first moment at which the server's clock shows `clock_ms` or more. */
+static uint64_t sim_node_moment(const struct sim_node *node, uint64_t clock_ms)
+{
+    if (clock_ms == UINT64_MAX) {
+        return UINT64_MAX;
+    }
+    if (clock_ms <= node->clock_offset_ms) {
+        return 0;
+    }
+    uint64_t at_ms =
+        (clock_ms - node->clock_offset_ms) * 1000 / (uint64_t)(1000 + node->clock_drift_permille);
+    while (sim_node_clock(node, at_ms) < clock_ms) {
+        at_ms++;
+    }
+    while (at_ms > 0 && sim_node_clock(node, at_ms - 1) >= clock_ms) {
+        at_ms--;
+    }
+    return at_ms;
+}
+
+bool sim_node_awake(const struct sim *sim, size_t node)
+{
+    return sim->nodes[node].raft != NULL && sim->nodes[node].paused_until_ms <= sim->now_ms;
+}
+
+/* --- log and disk --- */
+
+static void sim_log_append(struct sim_log *log, const struct sim_entry *entry)
+{
+    log->entries = sim_grow(log->entries, &log->capacity, log->count + 1, sizeof(*log->entries));
+    log->entries[log->count++] = *entry;
+}
+
+static void sim_disk_apply(const struct sim *sim, struct sim_disk *disk,
+                           const struct sim_write *write)
+{
+    if (write->hard_state_changed) {
+        disk->term = write->term;
+        disk->vote = write->vote;
+    }
+    if (write->truncate_from != 0) {
+        sim_require(sim, write->truncate_from <= disk->log.count, "truncation beyond the log");
+        disk->log.count = write->truncate_from - 1;
+    }
+    if (write->entry_count > 0) {
+        sim_require(sim, write->first_index == disk->log.count + 1, "hole in the log on disk");
+    }
+    for (size_t i = 0; i < write->entry_count; i++) {
+        sim_log_append(&disk->log, &write->entries[i]);
+    }
+}
+
+static void sim_disk_pop(struct sim_disk *disk)
+{
+    free(disk->writes[disk->write_first].entries);
+    disk->write_first++;
+    disk->write_count--;
+    if (disk->write_count == 0) {
+        disk->write_first = 0;
+    }
+}
+
+static void sim_disk_queue(struct sim *sim, size_t node, const struct raft_update *update)
+{
+    struct sim_node *server = &sim->nodes[node];
+    struct sim_disk *disk = &server->disk;
+    const struct sim_parameters *parameters = &sim->parameters;
+
+    disk->writes = sim_grow(disk->writes, &disk->write_capacity,
+                            disk->write_first + disk->write_count + 1, sizeof(*disk->writes));
+    struct sim_write *write = &disk->writes[disk->write_first + disk->write_count];
+    *write = (struct sim_write){.sequence = update->sequence,
+                                .hard_state_changed = update->hard_state_changed,
+                                .term = update->term,
+                                .vote = update->vote,
+                                .truncate_from = update->truncate_from,
+                                .entry_count = update->entry_count};
+    uint64_t last_due_ms = sim->now_ms;
+    if (disk->write_count > 0) {
+        last_due_ms = write[-1].due_ms;
+    }
+    const uint64_t slowest_ms =
+        disk->slow && !sim->healed ? parameters->disk_slow_ms : parameters->disk_ms;
+    write->due_ms = sim->now_ms + sim_between(sim, 0, slowest_ms);
+    if (write->due_ms < last_due_ms) {
+        write->due_ms = last_due_ms; /* Durable in order. */
+    }
+    disk->write_count++;
+
+    if (update->truncate_from != 0) {
+        sim->stats.truncations++;
+        sim_require(sim, update->truncate_from <= server->log.count, "truncation of nothing");
+        server->log.count = update->truncate_from - 1;
+    }
+    if (update->entry_count > 0) {
+        write->first_index = update->entries[0].index;
+        write->entries = calloc(update->entry_count, sizeof(*write->entries));
+        sim_require(sim, write->entries != NULL, "out of memory");
+    }
+    for (size_t i = 0; i < update->entry_count; i++) {
+        const struct raft_entry *entry = &update->entries[i];
+        write->entries[i] = (struct sim_entry){.term = entry->term, .type = entry->type};
+        if (entry->type == RAFT_ENTRY_COMMAND) {
+            memcpy(&write->entries[i].value, entry->data, sizeof(write->entries[i].value));
+        }
+        sim_require(sim, entry->index == server->log.count + 1, "hole in the log");
+        sim_log_append(&server->log, &write->entries[i]);
+        sim_check_append(sim, node, entry->index);
+    }
+    sim_schedule(sim,
+                 &(struct sim_event){
+                     .at_ms = write->due_ms, .type = SIM_DISK, .node = node, .life = server->life});
+}
+
+/* All writes that are due become durable; the core hears of the newest only, as with group commit.
+ */
+void sim_node_disk_done(struct sim *sim, size_t node)
+{
+    struct sim_disk *disk = &sim->nodes[node].disk;
+    uint64_t sequence = 0;
+
+    while (disk->write_count > 0 && disk->writes[disk->write_first].due_ms <= sim->now_ms) {
+        sequence = disk->writes[disk->write_first].sequence;
+        sim_disk_apply(sim, disk, &disk->writes[disk->write_first]);
+        sim_disk_pop(disk);
+    }
+    if (sequence != 0) {
+        struct raft_event event = {.type = RAFT_EVENT_PERSISTED, .sequence = sequence};
+        sim_node_step(sim, node, &event);
+    }
+}
+
+/* When the faults stop, a slow disk finishes soon what it has. */
+void sim_node_disk_hurry(struct sim *sim, size_t node)
+{
+    struct sim_disk *disk = &sim->nodes[node].disk;
+    const uint64_t due_ms = sim->now_ms + sim->parameters.disk_ms;
+
+    for (size_t i = 0; i < disk->write_count; i++) {
+        struct sim_write *write = &disk->writes[disk->write_first + i];
+        if (write->due_ms > due_ms) {
+            write->due_ms = due_ms;
+        }
+    }
+    sim_schedule(
+        sim, &(struct sim_event){
+                 .at_ms = due_ms, .type = SIM_DISK, .node = node, .life = sim->nodes[node].life});
+}
+
+/* --- life --- */
+
+static raft_index sim_batch_end(void *host, raft_index first, raft_index last, size_t bytes_max)
+{
+    (void)host;
+    const raft_index end = first + bytes_max - 1; /* In entries here. */
+    return end < last ? end : last;
+}
+
+static void sim_node_update(struct sim *sim, size_t node, const struct raft_event *event,
+                            const struct raft_update *update)
+{
+    struct sim_node *server = &sim->nodes[node];
+
+    sim_check_update(sim, node, event, update);
+    if (update->sequence != 0) {
+        sim_disk_queue(sim, node, update);
+    }
+    for (size_t i = 0; i < update->message_count; i++) {
+        sim_check_message(sim, node, &update->messages[i]);
+        sim_send(sim, node, &update->messages[i]);
+    }
+    sim_check_step(sim, node, update);
+    for (size_t i = 0; i < update->read_count; i++) {
+        sim_check_read(sim, node, &update->reads[i]);
+    }
+    server->wake_ms = sim_node_moment(server, update->deadline_ms);
+}
+
+void sim_node_init(struct sim *sim, size_t node)
+{
+    struct sim_node *server = &sim->nodes[node];
+
+    server->id = node + 1;
+    /* Half of what lies between lease and election time-out, so that two may differ by all. */
+    const uint32_t margin = (sim->parameters.election_ms - sim->parameters.lease_ms) * 1000 /
+                            sim->parameters.election_ms / 3;
+    server->clock_drift_permille = (int)sim_between(sim, 0, 2 * (uint64_t)margin) - (int)margin;
+    server->clock_offset_ms = sim_between(sim, 0, 100000);
+    server->wake_ms = UINT64_MAX;
+}
+
+void sim_node_deinit(struct sim *sim, size_t node)
+{
+    struct sim_node *server = &sim->nodes[node];
+
+    raft_free(server->raft);
+    while (server->disk.write_count > 0) {
+        sim_disk_pop(&server->disk);
+    }
+    free(server->disk.writes);
+    free(server->disk.log.entries);
+    free(server->log.entries);
+}
+
+/* What a log finds when it is opened: runs of terms, and the configuration if it has one. */
+static size_t sim_node_runs(const struct sim_log *log, struct raft_term_run *runs)
+{
+    size_t count = 0;
+
+    for (size_t i = 0; i < log->count; i++) {
+        if (count == 0 || runs[count - 1].term != log->entries[i].term) {
+            runs[count++] = (struct raft_term_run){i + 1, log->entries[i].term};
+        }
+    }
+    return count;
+}
+
+static void sim_node_bootstrap(struct sim *sim, size_t node)
+{
+    struct raft_update update;
+
+    const int rc = raft_bootstrap(sim->nodes[node].raft, &sim->configuration,
+                                  sim_node_clock(&sim->nodes[node], sim->now_ms), &update);
+    sim_require(sim, rc == 0, "bootstrap: %s", raft_strerror(rc));
+    sim_node_update(sim, node, &(struct raft_event){.type = RAFT_EVENT_TICK}, &update);
+}
+
+void sim_node_start(struct sim *sim, size_t node)
+{
+    struct sim_node *server = &sim->nodes[node];
+    const struct sim_parameters *parameters = &sim->parameters;
+    const uint64_t now_ms = sim_node_clock(server, sim->now_ms);
+
+    if (server->raft != NULL) {
+        return;
+    }
+    struct raft_options options = {.id = server->id,
+                                   .seed = sim_random(sim),
+                                   .election_ms = parameters->election_ms,
+                                   .heartbeat_ms = parameters->heartbeat_ms,
+                                   .lease_ms = parameters->lease_ms,
+                                   .append_bytes_max = parameters->batch_max,
+                                   .inflight_max = parameters->inflight_max,
+                                   .uncommitted_max = parameters->uncommitted_max,
+                                   .batch_end = sim_batch_end};
+    struct raft_state state = {.term = server->disk.term, .vote = server->disk.vote};
+    struct raft_term_run *runs = calloc(server->disk.log.count + 1, sizeof(*runs));
+    sim_require(sim, runs != NULL, "out of memory");
+    if (server->disk.term != 0 || server->disk.log.count != 0) {
+        state.first_index = 1;
+        state.last_index = server->disk.log.count;
+        state.runs = runs;
+        state.run_count = sim_node_runs(&server->disk.log, runs);
+        state.configuration = server->disk.log.count > 0 ? &sim->configuration : NULL;
+        /* The state may have survived the log's process, or be rebuilt from the beginning. */
+        state.commit_index = sim_chance(sim, 5000) ? server->applied_index : 0;
+    }
+    const int rc = raft_new(&options, &state, now_ms, &server->raft);
+    sim_require(sim, rc == 0, "start: %s", raft_strerror(rc));
+    free(runs);
+
+    server->life++;
+    server->applied_index = state.commit_index;
+    server->commit_index = state.commit_index;
+    server->role = RAFT_FOLLOWER;
+    server->term = server->disk.term;
+    server->vote = server->disk.vote;
+    server->wake_ms = sim->now_ms;
+    sim_trace(sim, node, "start", "term %" PRIu64 " last %zu commit %" PRIu64, server->term,
+              server->disk.log.count, server->commit_index);
+    const bool bootstrapped = server->disk.term != 0 || server->disk.log.count != 0;
+    if (!bootstrapped && (parameters->bootstrap_all ? node < parameters->voter_count : node == 0)) {
+        sim_node_bootstrap(sim, node);
+    }
+}
+
+void sim_node_crash(struct sim *sim, size_t node)
+{
+    struct sim_node *server = &sim->nodes[node];
+    struct sim_disk *disk = &server->disk;
+
+    if (server->raft == NULL) {
+        return;
+    }
+    /* Writes reach the disk in order: a crash leaves some first ones of those not yet synced. */
+    const uint64_t kept = sim_between(sim, 0, disk->write_count);
+    for (uint64_t i = 0; i < kept; i++) {
+        sim_disk_apply(sim, disk, &disk->writes[disk->write_first]);
+        sim_disk_pop(disk);
+    }
+    sim->stats.lost_writes += disk->write_count;
+    sim_trace(sim, node, "crash", "keeps %" PRIu64 " writes, loses %zu", kept, disk->write_count);
+    while (disk->write_count > 0) {
+        sim_disk_pop(disk);
+    }
+    server->log.count = 0;
+    for (size_t i = 0; i < disk->log.count; i++) {
+        sim_log_append(&server->log, &disk->log.entries[i]);
+    }
+    raft_free(server->raft);
+    server->raft = NULL;
+    server->life++;
+    server->paused_until_ms = 0;
+    server->wake_ms = UINT64_MAX;
+    sim->stats.crashes++;
+}
+
+void sim_node_step(struct sim *sim, size_t node, struct raft_event *event)
+{
+    struct sim_node *server = &sim->nodes[node];
+    struct raft_update update;
+
+    event->now_ms = sim_node_clock(server, sim->now_ms);
+    const int rc = raft_step(server->raft, event, &update);
+    sim->stats.steps++;
+    if (rc != 0) {
+        /* Only clients may be sent away; all else comes from cores that follow the rules. */
+        const bool busy = (rc == RAFT_ENOTLEADER && event->type == RAFT_EVENT_PROPOSE) ||
+                          (rc == RAFT_EBUSY &&
+                           (event->type == RAFT_EVENT_PROPOSE || event->type == RAFT_EVENT_READ));
+        sim_require(sim, busy, "server %" PRIu64 ": %s", server->id, raft_strerror(rc));
+        return;
+    }
+    sim_node_update(sim, node, event, &update);
+}

@@ -1,0 +1,524 @@
+/* One run: parameters from the seed, the queue of events, faults, clients, and progress at the end.
+ */
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/sim/sim.h"
+
+enum sim_fault {
+    SIM_FAULT_HEAL,
+    SIM_FAULT_PARTITION,
+    SIM_FAULT_ASYMMETRIC,
+    SIM_FAULT_CRASH,
+    SIM_FAULT_POWER, /* all at once */
+    SIM_FAULT_PAUSE,
+    SIM_FAULT_SLOW_DISK,
+    SIM_FAULT_COUNT,
+};
+
+/* --- chance --- */
+
+uint64_t sim_random(struct sim *sim)
+{
+    sim->random += 0x9E3779B97F4A7C15U;
+    uint64_t mixed = sim->random;
+    mixed = (mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9U;
+    mixed = (mixed ^ (mixed >> 27)) * 0x94D049BB133111EBU;
+    return mixed ^ (mixed >> 31);
+}
+
+uint64_t sim_between(struct sim *sim, uint64_t low, uint64_t high)
+{
+    return low + sim_random(sim) % (high - low + 1);
+}
+
+bool sim_chance(struct sim *sim, unsigned per_10000)
+{
+    return sim_random(sim) % 10000 < per_10000;
+}
+
+void *sim_grow(void *array, size_t *capacity, size_t needed, size_t item_bytes)
+{
+    if (needed <= *capacity) {
+        return array;
+    }
+    *capacity = needed * 2 + 16;
+    void *grown = realloc(array, *capacity * item_bytes);
+    if (grown == NULL) {
+        fputs("out of memory\n", stderr);
+        exit(3);
+    }
+    return grown;
+}
+
+void sim_trace(const struct sim *sim, size_t node, const char *word, const char *format, ...)
+{
+    if (!sim->verbose) {
+        return;
+    }
+    va_list arguments;
+    va_start(arguments, format);
+    printf("%8" PRIu64 "  %zu  %-10s ", sim->now_ms, node + 1, word);
+    vprintf(format, arguments);
+    putchar('\n');
+    va_end(arguments);
+}
+
+/* --- queue: a binary heap, equal times in the order in which they were scheduled --- */
+
+static bool sim_event_before(const struct sim_event *a, const struct sim_event *b)
+{
+    return a->at_ms != b->at_ms ? a->at_ms < b->at_ms : a->order < b->order;
+}
+
+static void sim_heap_swap(struct sim *sim, size_t a, size_t b)
+{
+    const struct sim_event event = sim->heap[a];
+
+    sim->heap[a] = sim->heap[b];
+    sim->heap[b] = event;
+}
+
+void sim_schedule(struct sim *sim, const struct sim_event *event)
+{
+    sim->heap = sim_grow(sim->heap, &sim->heap_capacity, sim->heap_count + 1, sizeof(*sim->heap));
+    size_t at = sim->heap_count++;
+    sim->heap[at] = *event;
+    sim->heap[at].order = sim->next_order++;
+    while (at > 0 && sim_event_before(&sim->heap[at], &sim->heap[(at - 1) / 2])) {
+        sim_heap_swap(sim, at, (at - 1) / 2);
+        at = (at - 1) / 2;
+    }
+}
+
+static struct sim_event sim_heap_pop(struct sim *sim)
+{
+    const struct sim_event first = sim->heap[0];
+
+    sim->heap[0] = sim->heap[--sim->heap_count];
+    size_t at = 0;
+    for (;;) {
+        size_t least = at;
+        for (size_t child = 2 * at + 1; child <= 2 * at + 2 && child < sim->heap_count; child++) {
+            if (sim_event_before(&sim->heap[child], &sim->heap[least])) {
+                least = child;
+            }
+        }
+        if (least == at) {
+            return first;
+        }
+        sim_heap_swap(sim, at, least);
+        at = least;
+    }
+}
+
+/* --- parameters --- */
+
+static void sim_draw_parameters(struct sim *sim)
+{
+    struct sim_parameters *parameters = &sim->parameters;
+
+    parameters->voter_count = sim_chance(sim, 6000) ? 3 : 5;
+    parameters->node_count = parameters->voter_count + (sim_chance(sim, 2500) ? 1 : 0);
+    parameters->bootstrap_all = sim_chance(sim, 5000);
+    parameters->election_ms = (uint32_t)sim_between(sim, 100, 400);
+    parameters->heartbeat_ms = parameters->election_ms / (uint32_t)sim_between(sim, 4, 10);
+    parameters->lease_ms = parameters->election_ms * (uint32_t)sim_between(sim, 50, 90) / 100;
+    parameters->inflight_max = sim_between(sim, 1, 8);
+    parameters->batch_max = sim_between(sim, 1, 16);
+    parameters->uncommitted_max = sim_between(sim, 8, 64);
+    parameters->latency_ms = sim_between(sim, 1, parameters->election_ms / 20);
+    parameters->drop = (unsigned)(sim_chance(sim, 5000) ? sim_between(sim, 0, 2000) : 0);
+    parameters->duplicate = (unsigned)(sim_chance(sim, 5000) ? sim_between(sim, 0, 1000) : 0);
+    parameters->delay = (unsigned)(sim_chance(sim, 6000) ? sim_between(sim, 0, 1000) : 0);
+    parameters->delay_ms = sim_between(sim, 10, 10 * (uint64_t)parameters->election_ms);
+    parameters->disk_ms = sim_between(sim, 0, parameters->election_ms / 6);
+    parameters->disk_slow_ms = sim_between(sim, 20, 4 * (uint64_t)parameters->election_ms);
+    parameters->fault_interval_ms = sim_between(sim, 50, 5 * (uint64_t)parameters->election_ms);
+    for (size_t i = 0; i < SIM_FAULT_COUNT; i++) {
+        /* Not all faults in every run, so that each is also seen alone. */
+        parameters->fault_weights[i] =
+            (unsigned)(sim_chance(sim, 6500) ? sim_between(sim, 1, 10) : 0);
+    }
+    parameters->fault_weights[SIM_FAULT_POWER] /= 5;
+    parameters->fault_weights[SIM_FAULT_HEAL] += 3;
+    parameters->propose_interval_ms = sim_between(sim, 5, 60);
+    parameters->read_interval_ms = sim_between(sim, 5, 60);
+    parameters->fault_phase_ms = sim_between(sim, 20, 80) * parameters->election_ms;
+}
+
+static void sim_make_configuration(struct sim *sim)
+{
+    sim->configuration.index = 1;
+    sim->configuration.count = sim->parameters.node_count;
+    for (size_t i = 0; i < sim->parameters.node_count; i++) {
+        struct raft_server *server = &sim->configuration.servers[i];
+        server->id = i + 1;
+        server->voter = i < sim->parameters.voter_count;
+        server->info_size = 1;
+        server->info[0] = (char)('a' + (int)i);
+    }
+    sim->configuration_size =
+        raft_configuration_encode(&sim->configuration, sim->configuration_bytes);
+}
+
+/* --- faults --- */
+
+static void sim_heal_network(struct sim *sim)
+{
+    memset(sim->blocked, 0, sizeof(sim->blocked));
+}
+
+/* Any server, but more often one that leads: it has most to lose. */
+static size_t sim_victim(struct sim *sim)
+{
+    const size_t node = sim_between(sim, 0, sim->parameters.node_count - 1);
+
+    if (sim_chance(sim, 5000)) {
+        for (size_t i = 0; i < sim->parameters.node_count; i++) {
+            if (sim->nodes[i].raft != NULL && sim->nodes[i].role == RAFT_LEADER) {
+                return i;
+            }
+        }
+    }
+    return node;
+}
+
+static void sim_crash_and_restart(struct sim *sim, size_t node)
+{
+    const uint64_t down_ms = sim_between(sim, 1, 4 * (uint64_t)sim->parameters.election_ms);
+
+    sim_node_crash(sim, node);
+    sim_schedule(
+        sim, &(struct sim_event){.at_ms = sim->now_ms + down_ms, .type = SIM_START, .node = node});
+}
+
+/* Two groups that do not hear each other; or, asymmetric, only one of them does not hear. */
+static void sim_partition(struct sim *sim, bool symmetric)
+{
+    bool left[SIM_NODES_MAX];
+
+    sim_heal_network(sim);
+    for (size_t i = 0; i < sim->parameters.node_count; i++) {
+        left[i] = sim_chance(sim, 5000);
+    }
+    if (sim_chance(sim, 3000)) {
+        const size_t alone = sim_victim(sim);
+        for (size_t i = 0; i < sim->parameters.node_count; i++) {
+            left[i] = i == alone;
+        }
+    }
+    for (size_t from = 0; from < sim->parameters.node_count; from++) {
+        for (size_t to = 0; to < sim->parameters.node_count; to++) {
+            sim->blocked[from][to] = symmetric ? left[from] != left[to] : left[from] && !left[to];
+        }
+    }
+    if (symmetric) {
+        sim->stats.partitions_symmetric++;
+    } else {
+        sim->stats.partitions_asymmetric++;
+    }
+}
+
+static void sim_fault(struct sim *sim)
+{
+    struct sim_parameters *parameters = &sim->parameters;
+    const size_t node = sim_victim(sim);
+    struct sim_node *server = &sim->nodes[node];
+    unsigned total = 0;
+
+    for (size_t i = 0; i < SIM_FAULT_COUNT; i++) {
+        total += parameters->fault_weights[i];
+    }
+    uint64_t choice = sim_between(sim, 0, total - 1);
+    size_t fault = 0;
+    while (choice >= parameters->fault_weights[fault]) {
+        choice -= parameters->fault_weights[fault];
+        fault++;
+    }
+    static const char *const names[] = {"heal",  "partition", "asymmetric", "crash",
+                                        "power", "pause",     "disk"};
+    sim_trace(sim, node, "fault", "%s", names[fault]);
+    switch ((enum sim_fault)fault) {
+    case SIM_FAULT_HEAL:
+        sim_heal_network(sim);
+        break;
+    case SIM_FAULT_PARTITION:
+        sim_partition(sim, true);
+        break;
+    case SIM_FAULT_ASYMMETRIC:
+        sim_partition(sim, false);
+        break;
+    case SIM_FAULT_CRASH:
+        sim_crash_and_restart(sim, node);
+        break;
+    case SIM_FAULT_POWER:
+        for (size_t i = 0; i < parameters->node_count; i++) {
+            sim_crash_and_restart(sim, i);
+        }
+        sim->stats.power_cuts++;
+        break;
+    case SIM_FAULT_PAUSE:
+        if (sim_node_awake(sim, node)) {
+            server->paused_until_ms =
+                sim->now_ms + sim_between(sim, 1, 4 * (uint64_t)parameters->election_ms);
+            sim->stats.pauses++;
+        }
+        break;
+    case SIM_FAULT_SLOW_DISK:
+        server->disk.slow = !server->disk.slow;
+        sim->stats.slow_disks += server->disk.slow ? 1 : 0;
+        break;
+    case SIM_FAULT_COUNT:
+        break;
+    }
+    sim_schedule(sim, &(struct sim_event){
+                          .at_ms = sim->now_ms + sim_between(sim, 1, parameters->fault_interval_ms),
+                          .type = SIM_FAULT});
+}
+
+/* --- clients --- */
+
+static void sim_propose(struct sim *sim)
+{
+    const size_t node = sim_between(sim, 0, sim->parameters.node_count - 1);
+    uint64_t values[SIM_BATCH_MAX];
+    struct raft_entry entries[SIM_BATCH_MAX];
+    const size_t count = sim_between(sim, 1, SIM_BATCH_MAX);
+
+    for (size_t i = 0; i < count; i++) {
+        values[i] = ++sim->next_value;
+        entries[i] = (struct raft_entry){
+            .type = RAFT_ENTRY_COMMAND, .data = &values[i], .size = sizeof(values[i])};
+    }
+    sim_schedule(
+        sim, &(struct sim_event){.at_ms = sim->now_ms +
+                                          sim_between(sim, 1, sim->parameters.propose_interval_ms),
+                                 .type = SIM_PROPOSE});
+    if (sim_node_awake(sim, node)) {
+        struct raft_event event = {
+            .type = RAFT_EVENT_PROPOSE, .entries = entries, .entry_count = count};
+        sim_node_step(sim, node, &event);
+    }
+}
+
+static void sim_read(struct sim *sim)
+{
+    const size_t node = sim_between(sim, 0, sim->parameters.node_count - 1);
+    const bool quorum = sim_chance(sim, 4000);
+
+    sim_schedule(sim,
+                 &(struct sim_event){.at_ms = sim->now_ms +
+                                              sim_between(sim, 1, sim->parameters.read_interval_ms),
+                                     .type = SIM_READ});
+    if (!sim_node_awake(sim, node) || sim->read_count == SIM_READS_MAX) {
+        return;
+    }
+    const uint64_t token = sim->read_count++;
+    sim->reads[token] = (struct sim_read){true, sim->now_ms, sim->committed_count};
+    struct raft_event event = {.type = RAFT_EVENT_READ, .read_token = token, .read_quorum = quorum};
+    sim_node_step(sim, node, &event);
+}
+
+/* --- the run --- */
+
+static void sim_dispatch(struct sim *sim, struct sim_event *event)
+{
+    struct sim_node *server = &sim->nodes[event->node];
+
+    if ((event->type == SIM_MESSAGE || event->type == SIM_DISK) && server->raft != NULL &&
+        server->paused_until_ms > sim->now_ms) {
+        /* It waits in the socket, or in the completion queue. */
+        event->at_ms = server->paused_until_ms;
+        sim_schedule(sim, event);
+        return;
+    }
+    switch (event->type) {
+    case SIM_MESSAGE:
+        sim_deliver(sim, event);
+        break;
+    case SIM_DISK:
+        if (server->raft != NULL && server->life == event->life) {
+            sim_node_disk_done(sim, event->node);
+        }
+        break;
+    case SIM_PROPOSE:
+        sim_propose(sim);
+        break;
+    case SIM_READ:
+        sim_read(sim);
+        break;
+    case SIM_FAULT:
+        if (!sim->healed) {
+            sim_fault(sim);
+        }
+        break;
+    case SIM_START:
+        sim_node_start(sim, event->node);
+        break;
+    }
+}
+
+/* The server whose deadline comes first, among those that run. */
+static size_t sim_next_to_wake(const struct sim *sim, uint64_t *at_ms)
+{
+    size_t next = 0;
+
+    *at_ms = UINT64_MAX;
+    for (size_t i = 0; i < sim->parameters.node_count; i++) {
+        const struct sim_node *server = &sim->nodes[i];
+        uint64_t wake_ms = server->raft == NULL ? UINT64_MAX : server->wake_ms;
+        if (wake_ms < server->paused_until_ms) {
+            wake_ms = server->paused_until_ms;
+        }
+        if (server->raft != NULL && wake_ms < *at_ms) {
+            *at_ms = wake_ms;
+            next = i;
+        }
+    }
+    return next;
+}
+
+static void sim_advance(struct sim *sim, uint64_t until_ms)
+{
+    while (sim->heap_count > 0) {
+        uint64_t wake_ms = 0;
+        const size_t node = sim_next_to_wake(sim, &wake_ms);
+        if (sim->heap[0].at_ms > until_ms && wake_ms > until_ms) {
+            break;
+        }
+        if (wake_ms < sim->heap[0].at_ms) {
+            sim->now_ms = wake_ms > sim->now_ms ? wake_ms : sim->now_ms;
+            struct raft_event event = {.type = RAFT_EVENT_TICK};
+            sim_node_step(sim, node, &event);
+            sim_require(sim, sim->nodes[node].wake_ms > sim->now_ms,
+                        "server %zu is due again at once", node + 1);
+        } else {
+            struct sim_event event = sim_heap_pop(sim);
+            sim->now_ms = event.at_ms;
+            sim_dispatch(sim, &event);
+        }
+    }
+    sim->now_ms = until_ms;
+}
+
+static void sim_heal(struct sim *sim)
+{
+    sim_trace(sim, 0, "healed", "all faults stop");
+    sim->healed = true;
+    sim->healed_value = sim->next_value + 1;
+    sim_heal_network(sim);
+    for (size_t i = 0; i < sim->parameters.node_count; i++) {
+        sim->nodes[i].paused_until_ms = 0;
+        sim_node_start(sim, i);
+        sim_node_disk_hurry(sim, i);
+    }
+}
+
+/* Whether every server has applied something that was proposed after the faults stopped. */
+static bool sim_progressed(const struct sim *sim)
+{
+    for (size_t i = 0; i < sim->parameters.node_count; i++) {
+        const raft_index applied = sim->nodes[i].applied_index;
+        bool fresh = false;
+        for (raft_index index = applied; index > 0 && !fresh; index--) {
+            fresh = sim->committed[index - 1].entry.value >= sim->healed_value;
+            if (applied - index > 64) {
+                break;
+            }
+        }
+        if (!fresh) {
+            return false;
+        }
+    }
+    return sim->read_after_heal;
+}
+
+static raft_term sim_highest_term(const struct sim *sim)
+{
+    raft_term highest = 0;
+
+    for (size_t i = 0; i < sim->parameters.node_count; i++) {
+        highest = sim->nodes[i].term > highest ? sim->nodes[i].term : highest;
+    }
+    return highest;
+}
+
+/* A healed cluster serves within a bound, and then keeps its leader. */
+static void sim_demand_progress(struct sim *sim)
+{
+    const uint64_t election_ms = sim->parameters.election_ms;
+    const uint64_t bound_ms = sim->now_ms + 25 * election_ms;
+
+    while (!sim_progressed(sim)) {
+        sim_require(sim, sim->now_ms < bound_ms, "no progress although all faults have stopped");
+        sim_advance(sim, sim->now_ms + election_ms / 2);
+    }
+    const raft_term term = sim_highest_term(sim);
+    sim_advance(sim, sim->now_ms + 5 * election_ms);
+    sim_require(sim, sim_highest_term(sim) == term, "a healthy leader is deposed");
+}
+
+static void sim_deinit(struct sim *sim)
+{
+    for (size_t i = 0; i < sim->parameters.node_count; i++) {
+        sim_node_deinit(sim, i);
+    }
+    while (sim->heap_count > 0) {
+        sim_message_free(sim_heap_pop(sim).message);
+    }
+    free(sim->heap);
+    free(sim->committed);
+    free(sim->leaders);
+    free(sim->seen);
+    free(sim);
+}
+
+static void sim_stats_add(struct sim_stats *total, const struct sim_stats *stats)
+{
+    total->steps += stats->steps;
+    total->elections += stats->elections;
+    total->commits += stats->commits;
+    total->reads += stats->reads;
+    total->drops += stats->drops;
+    total->duplicates += stats->duplicates;
+    total->delays += stats->delays;
+    total->partitions_symmetric += stats->partitions_symmetric;
+    total->partitions_asymmetric += stats->partitions_asymmetric;
+    total->crashes += stats->crashes;
+    total->power_cuts += stats->power_cuts;
+    total->lost_writes += stats->lost_writes;
+    total->pauses += stats->pauses;
+    total->slow_disks += stats->slow_disks;
+    total->truncations += stats->truncations;
+}
+
+void sim_run(uint64_t seed, bool verbose, struct sim_stats *stats)
+{
+    struct sim *sim = calloc(1, sizeof(*sim));
+
+    if (sim == NULL) {
+        fputs("out of memory\n", stderr);
+        exit(3);
+    }
+    sim->seed = seed;
+    sim->verbose = verbose;
+    sim->random = seed * 0xD1342543DE82EF95U;
+    sim_draw_parameters(sim);
+    sim_make_configuration(sim);
+    for (size_t i = 0; i < sim->parameters.node_count; i++) {
+        sim_node_init(sim, i);
+        sim_node_start(sim, i);
+    }
+    sim_schedule(sim, &(struct sim_event){.at_ms = 1, .type = SIM_PROPOSE});
+    sim_schedule(sim, &(struct sim_event){.at_ms = 1, .type = SIM_READ});
+    sim_schedule(sim, &(struct sim_event){.at_ms = sim->parameters.election_ms, .type = SIM_FAULT});
+    sim_advance(sim, sim->parameters.fault_phase_ms);
+    sim_heal(sim);
+    sim_demand_progress(sim);
+    sim_stats_add(stats, &sim->stats);
+    sim_deinit(sim);
+}

@@ -346,7 +346,6 @@ int catalog_remove_node(struct catalog_change *change, struct slice node)
 {
     struct catalog_key key, id_key;
     struct catalog_node found;
-    const bool node_wide = change->node_wide;
     int rc = catalog_node_get(change->txn, node, &found);
 
     if (rc != 0) {
@@ -368,9 +367,7 @@ int catalog_remove_node(struct catalog_change *change, struct slice node)
     if (rc != 0) {
         return rc == STORE_ENOTFOUND ? STORE_ECORRUPT : rc;
     }
-    change->nodes = true;
-    /* Each service that went has moved its own index; what remains is another node's. */
-    change->node_wide = node_wide;
+    change->nodes = true; /* Each service that went has moved its own index. */
     return 0;
 }
 

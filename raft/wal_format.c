@@ -115,12 +115,16 @@ struct wal_record wal_record_head(const uint8_t bytes[WAL_RECORD_BYTES])
 {
     return (struct wal_record){
         .size = get_u32(bytes + 4),
-        .batch = get_u32(bytes + 8),
         .type = bytes[12],
         .entry_type = bytes[13],
         .index = get_u64(bytes + 16),
         .term = get_u64(bytes + 24),
     };
+}
+
+uint32_t wal_record_batch(const uint8_t bytes[WAL_RECORD_BYTES])
+{
+    return get_u32(bytes + 8);
 }
 
 bool wal_record_decode(const struct wal_crc32c *crc32c, uint32_t salt, const uint8_t *bytes,
@@ -131,6 +135,7 @@ bool wal_record_decode(const struct wal_crc32c *crc32c, uint32_t salt, const uin
     }
     const uint8_t *at = bytes + offset;
     struct wal_record record = wal_record_head(at);
+    record.batch = wal_record_batch(at);
     if (record.type < WAL_RECORD_ENTRY || record.type > WAL_RECORD_SEAL || record.batch == 0) {
         return false;
     }

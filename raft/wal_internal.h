@@ -91,8 +91,9 @@ int wal_header_decode(const struct wal_crc32c *crc32c, const uint8_t *bytes, siz
 void wal_record_encode(const struct wal_record *record, uint8_t out[WAL_RECORD_BYTES]);
 void wal_record_seal(const struct wal_crc32c *crc32c, uint32_t salt, uint32_t batch,
                      uint8_t *bytes);
-/* Reads the fields without checking anything but room for them. */
+/* Reads the fields that wal_record_encode writes, without checking anything; batch is 0. */
 struct wal_record wal_record_head(const uint8_t bytes[WAL_RECORD_BYTES]);
+uint32_t wal_record_batch(const uint8_t bytes[WAL_RECORD_BYTES]);
 /* Untrusted bytes: true when a whole and valid record stands at `offset`. */
 bool wal_record_decode(const struct wal_crc32c *crc32c, uint32_t salt, const uint8_t *bytes,
                        uint64_t size, uint64_t offset, struct wal_record *out);

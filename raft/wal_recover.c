@@ -343,7 +343,7 @@ static bool wal_scan_proof(const struct wal_scan *scan)
 
     for (uint64_t at = scan->end; at + WAL_RECORD_BYTES <= scan->size; at += WAL_ALIGN_BYTES) {
         const uint8_t *bytes = scan->bytes + at;
-        if (bytes[12] == 0 || wal_record_head(bytes).batch <= scan->batch ||
+        if (bytes[12] == 0 || wal_record_batch(bytes) <= scan->batch ||
             wal_record_head(bytes).size > WAL_PROOF_BYTES_MAX) {
             continue;
         }

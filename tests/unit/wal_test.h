@@ -160,6 +160,14 @@ static inline void test_log_wait(struct test_log *log)
     pthread_mutex_unlock(&log->lock);
 }
 
+static inline bool test_log_failed(struct test_log *log)
+{
+    pthread_mutex_lock(&log->lock);
+    bool failed = log->failed;
+    pthread_mutex_unlock(&log->lock);
+    return failed;
+}
+
 static inline void test_log_wait_failed(struct test_log *log)
 {
     pthread_mutex_lock(&log->lock);
@@ -184,7 +192,7 @@ static inline void test_log_batch(struct test_log *log, raft_index first, size_t
 {
     assert_int_equal(test_log_write(log, 0, first, count, term), WAL_OK);
     test_log_wait(log);
-    assert_false(log->failed);
+    assert_false(test_log_failed(log));
 }
 
 static inline void test_log_check(struct test_log *log, raft_index index, raft_term term)

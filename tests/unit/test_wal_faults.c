@@ -1,0 +1,402 @@
+/* System calls that fail: a failed sync or write is final and loses nothing acknowledged; a full
+ * disk is waited out, and leaves room for votes. */
+
+#include <stdatomic.h>
+
+#include "wal_test.h"
+
+static char dir[TEST_PATH_BYTES_MAX];
+
+enum call {
+    CALL_NONE,
+    CALL_WRITE,
+    CALL_SYNC,
+    CALL_ALLOCATE,
+    CALL_DIR_SYNC,
+    CALL_RENAME,
+    CALL_UNLINK
+};
+
+/* Which call fails: the `countdown`th from now on, or every one while `always`. */
+static struct {
+    atomic_int call;
+    atomic_int error;
+    atomic_int countdown;
+    atomic_bool always;
+    atomic_int hits;
+    atomic_int short_writes;
+} fault;
+
+static int fault_hit(enum call call)
+{
+    if (atomic_load(&fault.call) != (int)call) {
+        return 0;
+    }
+    if (!atomic_load(&fault.always) && atomic_fetch_sub(&fault.countdown, 1) != 1) {
+        return 0;
+    }
+    atomic_fetch_add(&fault.hits, 1);
+    return -atomic_load(&fault.error);
+}
+
+static void fault_set(enum call call, int error, int countdown)
+{
+    atomic_store(&fault.call, CALL_NONE);
+    atomic_store(&fault.error, error);
+    atomic_store(&fault.countdown, countdown);
+    atomic_store(&fault.always, countdown == 0);
+    atomic_store(&fault.hits, 0);
+    atomic_store(&fault.call, (int)call);
+}
+
+static ssize_t fault_pwritev(void *host, int fd, const struct iovec *iov, int count, off_t offset)
+{
+    int error = fault_hit(CALL_WRITE);
+    if (error != 0) {
+        return error;
+    }
+    if (atomic_load(&fault.short_writes) != 0) {
+        /* As much as one signal in the wrong moment lets through. */
+        if (atomic_fetch_add(&fault.short_writes, 1) % 3 == 0) {
+            return -EINTR;
+        }
+        struct iovec part = iov[0];
+        part.iov_len = part.iov_len > 5 ? part.iov_len / 2 : part.iov_len;
+        return wal_ops_default.pwritev(host, fd, &part, 1, offset);
+    }
+    return wal_ops_default.pwritev(host, fd, iov, count, offset);
+}
+
+static int fault_fdatasync(void *host, int fd)
+{
+    int error = fault_hit(CALL_SYNC);
+    return error != 0 ? error : wal_ops_default.fdatasync(host, fd);
+}
+
+static int fault_allocate(void *host, int fd, off_t bytes)
+{
+    int error = fault_hit(CALL_ALLOCATE);
+    return error != 0 ? error : wal_ops_default.allocate(host, fd, bytes);
+}
+
+static int fault_dir_sync(void *host, int dir_fd)
+{
+    int error = fault_hit(CALL_DIR_SYNC);
+    return error != 0 ? error : wal_ops_default.dir_sync(host, dir_fd);
+}
+
+static int fault_rename(void *host, int dir_fd, const char *from, const char *to)
+{
+    int error = fault_hit(CALL_RENAME);
+    return error != 0 ? error : wal_ops_default.rename(host, dir_fd, from, to);
+}
+
+static int fault_unlink(void *host, int dir_fd, const char *name)
+{
+    int error = fault_hit(CALL_UNLINK);
+    return error != 0 ? error : wal_ops_default.unlink(host, dir_fd, name);
+}
+
+static const struct wal_ops ops = {
+    .pwritev = fault_pwritev,
+    .fdatasync = fault_fdatasync,
+    .allocate = fault_allocate,
+    .dir_sync = fault_dir_sync,
+    .rename = fault_rename,
+    .unlink = fault_unlink,
+    .full_retry_ms = 1,
+    .idle_ms = 3600 * 1000,
+};
+
+static int setup(void **state)
+{
+    (void)state;
+    test_dir_make(dir);
+    fault_set(CALL_NONE, 0, 1);
+    atomic_store(&fault.short_writes, 0);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    test_dir_remove(dir);
+    return 0;
+}
+
+static void init(struct test_log *log)
+{
+    test_log_init(log, dir);
+    log->ops = &ops;
+    log->options.segment_bytes = WAL_SEGMENT_BYTES_MIN;
+}
+
+/* The Nth call fails, for every N until a run passes untouched. Whatever was acknowledged before is
+ * there afterwards; after the failure the log takes nothing. */
+static void every_nth(enum call call, int error)
+{
+    bool touched = true;
+    for (int nth = 1; touched; nth++) {
+        struct test_log log;
+        assert_true(nth < 1000);
+        test_dir_remove(dir);
+        init(&log);
+        fault_set(call, error, nth);
+        int rc = test_log_open(&log);
+        if (rc != WAL_OK) {
+            assert_int_equal(rc, WAL_EIO);
+            assert_non_null(strstr(log.message, dir));
+            continue;
+        }
+        raft_index next = 1;
+        for (int i = 0; i < 40 && !test_log_failed(&log); i++) {
+            rc = test_log_write(&log, 0, next, 2, 1);
+            if (rc != WAL_OK) {
+                assert_int_equal(rc, WAL_EIO);
+                break;
+            }
+            next += 2;
+            test_log_wait(&log);
+            if (i % 10 == 9 && wal_trim(log.wal, next - 5, log.message) != WAL_OK) {
+                break;
+            }
+        }
+        bool failed = test_log_failed(&log);
+        if (failed) {
+            assert_non_null(strstr(log.failure, dir));
+            assert_int_equal(test_log_write(&log, 0, next, 1, 1), WAL_EIO);
+            assert_int_equal(wal_trim(log.wal, 1, log.message), WAL_EIO);
+        }
+        test_log_close(&log);
+        raft_index acknowledged = 2 * log.durable;
+        touched = atomic_load(&fault.hits) > 0;
+        assert_true(touched || !failed);
+        fault_set(CALL_NONE, 0, 1);
+
+        test_log_open_ok(&log);
+        if (log.state.last_index < acknowledged) {
+            fail_msg("call %d failing at number %d: %" PRIu64 " of %" PRIu64 " entries", (int)call,
+                     nth, log.state.last_index, acknowledged);
+        }
+        test_log_check_range(&log, log.state.first_index, log.state.last_index, 1);
+        test_log_close(&log);
+    }
+}
+
+static void test_the_nth_sync_fails(void **state)
+{
+    (void)state;
+    every_nth(CALL_SYNC, EIO);
+}
+
+static void test_the_nth_write_fails(void **state)
+{
+    (void)state;
+    every_nth(CALL_WRITE, EIO);
+}
+
+static void test_the_nth_folder_sync_fails(void **state)
+{
+    (void)state;
+    every_nth(CALL_DIR_SYNC, EIO);
+}
+
+static void test_the_nth_rename_fails(void **state)
+{
+    (void)state;
+    every_nth(CALL_RENAME, EIO);
+}
+
+static void test_the_nth_allocation_of_a_file_fails(void **state)
+{
+    (void)state;
+    every_nth(CALL_ALLOCATE, EIO);
+}
+
+static void test_the_nth_unlink_fails(void **state)
+{
+    (void)state;
+    every_nth(CALL_UNLINK, EACCES);
+}
+
+/* ENOSPC from a sync means that data was dropped (delayed allocation, network disks): final too. */
+static void test_a_sync_that_finds_the_disk_full_is_final(void **state)
+{
+    (void)state;
+    struct test_log log;
+    init(&log);
+    test_log_open_ok(&log);
+    test_log_batch(&log, 1, 2, 1);
+    fault_set(CALL_SYNC, ENOSPC, 1);
+    assert_int_equal(test_log_write(&log, 0, 3, 2, 1), WAL_OK);
+    test_log_wait_failed(&log);
+    assert_int_equal(log.durable, 1);
+    assert_non_null(strstr(log.failure, "sync"));
+    assert_non_null(strstr(log.failure, "0000000000000001.wal"));
+    test_log_close(&log);
+}
+
+static void test_short_and_interrupted_writes_are_completed(void **state)
+{
+    (void)state;
+    struct test_log log;
+    init(&log);
+    atomic_store(&fault.short_writes, 1);
+    test_log_open_ok(&log);
+    test_log_batch(&log, 1, 40, 1);
+    test_log_batch(&log, 41, 40, 1);
+    test_log_close(&log);
+    atomic_store(&fault.short_writes, 0);
+    test_log_open_ok(&log);
+    assert_int_equal(log.state.last_index, 80);
+    test_log_check_range(&log, 1, 80, 1);
+    test_log_close(&log);
+}
+
+/* The host hears of it when the spare cannot be made, while the current segment still has room:
+ * votes go on being stored, and everything does when space is back. */
+static void test_a_full_disk_shows_early_and_is_waited_out(void **state)
+{
+    (void)state;
+    struct test_log log;
+    init(&log);
+    test_log_open_ok(&log);
+    test_log_batch(&log, 1, 2, 1);
+    fault_set(CALL_ALLOCATE, ENOSPC, 0);
+    raft_index next = 3;
+    while (test_last_id(dir) == 1) { /* Until the spare is in use. */
+        test_log_batch(&log, next, 2, 1);
+        next += 2;
+    }
+    test_log_wait_full(&log, true);
+    assert_int_equal(test_log_vote(&log, 2, 1), WAL_OK);
+    test_log_wait(&log);
+    assert_false(test_log_failed(&log));
+    assert_int_equal(log.durable, log.sequence);
+    fault_set(CALL_NONE, 0, 1);
+    test_log_wait_full(&log, false);
+    assert_int_equal(log.full_count, 2);
+    test_log_close(&log);
+    test_log_open_ok(&log);
+    assert_int_equal(log.state.term, 2);
+    test_log_check_range(&log, 1, next - 1, 1);
+    test_log_close(&log);
+}
+
+/* Fills until nothing is acknowledged any more. Returns the next index. */
+static raft_index fill(struct test_log *log)
+{
+    test_log_batch(log, 1, 2, 1); /* By now there is a spare. */
+    fault_set(CALL_ALLOCATE, ENOSPC, 0);
+    raft_index next = 3;
+    while (test_last_id(dir) == 1) {
+        test_log_batch(log, next, 2, 1);
+        next += 2;
+    }
+    /* More than what is left of the last segment. */
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(test_log_write(log, 0, next, 20, 1), WAL_OK);
+        next += 20;
+    }
+    test_log_wait_full(log, true);
+    return next;
+}
+
+static void test_what_waits_for_space_is_written_when_there_is_some(void **state)
+{
+    (void)state;
+    struct test_log log;
+    init(&log);
+    test_log_open_ok(&log);
+    raft_index next = fill(&log);
+    assert_true(wal_pending_bytes(log.wal) > 0);
+    test_log_check_range(&log, 1, next - 1, 1); /* Reads go on. */
+    fault_set(CALL_NONE, 0, 1);
+    test_log_wait(&log);
+    assert_false(test_log_failed(&log));
+    assert_int_equal(wal_pending_bytes(log.wal), 0);
+    test_log_close(&log);
+    test_log_open_ok(&log);
+    assert_int_equal(log.state.last_index, next - 1);
+    test_log_check_range(&log, 1, next - 1, 1);
+    test_log_close(&log);
+}
+
+static void test_segments_are_deleted_while_the_disk_is_full(void **state)
+{
+    (void)state;
+    struct test_log log;
+    init(&log);
+    test_log_open_ok(&log);
+    (void)fill(&log);
+    assert_int_equal(test_segment_count(dir), 2);
+    assert_int_equal(wal_trim(log.wal, wal_last_index(log.wal), log.message), WAL_OK);
+    while (test_segment_count(dir) > 1) {
+        (void)usleep(1000);
+    }
+    fault_set(CALL_NONE, 0, 1);
+    test_log_wait(&log);
+    test_log_close(&log);
+}
+
+static void test_closing_while_the_disk_is_full_gives_up_what_waits(void **state)
+{
+    (void)state;
+    struct test_log log;
+    init(&log);
+    test_log_open_ok(&log);
+    (void)fill(&log);
+    test_log_close(&log);
+    assert_true(log.failed);
+    assert_true(log.durable < log.sequence);
+    fault_set(CALL_NONE, 0, 1);
+    uint64_t durable = log.durable;
+    log.failed = false;
+    test_log_open_ok(&log);
+    assert_true(log.state.last_index >= 2 * (durable < 10 ? durable : 10));
+    test_log_check_range(&log, 1, log.state.last_index, 1);
+    test_log_close(&log);
+}
+
+/* Copy-on-write file systems can be full in spite of the preallocation. */
+static void test_a_write_that_finds_the_disk_full_is_repeated(void **state)
+{
+    (void)state;
+    struct test_log log;
+    init(&log);
+    test_log_open_ok(&log);
+    test_log_batch(&log, 1, 2, 1);
+    fault_set(CALL_WRITE, ENOSPC, 0);
+    assert_int_equal(test_log_write(&log, 0, 3, 2, 1), WAL_OK);
+    test_log_wait_full(&log, true);
+    fault_set(CALL_NONE, 0, 1);
+    test_log_wait(&log);
+    test_log_wait_full(&log, false);
+    assert_false(test_log_failed(&log));
+    test_log_close(&log);
+    test_log_open_ok(&log);
+    test_log_check_range(&log, 1, 4, 1);
+    test_log_close(&log);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+        TEST(test_the_nth_sync_fails),
+        TEST(test_the_nth_write_fails),
+        TEST(test_the_nth_folder_sync_fails),
+        TEST(test_the_nth_rename_fails),
+        TEST(test_the_nth_allocation_of_a_file_fails),
+        TEST(test_the_nth_unlink_fails),
+        TEST(test_a_sync_that_finds_the_disk_full_is_final),
+        TEST(test_short_and_interrupted_writes_are_completed),
+        TEST(test_a_full_disk_shows_early_and_is_waited_out),
+        TEST(test_what_waits_for_space_is_written_when_there_is_some),
+        TEST(test_segments_are_deleted_while_the_disk_is_full),
+        TEST(test_closing_while_the_disk_is_full_gives_up_what_waits),
+        TEST(test_a_write_that_finds_the_disk_full_is_repeated),
+#undef TEST
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

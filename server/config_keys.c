@@ -551,10 +551,10 @@ bool config_key_is_section(const struct config_key *keys, size_t count, const ch
 /* Levenshtein's distance, case folded; of long texts, that of their beginnings. */
 static size_t config_key_distance(const char *a, const char *b)
 {
-    enum { SIZE_MAX_COMPARED = 64 };
-    const size_t a_size = strnlen(a, SIZE_MAX_COMPARED);
-    const size_t b_size = strnlen(b, SIZE_MAX_COMPARED);
-    size_t row[SIZE_MAX_COMPARED + 1];
+    enum { CONFIG_KEY_COMPARED_BYTES = 64 };
+    const size_t a_size = strnlen(a, CONFIG_KEY_COMPARED_BYTES);
+    const size_t b_size = strnlen(b, CONFIG_KEY_COMPARED_BYTES);
+    size_t row[CONFIG_KEY_COMPARED_BYTES + 1];
 
     for (size_t j = 0; j <= b_size; j++) {
         row[j] = j;

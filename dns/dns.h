@@ -12,7 +12,12 @@
 #include "kv/errmsg.h"
 #include "kv/store.h"
 
-enum { DNS_SERVICE_TTLS_MAX = 64, DNS_ADDRESSES_MAX = 8, DNS_RECURSORS_MAX = 8 };
+enum {
+    DNS_SERVICE_TTLS_MAX = 64,
+    DNS_ADDRESSES_MAX = 8,
+    DNS_RECURSORS_MAX = 8,
+    DNS_THREADS_MAX = 64
+};
 
 struct dns_service_ttl {
     const char *name; /* exact, or a prefix when it ends in '*' */
@@ -51,17 +56,27 @@ struct dns_options {
     const struct dns_config *config;          /* copied, strings too */
     const char *addresses[DNS_ADDRESSES_MAX]; /* IP texts to listen on */
     size_t address_count;
-    uint16_t port;
-    unsigned threads; /* 0: 1 */
+    uint16_t port;    /* 0: any free one, see dns_server_port */
+    unsigned threads; /* 0: 1; at most DNS_THREADS_MAX */
     uint64_t seed;    /* of the shuffle's generator */
 };
 
 struct dns_server;
 
-/* Binds and starts its threads. On failure `err` names the address. */
+enum dns_error {
+    DNS_ENOMEM = -501,
+    DNS_EIO = -502,     /* a socket or thread cannot be had; the errmsg tells which */
+    DNS_ECONFIG = -503, /* domain or datacenter is no name */
+};
+
+/* Binds and starts its threads. On failure `err` names the address. The store must outlive the
+ * server; it is only read, from the server's own threads. */
 int dns_server_start(const struct dns_options *options, struct dns_server **out,
                      struct errmsg *err);
-/* Takes effect with the next query. */
+/* The port that it listens on, the same for all addresses, UDP and TCP. */
+uint16_t dns_server_port(const struct dns_server *dns);
+/* Takes effect with the next query; the configuration is copied. On failure (no memory, no domain)
+ * the old one stays. */
 int dns_server_reload(struct dns_server *dns, const struct dns_config *config);
 /* Stops the threads within a second, closes. Accepts NULL. */
 void dns_server_stop(struct dns_server *dns);

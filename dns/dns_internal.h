@@ -1,0 +1,232 @@
+#ifndef DNS_DNS_INTERNAL_H
+#define DNS_DNS_INTERNAL_H
+
+/* What is shared inside dns/: the configuration made ready for answering (zone), a question taken
+ * apart, and the resolver, one per thread, with all the memory that an answer may need. */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "dns/dns.h"
+#include "dns/dns_wire.h"
+#include "kv/slice.h"
+#include "kv/store.h"
+#include "server/catalog/catalog.h"
+
+/* --- zone: a configuration with its names in wire form --- */
+
+enum {
+    DNS_UDP_ANSWERS_MAX = 8, /* Consul's bound on udp_answer_limit */
+    DNS_SUFFIX_BYTES_MAX = 255,
+};
+
+/* A name that questions may end in, lower case, the root's zero included. */
+struct dns_suffix {
+    uint8_t wire[DNS_SUFFIX_BYTES_MAX];
+    size_t size; /* 0: none */
+};
+
+struct dns_zone {
+    struct dns_config config; /* strings owned */
+    char *strings;            /* what they live in */
+    struct dns_suffix domain;
+    struct dns_suffix alt_domain;
+    char domain_text[DNS_SUFFIX_BYTES_MAX + 1]; /* lower case, no final dot */
+    char datacenter[DNS_LABEL_BYTES_MAX + 1];   /* lower case */
+    uint8_t datacenter_label[DNS_LABEL_BYTES_MAX + 1];
+    /* Names that answers end in, each the parent of the one before. */
+    struct dns_name domain_name;
+    struct dns_name datacenter_name; /* dc.domain */
+    struct dns_name node_name;       /* node.dc.domain */
+    struct dns_name service_name;
+    struct dns_name addr_name;
+    struct dns_name server_name;  /* ns.domain */
+    struct dns_name mailbox_name; /* hostmaster.domain */
+};
+
+/* Returns owned, a copy of everything; NULL when out of memory or when domain or datacenter is no
+ * name. */
+struct dns_zone *dns_zone_new(const struct dns_config *config);
+void dns_zone_free(struct dns_zone *zone); /* accepts NULL */
+/* Seconds that a service's records may be kept: its own entry, else the longest prefix's. `service`
+ * is lower case. */
+uint32_t dns_zone_service_ttl_s(const struct dns_zone *zone, struct slice service);
+
+/* --- questions (NOTES-dns-cli, section 3) --- */
+
+enum dns_subject_kind {
+    DNS_SUBJECT_FOREIGN, /* not ours */
+    DNS_SUBJECT_REVERSE, /* below arpa */
+    DNS_SUBJECT_INVALID, /* ours, but no such form of name */
+    DNS_SUBJECT_SERVICE,
+    DNS_SUBJECT_NODE,
+    DNS_SUBJECT_ADDRESS,
+};
+
+struct dns_subject {
+    enum dns_subject_kind kind;
+    bool in_domain;          /* the name ends in the primary domain, not the other one */
+    bool datacenter_unknown; /* another one is named: nothing is found there */
+    bool matchless; /* holds bytes that Consul compares in escaped form: nothing is called so */
+    char text[DNS_NAME_BYTES_MAX + 1]; /* lower case; what the slices below point into */
+    struct slice service;
+    struct slice tag; /* empty: none wanted */
+    struct slice node;
+    struct slice address; /* hexadecimal digits */
+};
+
+void dns_subject_parse(const struct dns_zone *zone, const struct dns_name_text *name, uint16_t type,
+                       struct dns_subject *out);
+
+struct dns_ip {
+    uint8_t size; /* 4 or 16; 0: none */
+    uint8_t bytes[16];
+};
+
+/* As Go reads an address: IPv4-mapped IPv6 is IPv4. False for host names and all else. */
+bool dns_ip_parse(struct slice text, struct dns_ip *out);
+/* The address that a name below in-addr.arpa or ip6.arpa stands for. */
+bool dns_ip_from_reverse(const struct dns_name_text *name, struct dns_ip *out);
+
+/* --- the resolver --- */
+
+enum {
+    DNS_INSTANCES_MAX = 16384,     /* of one service that are looked at; of more a random part */
+    DNS_ANSWERS_MAX = 4608,        /* records; 4096 A records fill a message */
+    DNS_GLUE_MAX = 8192,           /* records */
+    DNS_AUTHORITY_MAX = 4,         /* records: a SOA, or three name servers */
+    DNS_ADDITIONAL_MAX = 1024,     /* records: node metadata, addresses of name servers */
+    DNS_NODE_CHECKS_MAX = 1024,    /* bad checks of one node that are remembered */
+    DNS_ARENA_BYTES = 1 << 20,     /* names of one answer */
+    DNS_NAME_SLOTS = 1 << 14,      /* of the tables of names and of what was seen; a power of two */
+    DNS_CHAIN_STEPS_MAX = 3,       /* names followed inside the domain */
+    DNS_CHAIN_RECORDS_MAX = 64,    /* records of one chain; what is beyond is left out */
+    DNS_CHAIN_SERVICE_RECORDS = 5, /* kept below a service's CNAME without EDNS */
+    DNS_NAME_SERVERS_MAX = 3,
+    DNS_TCP_ANSWERS_MAX = 4096,
+    DNS_TCP_SRV_ANSWERS_MAX = 1024,
+    DNS_TCP_BYTES_MAX = 65523, /* Consul's: 64 KiB less some overhead */
+    DNS_SLACK_BYTES = 7,       /* that Consul leaves of what a UDP client takes */
+};
+
+/* One healthy instance. Slices are the transaction's. */
+struct dns_instance {
+    uint32_t node_index; /* instances of one node share it, within one answer */
+    uint32_t port;
+    uint32_t weight;
+    struct slice node;
+    struct slice node_address;
+    struct strings node_tagged;
+    struct strings node_meta;
+    struct slice address;
+    struct strings tagged;
+};
+
+enum dns_check_state {
+    DNS_CHECK_PASSING,
+    DNS_CHECK_WARNING,
+    DNS_CHECK_ODD, /* free text */
+    DNS_CHECK_CRITICAL,
+};
+
+struct dns_bad_check {
+    struct slice service_id;
+    enum dns_check_state state;
+};
+
+struct dns_slot {
+    uint64_t message; /* in use if this message's */
+    uint32_t hash;
+    struct dns_name *name; /* name table */
+    const uint8_t *key;    /* seen table */
+    size_t key_size;
+};
+
+struct dns_resolver {
+    /* Of the call. */
+    struct dns_zone *zone;
+    struct store_txn *txn; /* NULL: the store cannot be read; everything is SERVFAIL */
+    uint64_t now_s;
+    uint64_t *random;
+    bool tcp;
+    bool failed; /* reading the store failed */
+    struct dns_query query;
+    struct dns_subject subject;
+    struct dns_name question_name;
+    enum dns_rcode rcode;
+    uint16_t flags; /* AA, RA, TC of the answer */
+    bool edns_echo;
+
+    /* Count answers, and times that one is written or measured; what belongs to an older one is
+     * void without being cleared. */
+    uint64_t message;
+    uint64_t pass;
+
+    size_t answer_count;
+    size_t glue_count;
+    size_t authority_count;
+    size_t additional_count;
+    size_t instance_count;
+    uint32_t node_count;
+    size_t arena_used;
+    size_t bad_check_count;
+    bool service_answer; /* the answer limits of services apply */
+    bool clipped;        /* more answers exist than were made */
+
+    struct dns_record answers[DNS_ANSWERS_MAX];
+    struct dns_record glue[DNS_GLUE_MAX];
+    struct dns_record authority[DNS_AUTHORITY_MAX];
+    struct dns_record additional[DNS_ADDITIONAL_MAX];
+    struct dns_instance instances[DNS_INSTANCES_MAX];
+    struct dns_bad_check bad_checks[DNS_NODE_CHECKS_MAX];
+    struct dns_slot names[DNS_NAME_SLOTS];
+    struct dns_slot seen[DNS_NAME_SLOTS];
+    _Alignas(16) uint8_t arena[DNS_ARENA_BYTES];
+};
+
+/* Returns owned; NULL when out of memory. Only memory: what it works on comes with each call. */
+struct dns_resolver *dns_resolver_new(void);
+void dns_resolver_free(struct dns_resolver *resolver);
+
+/* As dns_answer in dns.h, in a resolver's memory. */
+size_t dns_resolver_answer(struct dns_resolver *resolver, struct dns_zone *zone,
+                           struct store_txn *txn, const void *query, size_t query_size, bool tcp,
+                           uint64_t now_s, uint64_t *random, void *out, size_t out_bytes);
+
+/* dns_lookup.c: each fills the resolver's sections. */
+void dns_lookup_service(struct dns_resolver *r, const struct dns_subject *subject);
+void dns_lookup_node(struct dns_resolver *r, const struct dns_subject *subject);
+void dns_lookup_address(struct dns_resolver *r, const struct dns_subject *subject);
+/* False when no node and no service has the address. */
+bool dns_lookup_reverse(struct dns_resolver *r);
+/* NS records of the zone into `records`, at most DNS_NAME_SERVERS_MAX; their addresses into the
+ * additional section. */
+size_t dns_lookup_name_servers(struct dns_resolver *r, struct dns_record *records);
+
+/* dns_record.c: the pieces. */
+void *dns_arena_take(struct dns_resolver *r, size_t size); /* NULL when used up */
+/* A name made of labels below a parent; the same labels and parent give the same object, so that
+ * it is written once. NULL when memory is used up or the name too long. */
+struct dns_name *dns_name_make(struct dns_resolver *r, const uint8_t *labels, size_t size,
+                               struct dns_name *parent);
+/* "a.b" below parent (NULL: the root; then the zone's domain is shared if the text ends in it). */
+struct dns_name *dns_name_from_text(struct dns_resolver *r, struct slice text,
+                                    struct dns_name *parent);
+/* hex.addr.dc.domain */
+struct dns_name *dns_name_from_ip(struct dns_resolver *r, const struct dns_ip *ip);
+/* True if these bytes were not marked before in this message. */
+bool dns_seen_first(struct dns_resolver *r, const void *key, size_t size);
+struct dns_record dns_record_address(struct dns_name *owner, uint32_t ttl_s,
+                                     const struct dns_ip *ip);
+struct dns_record dns_record_soa(struct dns_resolver *r);
+void dns_add_answer(struct dns_resolver *r, const struct dns_record *record);
+void dns_add_authority(struct dns_resolver *r, const struct dns_record *record);
+void dns_add_additional(struct dns_resolver *r, const struct dns_record *record);
+/* A number below `bound`, which is not 0. */
+size_t dns_random_below(struct dns_resolver *r, size_t bound);
+
+/* dns_message.c: writes the sections, shortened to what the client takes; returns the size. */
+size_t dns_message_write(struct dns_resolver *r, void *out, size_t out_bytes);
+
+#endif

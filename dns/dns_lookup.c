@@ -1,0 +1,953 @@
+/* Answers from the catalog (NOTES-dns-cli, sections 4 and 5): services, nodes, addresses, reverse
+ * names, name servers. */
+
+#include <assert.h>
+#include <string.h>
+
+#include "dns/dns_internal.h"
+
+/* Which addresses a question takes. */
+enum accept { ACCEPT_V4, ACCEPT_V6, ACCEPT_ANY };
+
+enum { SEEN_KEY_BYTES_MAX = 288 };
+
+/* What is asked, at the top or on the way along a chain of names. */
+struct ask {
+    uint16_t type;
+    uint32_t ttl_s;
+    struct dns_name *owner;
+    const uint8_t *wire; /* the name asked for, as spelled */
+    size_t wire_size;
+    uint8_t depth; /* keeps what was seen on one level apart from the others */
+};
+
+/* Where an instance or a node is. */
+struct place {
+    enum { PLACE_NONE, PLACE_IP, PLACE_HOST } kind;
+    bool own; /* not the node's plain address: SRV names it by its digits */
+    struct dns_ip ip;
+    struct slice host;
+};
+
+/* --- outcomes --- */
+
+static void answer_unknown(struct dns_resolver *r)
+{
+    const struct dns_record soa = dns_record_soa(r);
+
+    r->rcode = DNS_NXDOMAIN;
+    dns_add_authority(r, &soa);
+}
+
+/* Notes a failed read; true when `rc` says that something was read. */
+static bool store_read_ok(struct dns_resolver *r, int rc)
+{
+    if (rc != 0 && rc != STORE_ENOTFOUND) {
+        r->failed = true;
+    }
+    return rc == 0;
+}
+
+/* --- addresses --- */
+
+static enum accept accept_of(uint16_t type)
+{
+    switch (type) {
+    case DNS_A:
+        return ACCEPT_V4;
+    case DNS_AAAA:
+        return ACCEPT_V6;
+    default:
+        return ACCEPT_ANY;
+    }
+}
+
+/* Whether a question of this type is answered with an address of this family at all. */
+static bool type_takes(uint16_t type, const struct dns_ip *ip)
+{
+    switch (type) {
+    case DNS_A:
+        return ip->size == 4;
+    case DNS_AAAA:
+        return ip->size == 16;
+    case DNS_ANY:
+    case DNS_TXT:
+    case DNS_SRV:
+    case DNS_NS:
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* `stride` strings make one tagged address: the name first, then the address. */
+static struct slice tagged_find(struct strings tagged, size_t stride, struct slice wanted)
+{
+    struct reader it = strings_begin(tagged);
+    struct slice name, address, rest;
+
+    while (strings_next(&it, &name) && strings_next(&it, &address)) {
+        if (slice_equal(name, wanted)) {
+            return address;
+        }
+        for (size_t i = 2; i < stride; i++) {
+            (void)strings_next(&it, &rest); /* At the end the loop ends. */
+        }
+    }
+    return SLICE_EMPTY;
+}
+
+/* Consul's choice: lan_ipv6 before lan_ipv4 before the plain address, as far as they are taken. */
+static struct slice address_choose(struct slice plain, struct strings tagged, size_t stride,
+                                   enum accept accept)
+{
+    struct dns_ip ip;
+
+    if (tagged.count > 0) {
+        const struct slice v6 = tagged_find(tagged, stride, SLICE_LITERAL("lan_ipv6"));
+        const struct slice v4 = tagged_find(tagged, stride, SLICE_LITERAL("lan_ipv4"));
+
+        if (accept != ACCEPT_V4 && v6.size > 0) {
+            return v6;
+        }
+        if (accept != ACCEPT_V6 && v4.size > 0) {
+            return v4;
+        }
+    }
+    if (accept == ACCEPT_ANY || plain.size == 0 || !dns_ip_parse(plain, &ip)) {
+        return plain; /* Host names are taken always. */
+    }
+    return (accept == ACCEPT_V4) == (ip.size == 4) ? plain : SLICE_EMPTY;
+}
+
+static struct place node_place(struct slice address, struct strings tagged, enum accept accept)
+{
+    const struct slice chosen = address_choose(address, tagged, 2, accept);
+    struct place place = {.kind = PLACE_NONE};
+
+    if (chosen.size == 0) {
+        return place;
+    }
+    if (dns_ip_parse(chosen, &place.ip)) {
+        place.kind = PLACE_IP;
+        place.own = !slice_equal(chosen, address);
+    } else {
+        place.kind = PLACE_HOST;
+        place.host = chosen;
+    }
+    return place;
+}
+
+static bool name_is_asked(const struct ask *ask, struct slice host)
+{
+    uint8_t labels[DNS_NAME_BYTES_MAX];
+    const size_t size = dns_labels_from_text(host, labels, sizeof(labels));
+
+    return size > 0 && size + 1 == ask->wire_size && memcmp(labels, ask->wire, size) == 0;
+}
+
+static struct place instance_place(const struct dns_instance *instance, const struct ask *ask)
+{
+    const enum accept accept = accept_of(ask->type);
+    const struct slice chosen = address_choose(instance->address, instance->tagged, 3, accept);
+    struct place place = {.kind = PLACE_NONE};
+
+    if (chosen.size == 0) {
+        /* An address of its own that does not fit is not replaced by the node's. */
+        return instance->address.size > 0
+                   ? place
+                   : node_place(instance->node_address, instance->node_tagged, accept);
+    }
+    if (dns_ip_parse(chosen, &place.ip)) {
+        place.kind = PLACE_IP;
+        place.own = true;
+        return place;
+    }
+    if (name_is_asked(ask, chosen)) { /* A service that is at its own name: where its node is. */
+        const struct place node = node_place(instance->node_address, instance->node_tagged, accept);
+
+        if (node.kind == PLACE_IP) {
+            return node;
+        }
+    }
+    place.kind = PLACE_HOST;
+    place.host = chosen;
+    return place;
+}
+
+/* --- instances and their health --- */
+
+static enum dns_check_state check_state(const struct catalog_check *check)
+{
+    if (catalog_check_is_passing(check)) {
+        return DNS_CHECK_PASSING;
+    }
+    if (catalog_check_is_warning(check)) {
+        return DNS_CHECK_WARNING;
+    }
+    return catalog_check_is_critical(check) ? DNS_CHECK_CRITICAL : DNS_CHECK_ODD;
+}
+
+/* Reads a node's checks once: those that do not pass are remembered, the worst of the node's own
+ * returned. A node with more bad checks than can be remembered counts as bad as a whole. */
+static enum dns_check_state node_read_checks(struct dns_resolver *r, struct slice node)
+{
+    struct catalog_scan scan;
+    struct catalog_check check;
+    enum dns_check_state worst = DNS_CHECK_PASSING;
+    int rc = catalog_checks_begin(&scan, r->txn, node);
+
+    r->bad_check_count = 0;
+    if (!store_read_ok(r, rc)) {
+        return DNS_CHECK_CRITICAL;
+    }
+    while ((rc = catalog_checks_next(&scan, &check)) == 0) {
+        const enum dns_check_state state = check_state(&check);
+
+        if (state == DNS_CHECK_PASSING) {
+            continue;
+        }
+        if (check.service_id.size == 0 || r->bad_check_count == DNS_NODE_CHECKS_MAX) {
+            worst = state > worst ? state : worst;
+            continue;
+        }
+        r->bad_checks[r->bad_check_count++] =
+            (struct dns_bad_check){.service_id = check.service_id, .state = state};
+    }
+    (void)store_read_ok(r, rc);
+    catalog_scan_end(&scan);
+    return worst;
+}
+
+static enum dns_check_state instance_state(const struct dns_resolver *r, struct slice service_id,
+                                           enum dns_check_state node_state)
+{
+    enum dns_check_state worst = node_state;
+
+    for (size_t i = 0; i < r->bad_check_count; i++) {
+        const struct dns_bad_check *check = &r->bad_checks[i];
+
+        if (check->state > worst && slice_equal(check->service_id, service_id)) {
+            worst = check->state;
+        }
+    }
+    return worst;
+}
+
+static uint32_t instance_weight(const struct catalog_service *service, enum dns_check_state state)
+{
+    switch (state) {
+    case DNS_CHECK_PASSING:
+        return service->weight_passing;
+    case DNS_CHECK_WARNING:
+        return service->weight_warning;
+    case DNS_CHECK_ODD:
+    case DNS_CHECK_CRITICAL:
+        break;
+    }
+    return 1;
+}
+
+/* Puts the instance into the list at `first`; when the list is full each that was seen so far has
+ * the same chance to be in it. */
+static void instances_add(struct dns_resolver *r, size_t first, size_t seen,
+                          const struct dns_instance *instance)
+{
+    if (r->instance_count < DNS_INSTANCES_MAX) {
+        r->instances[r->instance_count++] = *instance;
+        return;
+    }
+    const size_t index = dns_random_below(r, seen);
+
+    if (index < DNS_INSTANCES_MAX - first) {
+        r->instances[first + index] = *instance;
+    }
+}
+
+/* Appends the healthy instances of a service to the resolver's list; returns how many. */
+static size_t instances_collect(struct dns_resolver *r, struct slice service_name, struct slice tag)
+{
+    const bool only_passing = r->zone->config.only_passing;
+    const size_t first = r->instance_count;
+    size_t seen = 0;
+    struct catalog_scan scan;
+    struct catalog_service service;
+    struct catalog_node node;
+    struct slice node_name = SLICE_EMPTY; /* of the instance before */
+    enum dns_check_state node_state = DNS_CHECK_CRITICAL;
+    int rc = catalog_instances_begin(&scan, r->txn, service_name);
+
+    if (!store_read_ok(r, rc)) {
+        return 0;
+    }
+    while ((rc = catalog_instances_next(&scan, &service, &node)) == 0) {
+        if (tag.size > 0 && !strings_contain_nocase(service.tags, tag)) {
+            continue;
+        }
+        if (!slice_equal(node.name, node_name)) {
+            node_name = node.name;
+            node_state = node_read_checks(r, node.name);
+            r->node_count++;
+        }
+        const enum dns_check_state state = instance_state(r, service.id, node_state);
+
+        if (state == DNS_CHECK_CRITICAL || (only_passing && state != DNS_CHECK_PASSING)) {
+            continue;
+        }
+        instances_add(r, first, ++seen,
+                      &(struct dns_instance){
+                          .node_index = r->node_count,
+                          .port = service.port,
+                          .weight = instance_weight(&service, state),
+                          .node = node.name,
+                          .node_address = node.address,
+                          .node_tagged = node.tagged_addresses,
+                          .node_meta = node.meta,
+                          .address = service.address,
+                          .tagged = service.tagged_addresses,
+                      });
+    }
+    (void)store_read_ok(r, rc);
+    catalog_scan_end(&scan);
+    return r->instance_count - first;
+}
+
+/* The next instance in random order: Fisher and Yates' shuffle, one step each time, so that nobody
+ * shuffles what does not fit into the answer. */
+static const struct dns_instance *instances_draw(struct dns_resolver *r, size_t first, size_t index,
+                                                 size_t count)
+{
+    struct dns_instance *list = r->instances + first;
+    const size_t other = index + dns_random_below(r, count - index);
+
+    assert(first + count <= r->instance_count);
+    if (other != index) {
+        const struct dns_instance swap = list[index];
+
+        list[index] = list[other];
+        list[other] = swap;
+    }
+    return &list[index];
+}
+
+/* --- names that lead to names (section 5) --- */
+
+/* What a chain has come to. */
+struct chain {
+    struct dns_record *records; /* DNS_CHAIN_RECORDS_MAX */
+    size_t count;
+    bool in_service; /* a service led here: its TTL holds, metadata is left out */
+    uint32_t ttl_s;  /* of that service */
+    size_t service_begins[DNS_CHAIN_STEPS_MAX];
+    size_t service_count;
+    struct catalog_node nodes[DNS_CHAIN_STEPS_MAX]; /* whose metadata follow at the end */
+    struct dns_name *node_owners[DNS_CHAIN_STEPS_MAX];
+    size_t node_count;
+};
+
+static void chain_add(struct chain *chain, struct dns_record record)
+{
+    if (chain->count < DNS_CHAIN_RECORDS_MAX) {
+        if (chain->in_service) {
+            record.ttl_s = chain->ttl_s;
+        }
+        chain->records[chain->count++] = record;
+    }
+}
+
+static size_t udp_answers_max(const struct dns_resolver *r)
+{
+    const size_t limit = r->zone->config.udp_answer_limit;
+
+    return limit == 0 ? 1 : (limit > DNS_UDP_ANSWERS_MAX ? DNS_UDP_ANSWERS_MAX : limit);
+}
+
+/* Adds a CNAME for the place; returns the name to go on with, empty when the chain ends here. */
+static struct slice chain_add_host(struct dns_resolver *r, struct chain *chain,
+                                   struct dns_name *owner, struct slice host)
+{
+    struct dns_name *target = dns_name_from_text(r, host, NULL);
+
+    if (target == NULL) {
+        return SLICE_EMPTY;
+    }
+    chain_add(chain, (struct dns_record){.owner = owner,
+                                         .ttl_s = r->zone->config.node_ttl_s,
+                                         .type = DNS_CNAME,
+                                         .target = target});
+    return host;
+}
+
+static struct slice chain_step_node(struct dns_resolver *r, struct chain *chain,
+                                    const struct dns_subject *subject, struct dns_name *owner)
+{
+    struct catalog_node node;
+
+    if (subject->matchless || subject->datacenter_unknown ||
+        !store_read_ok(r, catalog_node_get(r->txn, subject->node, &node))) {
+        return SLICE_EMPTY;
+    }
+    const struct place place = node_place(node.address, node.tagged_addresses, ACCEPT_ANY);
+
+    if (!chain->in_service) {
+        chain->nodes[chain->node_count] = node;
+        chain->node_owners[chain->node_count++] = owner;
+    }
+    switch (place.kind) {
+    case PLACE_IP:
+        chain_add(chain, dns_record_address(owner, r->zone->config.node_ttl_s, &place.ip));
+        break;
+    case PLACE_HOST:
+        return chain_add_host(r, chain, owner, place.host);
+    case PLACE_NONE:
+        break;
+    }
+    return SLICE_EMPTY;
+}
+
+/* The addresses of a service's instances in random order, or the host name of one that has nothing
+ * else. */
+static struct slice chain_step_service(struct dns_resolver *r, struct chain *chain,
+                                       const struct dns_subject *subject, const struct ask *ask)
+{
+    const size_t first = r->instance_count;
+    const size_t count = subject->matchless || subject->datacenter_unknown
+                             ? 0
+                             : instances_collect(r, subject->service, subject->tag);
+    const size_t begin = chain->count;
+    const size_t limit = r->zone->config.a_record_limit;
+    struct slice host = SLICE_EMPTY;
+
+    if (!chain->in_service) {
+        chain->in_service = true;
+        chain->ttl_s = dns_zone_service_ttl_s(r->zone, subject->service);
+    }
+    chain->service_begins[chain->service_count++] = begin;
+    for (size_t i = 0; i < count && chain->count - begin < udp_answers_max(r) &&
+                       (limit == 0 || chain->count - begin < limit);
+         i++) {
+        const struct place place = instance_place(instances_draw(r, first, i, count), ask);
+
+        if (place.kind == PLACE_HOST && host.size == 0) {
+            host = place.host;
+        } else if (place.kind == PLACE_IP) {
+            uint8_t key[2 + sizeof(place.ip.bytes)] = {ask->depth, place.ip.size};
+
+            memcpy(key + 2, place.ip.bytes, place.ip.size);
+            if (dns_seen_first(r, key, 2 + (size_t)place.ip.size)) {
+                chain_add(chain, dns_record_address(ask->owner, chain->ttl_s, &place.ip));
+            }
+        }
+    }
+    r->instance_count = first;
+    if (chain->count > begin || host.size == 0) {
+        return SLICE_EMPTY;
+    }
+    return chain_add_host(r, chain, ask->owner, host);
+}
+
+/* The record of a name that carries an address; false when its digits are none. */
+static bool address_record(struct dns_resolver *r, struct slice digits, struct dns_name *owner,
+                           struct dns_record *out)
+{
+    struct dns_ip ip = {.size = (uint8_t)(digits.size / 2)};
+
+    assert(ip.size == 4 || ip.size == 16);
+    if (digits.size % 2 != 0) {
+        return false;
+    }
+    for (size_t i = 0; i < digits.size; i++) {
+        const char c = digits.data[i]; /* lower case already */
+        const int digit = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+
+        if (digit < 0) {
+            return false;
+        }
+        ip.bytes[i / 2] = (uint8_t)(i % 2 == 0 ? digit << 4 : ip.bytes[i / 2] | digit);
+    }
+    *out = dns_record_address(owner, r->zone->config.node_ttl_s, &ip);
+    return true;
+}
+
+static bool address_has_size(struct slice digits)
+{
+    return digits.size / 2 == 4 || digits.size / 2 == 16;
+}
+
+/* One name further; returns the next, empty at the end. */
+static struct slice chain_step(struct dns_resolver *r, struct chain *chain, struct slice text,
+                               uint8_t depth)
+{
+    struct dns_subject subject;
+    struct dns_name_text name;
+    struct dns_record record;
+    struct dns_name *owner = dns_name_from_text(r, text, NULL);
+    const size_t size = dns_labels_from_text(text, name.wire, sizeof(name.wire) - 1);
+
+    if (owner == NULL || size == 0) {
+        return SLICE_EMPTY;
+    }
+    name.wire[size] = 0;
+    name.size = (uint8_t)(size + 1);
+    name.label_count = 0;
+    for (size_t at = 0; at < size; at += (size_t)name.wire[at] + 1) {
+        name.labels[name.label_count++] = (uint8_t)at;
+    }
+    dns_subject_parse(r->zone, &name, DNS_ANY, &subject);
+    switch (subject.kind) {
+    case DNS_SUBJECT_NODE:
+        return chain_step_node(r, chain, &subject, owner);
+    case DNS_SUBJECT_SERVICE:
+        return chain_step_service(r, chain, &subject,
+                                  &(struct ask){.type = DNS_ANY,
+                                                .owner = owner,
+                                                .wire = name.wire,
+                                                .wire_size = name.size,
+                                                .depth = depth});
+    case DNS_SUBJECT_ADDRESS:
+        if (address_has_size(subject.address) &&
+            address_record(r, subject.address, owner, &record)) {
+            chain_add(chain, record);
+        }
+        break;
+    case DNS_SUBJECT_FOREIGN:
+    case DNS_SUBJECT_REVERSE:
+    case DNS_SUBJECT_INVALID:
+        break;
+    }
+    return SLICE_EMPTY;
+}
+
+/* What the name `text` leads to, inside the domain and without recursion. With `in_service` a
+ * service asks, whose TTL all records get. `records` has room for DNS_CHAIN_RECORDS_MAX. */
+static size_t chain_follow(struct dns_resolver *r, struct slice text, bool in_service,
+                           uint32_t ttl_s, struct dns_record *records)
+{
+    struct chain chain = {.records = records, .in_service = in_service, .ttl_s = ttl_s};
+
+    for (uint8_t step = 0; step < DNS_CHAIN_STEPS_MAX && text.size > 0; step++) {
+        text = chain_step(r, &chain, text, (uint8_t)(step + 1));
+    }
+    /* Each service on the way is asked as over UDP without EDNS, innermost first. */
+    for (size_t i = chain.service_count; i > 0; i--) {
+        const size_t begin = chain.service_begins[i - 1];
+
+        if (chain.count > begin && records[begin].type == DNS_CNAME &&
+            chain.count - begin - 1 > DNS_CHAIN_SERVICE_RECORDS) {
+            chain.count = begin + 1 + DNS_CHAIN_SERVICE_RECORDS;
+        }
+        if (chain.count - begin > udp_answers_max(r)) {
+            chain.count = begin + udp_answers_max(r);
+        }
+    }
+    chain.in_service = false;
+    for (size_t i = chain.node_count; i > 0; i--) {
+        struct reader it = strings_begin(chain.nodes[i - 1].meta);
+        struct slice key, value;
+
+        while (strings_next(&it, &key) && strings_next(&it, &value)) {
+            chain_add(&chain, dns_record_meta(chain.node_owners[i - 1], r->zone->config.node_ttl_s,
+                                              key, value));
+        }
+    }
+    return chain.count;
+}
+
+/* The chain behind a service's host name. */
+static size_t service_chain(struct dns_resolver *r, struct slice host, uint32_t ttl_s,
+                            struct dns_record *records)
+{
+    const size_t count = chain_follow(r, host, true, ttl_s, records);
+
+    return !r->query.edns && count > DNS_CHAIN_SERVICE_RECORDS ? DNS_CHAIN_SERVICE_RECORDS : count;
+}
+
+/* --- services --- */
+
+/* More records than this cannot be told to the client, so no more are made; one more than fits by
+ * count shows that the answer was shortened. */
+static size_t answers_wanted(const struct dns_resolver *r)
+{
+    enum { RECORD_BYTES_MIN = 16 };
+
+    if (r->tcp) {
+        return r->query.type == DNS_SRV ? DNS_TCP_SRV_ANSWERS_MAX : DNS_TCP_ANSWERS_MAX;
+    }
+    if (!r->query.edns || r->query.edns_size <= DNS_UDP_BYTES_DEFAULT) {
+        return udp_answers_max(r) + 1;
+    }
+    return r->query.edns_size / RECORD_BYTES_MIN + 1;
+}
+
+static_assert(UINT16_MAX / 16 + 1 < DNS_ANSWERS_MAX, "every answer that fits must be made");
+static_assert(DNS_TCP_ANSWERS_MAX < DNS_ANSWERS_MAX, "every answer that fits must be made");
+
+static void service_answer_addresses(struct dns_resolver *r, const struct ask *ask, size_t count)
+{
+    const size_t limit = r->zone->config.a_record_limit;
+    const size_t wanted = answers_wanted(r);
+    struct slice host = SLICE_EMPTY;
+
+    for (size_t i = 0;
+         i < count && r->answer_count < wanted && (limit == 0 || r->answer_count < limit); i++) {
+        const struct place place = instance_place(instances_draw(r, 0, i, count), ask);
+
+        if (place.kind == PLACE_HOST && host.size == 0) {
+            host = place.host;
+        }
+        if (place.kind != PLACE_IP || !type_takes(ask->type, &place.ip)) {
+            continue;
+        }
+        uint8_t key[2 + sizeof(place.ip.bytes)] = {ask->depth, place.ip.size};
+
+        memcpy(key + 2, place.ip.bytes, place.ip.size);
+        if (dns_seen_first(r, key, 2 + (size_t)place.ip.size)) {
+            const struct dns_record record = dns_record_address(ask->owner, ask->ttl_s, &place.ip);
+
+            dns_add_answer(r, &record);
+        }
+    }
+    if (r->answer_count > 0 || host.size == 0) {
+        return;
+    }
+    const struct dns_record cname = {.owner = ask->owner,
+                                     .ttl_s = ask->ttl_s,
+                                     .type = DNS_CNAME,
+                                     .target = dns_name_from_text(r, host, NULL)};
+
+    if (cname.target != NULL) {
+        dns_add_answer(r, &cname);
+        r->answer_count += service_chain(r, host, ask->ttl_s, r->answers + r->answer_count);
+    }
+}
+
+/* The address records of an SRV target; false when there is no room for them. */
+static bool srv_add_glue(struct dns_resolver *r, const struct ask *ask, const struct place *place,
+                         struct dns_record *srv)
+{
+    if (r->glue_count + DNS_CHAIN_RECORDS_MAX > DNS_GLUE_MAX) {
+        return false;
+    }
+    srv->srv.glue_index = (uint32_t)r->glue_count;
+    if (place->kind == PLACE_IP) {
+        r->glue[r->glue_count++] = dns_record_address(srv->srv.target, ask->ttl_s, &place->ip);
+    } else {
+        r->glue_count += service_chain(r, place->host, ask->ttl_s, r->glue + r->glue_count);
+    }
+    srv->srv.glue_count = (uint32_t)(r->glue_count - srv->srv.glue_index);
+    return true;
+}
+
+static bool srv_is_first(struct dns_resolver *r, const struct dns_instance *instance)
+{
+    const struct slice address = address_choose(instance->address, instance->tagged, 3, ACCEPT_ANY);
+    uint8_t key[SEEN_KEY_BYTES_MAX];
+    const size_t head = sizeof(instance->node_index) + sizeof(instance->port);
+    const size_t size = address.size < sizeof(key) - head ? address.size : sizeof(key) - head;
+
+    memcpy(key, &instance->node_index, sizeof(instance->node_index));
+    memcpy(key + sizeof(instance->node_index), &instance->port, sizeof(instance->port));
+    if (size > 0) {
+        memcpy(key + head, address.data, size);
+    }
+    return dns_seen_first(r, key, head + size);
+}
+
+static void service_answer_srv(struct dns_resolver *r, const struct ask *ask, size_t count)
+{
+    const size_t wanted = answers_wanted(r);
+
+    for (size_t i = 0; i < count && r->answer_count < wanted; i++) {
+        const struct dns_instance *instance = instances_draw(r, 0, i, count);
+
+        if (!srv_is_first(r, instance)) {
+            continue;
+        }
+        const struct place place = instance_place(instance, ask);
+        struct dns_name *node = dns_name_from_text(r, instance->node, &r->zone->node_name);
+        struct dns_record srv = {.owner = ask->owner, .ttl_s = ask->ttl_s, .type = DNS_SRV};
+
+        srv.srv.weight = (uint16_t)(instance->weight > UINT16_MAX ? UINT16_MAX : instance->weight);
+        srv.srv.port = (uint16_t)instance->port;
+        switch (place.kind) {
+        case PLACE_IP:
+            srv.srv.target = place.own ? dns_name_from_ip(r, &place.ip) : node;
+            break;
+        case PLACE_HOST:
+            srv.srv.target = dns_name_from_text(r, place.host, NULL);
+            break;
+        case PLACE_NONE:
+            break;
+        }
+        if (srv.srv.target == NULL) { /* Nowhere, or at what is no name in DNS. */
+            continue;
+        }
+        if (r->zone->config.node_meta_txt && instance->node_meta.count > 0) {
+            srv.srv.meta_owner = node;
+            srv.srv.meta = instance->node_meta;
+        }
+        if (!srv_add_glue(r, ask, &place, &srv)) {
+            r->clipped = true;
+            return;
+        }
+        dns_add_answer(r, &srv);
+    }
+}
+
+void dns_lookup_service(struct dns_resolver *r, const struct dns_subject *subject)
+{
+    if (subject->service.size == 0) { /* Consul's own failure, for "_._tcp.service". */
+        r->rcode = DNS_SERVFAIL;
+        return;
+    }
+    const size_t count = subject->matchless || subject->datacenter_unknown
+                             ? 0
+                             : instances_collect(r, subject->service, subject->tag);
+
+    if (count == 0) {
+        answer_unknown(r);
+        return;
+    }
+    const struct ask ask = {
+        .type = r->query.type,
+        .ttl_s = dns_zone_service_ttl_s(r->zone, subject->service),
+        .owner = &r->question_name,
+        .wire = r->query.name.wire,
+        .wire_size = r->query.name.size,
+    };
+
+    r->service_answer = true;
+    if (ask.type == DNS_SRV) {
+        service_answer_srv(r, &ask, count);
+    } else {
+        service_answer_addresses(r, &ask, count);
+    }
+    if (r->answer_count == 0) {
+        const struct dns_record soa = dns_record_soa(r);
+
+        dns_add_authority(r, &soa);
+    }
+}
+
+/* --- nodes, addresses --- */
+
+static void node_add_meta(struct dns_resolver *r, const struct catalog_node *node)
+{
+    const bool in_answer = r->query.type == DNS_ANY || r->query.type == DNS_TXT;
+    struct reader it = strings_begin(node->meta);
+    struct slice key, value;
+
+    if (!in_answer && !r->zone->config.node_meta_txt) {
+        return;
+    }
+    while (strings_next(&it, &key) && strings_next(&it, &value)) {
+        const struct dns_record record =
+            dns_record_meta(&r->question_name, r->zone->config.node_ttl_s, key, value);
+
+        if (in_answer) {
+            dns_add_answer(r, &record);
+        } else {
+            dns_add_additional(r, &record);
+        }
+    }
+}
+
+/* Appends a node's address, or its host name and what that leads to; returns how many records. */
+static size_t node_records(struct dns_resolver *r, const struct catalog_node *node, uint16_t type,
+                           struct dns_name *owner, struct dns_record *records)
+{
+    const uint32_t ttl_s = r->zone->config.node_ttl_s;
+    const struct place place = node_place(node->address, node->tagged_addresses, accept_of(type));
+
+    switch (place.kind) {
+    case PLACE_IP:
+        if (type_takes(type, &place.ip)) {
+            records[0] = dns_record_address(owner, ttl_s, &place.ip);
+            return 1;
+        }
+        break;
+    case PLACE_HOST:
+        records[0] = (struct dns_record){.owner = owner,
+                                         .ttl_s = ttl_s,
+                                         .type = DNS_CNAME,
+                                         .target = dns_name_from_text(r, place.host, NULL)};
+        if (records[0].target != NULL) {
+            return 1 + chain_follow(r, place.host, false, 0, records + 1);
+        }
+        break;
+    case PLACE_NONE:
+        break;
+    }
+    return 0;
+}
+
+void dns_lookup_node(struct dns_resolver *r, const struct dns_subject *subject)
+{
+    const uint16_t type = r->query.type;
+    struct catalog_node node;
+
+    if (type != DNS_A && type != DNS_AAAA && type != DNS_ANY && type != DNS_TXT) {
+        return; /* Nothing, whether the node is there or not. */
+    }
+    if (subject->matchless || subject->datacenter_unknown ||
+        !store_read_ok(r, catalog_node_get(r->txn, subject->node, &node))) {
+        answer_unknown(r);
+        return;
+    }
+    if (type != DNS_TXT) {
+        r->answer_count += node_records(r, &node, type, &r->question_name, r->answers);
+    }
+    node_add_meta(r, &node);
+}
+
+/* The owner of such records comes back in lower case. */
+static struct dns_name *lower_question_name(struct dns_resolver *r)
+{
+    uint8_t lower[DNS_NAME_BYTES_MAX];
+    const size_t size = r->question_name.size;
+
+    for (size_t i = 0; i < size; i++) {
+        lower[i] = (uint8_t)slice_lower((char)r->question_name.labels[i]);
+    }
+    return memcmp(lower, r->question_name.labels, size) == 0 ? &r->question_name
+                                                             : dns_name_make(r, lower, size, NULL);
+}
+
+void dns_lookup_address(struct dns_resolver *r, const struct dns_subject *subject)
+{
+    struct dns_record record;
+    struct dns_name *owner = lower_question_name(r);
+
+    if (!address_has_size(subject->address) || owner == NULL) {
+        return;
+    }
+    if (!address_record(r, subject->address, owner, &record)) {
+        answer_unknown(r);
+        return;
+    }
+    dns_add_answer(r, &record);
+}
+
+/* --- reverse names --- */
+
+static bool text_is_ip(struct slice text, const struct dns_ip *ip)
+{
+    struct dns_ip other;
+
+    return dns_ip_parse(text, &other) && other.size == ip->size &&
+           memcmp(other.bytes, ip->bytes, ip->size) == 0;
+}
+
+static struct dns_name *reverse_find_node(struct dns_resolver *r, const struct dns_ip *ip)
+{
+    struct catalog_scan scan;
+    struct catalog_node node;
+    struct dns_name *found = NULL;
+    int rc = catalog_nodes_begin(&scan, r->txn);
+
+    if (!store_read_ok(r, rc)) {
+        return NULL;
+    }
+    while (found == NULL && (rc = catalog_nodes_next(&scan, &node)) == 0) {
+        if (text_is_ip(node.address, ip)) {
+            found = dns_name_from_text(r, node.name, &r->zone->node_name);
+        }
+    }
+    (void)store_read_ok(r, rc);
+    catalog_scan_end(&scan);
+    return found;
+}
+
+static struct dns_name *reverse_find_service(struct dns_resolver *r, const struct dns_ip *ip)
+{
+    struct catalog_scan scan;
+    struct catalog_service service;
+    struct dns_name *found = NULL;
+    int rc = catalog_services_begin(&scan, r->txn, SLICE_EMPTY);
+
+    if (!store_read_ok(r, rc)) {
+        return NULL;
+    }
+    while (found == NULL && (rc = catalog_services_next(&scan, &service)) == 0) {
+        if (service.address.size > 0 && text_is_ip(service.address, ip)) {
+            found = dns_name_from_text(r, service.name, &r->zone->service_name);
+        }
+    }
+    (void)store_read_ok(r, rc);
+    catalog_scan_end(&scan);
+    return found;
+}
+
+bool dns_lookup_reverse(struct dns_resolver *r)
+{
+    struct dns_ip ip;
+    struct dns_record record = {.owner = &r->question_name, .type = DNS_PTR};
+
+    if (!dns_ip_from_reverse(&r->query.name, &ip)) {
+        return false;
+    }
+    record.target = reverse_find_node(r, &ip);
+    if (record.target == NULL) {
+        record.target = reverse_find_service(r, &ip);
+    }
+    if (record.target == NULL) {
+        return false;
+    }
+    dns_add_answer(r, &record);
+    if (r->query.type == DNS_SOA) {
+        const struct dns_record soa = dns_record_soa(r);
+
+        dns_add_authority(r, &soa);
+    }
+    return true;
+}
+
+/* --- name servers --- */
+
+static bool is_host_label(struct slice name)
+{
+    for (size_t i = 0; i < name.size; i++) {
+        const char c = slice_lower(name.data[i]);
+
+        if (!((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-')) {
+            return false;
+        }
+    }
+    return name.size > 0 && name.size <= DNS_LABEL_BYTES_MAX;
+}
+
+size_t dns_lookup_name_servers(struct dns_resolver *r, struct dns_record *records)
+{
+    const size_t count = instances_collect(r, SLICE_LITERAL("consul"), SLICE_EMPTY);
+    size_t record_count = 0;
+
+    for (size_t i = 0; i < count && record_count < DNS_NAME_SERVERS_MAX; i++) {
+        const struct dns_instance *instance = instances_draw(r, 0, i, count);
+        const struct catalog_node node = {.name = instance->node,
+                                          .address = instance->node_address,
+                                          .tagged_addresses = instance->node_tagged};
+        char lower[DNS_LABEL_BYTES_MAX];
+
+        if (!is_host_label(node.name)) {
+            continue;
+        }
+        for (size_t j = 0; j < node.name.size; j++) {
+            lower[j] = slice_lower(node.name.data[j]);
+        }
+        struct dns_name *target =
+            dns_name_from_text(r, slice_from(lower, node.name.size), &r->zone->node_name);
+
+        if (target == NULL) {
+            continue;
+        }
+        records[record_count++] = (struct dns_record){.owner = &r->zone->domain_name,
+                                                      .ttl_s = r->zone->config.node_ttl_s,
+                                                      .type = DNS_NS,
+                                                      .target = target};
+        if (r->additional_count + DNS_CHAIN_RECORDS_MAX + 1 <= DNS_ADDITIONAL_MAX) {
+            r->additional_count +=
+                node_records(r, &node, DNS_ANY, target, r->additional + r->additional_count);
+        }
+    }
+    return record_count;
+}

@@ -1,0 +1,318 @@
+/* Writes an answer's sections, shortened to what the client takes (NOTES-dns-cli, section 6).
+ *
+ * Only answers about services are shortened by Consul's rules: by count without EDNS, then by size,
+ * and whenever that happens the additional section is made anew, with one address per target and
+ * without metadata. Everything else is cut where the client's limit is, which Consul exceeds. */
+
+#include <assert.h>
+#include <string.h>
+
+#include "dns/dns_internal.h"
+
+enum {
+    TRUNCATE_STEP_BYTES = 100, /* so little too much: one answer less at a time */
+    TRUNCATE_GOOD_BYTES = 10,  /* so near to the limit: near enough */
+};
+
+/* How much of the answer is written. */
+struct layout {
+    size_t answers;
+    bool remade; /* the additional section is that of a shortened answer */
+    bool compress;
+};
+
+struct counts {
+    uint16_t answers, authorities, additionals;
+    bool cut; /* an answer or authority record did not fit */
+};
+
+/* Tells the names of this answer where in the message they stand already: in the question. */
+static void place_question_names(struct dns_resolver *r)
+{
+    const struct dns_name_text *name = &r->query.name;
+    struct dns_zone *zone = r->zone;
+    const size_t domain_size = zone->domain.size;
+
+    r->question_name.pass = r->pass;
+    r->question_name.offset = DNS_HEADER_BYTES;
+    if (!r->subject.in_domain || name->size < domain_size) {
+        return;
+    }
+    /* Only in the same spelling: an answer's names are ours, not the asker's. */
+    const size_t domain_at = name->size - domain_size;
+
+    if (memcmp(name->wire + domain_at, zone->domain.wire, domain_size) != 0) {
+        return;
+    }
+    zone->domain_name.pass = r->pass;
+    zone->domain_name.offset = (uint16_t)(DNS_HEADER_BYTES + domain_at);
+
+    const size_t label_size = zone->datacenter_name.size;
+
+    for (size_t i = 0; i < name->label_count; i++) {
+        if (name->labels[i] + label_size == domain_at &&
+            memcmp(name->wire + name->labels[i], zone->datacenter_label, label_size) == 0) {
+            zone->datacenter_name.pass = r->pass;
+            zone->datacenter_name.offset = (uint16_t)(DNS_HEADER_BYTES + name->labels[i]);
+        }
+    }
+}
+
+/* Writes one record if it fits. */
+static bool put_record(struct dns_writer *writer, const struct dns_record *record, uint16_t *count)
+{
+    dns_writer_record(writer, record);
+    if (writer->failed) {
+        return false;
+    }
+    (*count)++;
+    return true;
+}
+
+static bool put_meta(struct dns_writer *writer, const struct dns_record *srv, uint16_t *count)
+{
+    struct reader it = strings_begin(srv->srv.meta);
+    struct slice key, value;
+
+    while (strings_next(&it, &key) && strings_next(&it, &value)) {
+        const struct dns_record record =
+            dns_record_meta(srv->srv.meta_owner, srv->ttl_s, key, value);
+
+        if (!put_record(writer, &record, count)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* A whole answer: what belongs to each SRV record, in its order, also when targets repeat. */
+static bool put_glue_whole(const struct dns_resolver *r, struct dns_writer *writer,
+                           const struct dns_record *srv, uint16_t *count)
+{
+    for (size_t i = 0; i < srv->srv.glue_count; i++) {
+        if (!put_record(writer, &r->glue[srv->srv.glue_index + i], count)) {
+            return false;
+        }
+    }
+    return srv->srv.meta_owner == NULL || put_meta(writer, srv, count);
+}
+
+/* A shortened answer: for a target the first record, and what a CNAME leads to. */
+static bool put_glue_remade(const struct dns_resolver *r, struct dns_writer *writer,
+                            const struct dns_record *srv, uint16_t *count)
+{
+    for (size_t i = 0; i < srv->srv.glue_count; i++) {
+        const struct dns_record *record = &r->glue[srv->srv.glue_index + i];
+
+        if (!put_record(writer, record, count)) {
+            return false;
+        }
+        if (record->type != DNS_CNAME) {
+            break;
+        }
+    }
+    return true;
+}
+
+/* True for the first SRV record of each target. */
+static bool target_is_first(const struct dns_resolver *r, size_t index)
+{
+    const struct dns_name *target = r->answers[index].srv.target;
+
+    for (size_t i = 0; i < index; i++) {
+        if (r->answers[i].srv.target == target) { /* Equal names are one object. */
+            return false;
+        }
+    }
+    return true;
+}
+
+static void put_additionals(const struct dns_resolver *r, struct dns_writer *writer,
+                            const struct layout *layout, struct counts *counts)
+{
+    bool fits = true;
+
+    for (size_t i = 0; i < layout->answers && fits; i++) {
+        const struct dns_record *record = &r->answers[i];
+
+        if (record->type != DNS_SRV) {
+            continue;
+        }
+        if (!layout->remade) {
+            fits = put_glue_whole(r, writer, record, &counts->additionals);
+        } else if (target_is_first(r, i)) {
+            fits = put_glue_remade(r, writer, record, &counts->additionals);
+        }
+    }
+    for (size_t i = 0; i < r->additional_count && fits; i++) {
+        fits = put_record(writer, &r->additional[i], &counts->additionals);
+    }
+}
+
+/* Header (still without flags and counts), question, and as much of the sections as fits. */
+static struct counts put_message(struct dns_resolver *r, struct dns_writer *writer,
+                                 const struct layout *layout)
+{
+    struct counts counts = {0};
+
+    writer->pass = ++r->pass;
+    writer->compress = layout->compress;
+    dns_writer_u16(writer, r->query.id);
+    for (size_t i = 2; i < DNS_HEADER_BYTES; i += 2) {
+        dns_writer_u16(writer, 0);
+    }
+    dns_writer_bytes(writer, r->query.name.wire, r->query.name.size);
+    dns_writer_u16(writer, r->query.type);
+    dns_writer_u16(writer, r->query.class);
+    place_question_names(r);
+
+    for (size_t i = 0; i < layout->answers && !counts.cut; i++) {
+        counts.cut = !put_record(writer, &r->answers[i], &counts.answers);
+    }
+    for (size_t i = 0; i < r->authority_count && !counts.cut; i++) {
+        counts.cut = !put_record(writer, &r->authority[i], &counts.authorities);
+    }
+    if (!counts.cut) {
+        put_additionals(r, writer, layout, &counts);
+    }
+    return counts;
+}
+
+static size_t measure(struct dns_resolver *r, const struct layout *layout)
+{
+    struct dns_writer writer = {.limit = SIZE_MAX / 2};
+
+    (void)put_message(r, &writer, layout);
+    assert(!writer.failed);
+    return writer.size;
+}
+
+/* The most answers (one at least) with which the message is not larger than `bytes_max`. */
+static size_t layout_search(struct dns_resolver *r, const struct layout *layout, size_t bytes_max)
+{
+    struct layout tried = {.remade = true, .compress = layout->compress};
+    size_t low = 1;
+    size_t high = layout->answers + 1;
+
+    while (high - low > 1) {
+        tried.answers = low + (high - low) / 2;
+        const size_t size = measure(r, &tried);
+
+        if (size > bytes_max) {
+            high = tried.answers;
+        } else if (bytes_max - size < TRUNCATE_GOOD_BYTES) {
+            return tried.answers;
+        } else {
+            low = tried.answers;
+        }
+    }
+    return low;
+}
+
+/* Shortens by size as Consul does; `bytes_max` is the client's limit, `bytes_soft` what is used of
+ * it. */
+static void layout_fit(struct dns_resolver *r, struct layout *layout, size_t bytes_max,
+                       size_t bytes_soft)
+{
+    size_t size = measure(r, layout);
+
+    while (layout->answers > 1 && size > bytes_soft) { /* Each turn but the first takes one off. */
+        size_t fewer = layout->answers - 1;
+
+        if (size > bytes_max + TRUNCATE_STEP_BYTES) {
+            const size_t found = layout_search(r, layout, bytes_max);
+
+            /* To make the additional section anew may be all that is needed. */
+            fewer = layout->remade && found == layout->answers ? fewer : found;
+        }
+        layout->answers = fewer;
+        layout->remade = true;
+        size = measure(r, layout);
+    }
+}
+
+static size_t client_limit(const struct dns_resolver *r)
+{
+    if (r->tcp) {
+        return DNS_MESSAGE_BYTES_MAX;
+    }
+    if (!r->query.edns || r->query.edns_size <= DNS_UDP_BYTES_DEFAULT) {
+        return DNS_UDP_BYTES_DEFAULT;
+    }
+    return r->query.edns_size < DNS_UDP_BYTES_MAX ? r->query.edns_size : DNS_UDP_BYTES_MAX;
+}
+
+static size_t answers_by_count(const struct dns_resolver *r)
+{
+    const size_t limit = r->zone->config.udp_answer_limit;
+
+    if (limit == 0) {
+        return 1;
+    }
+    return limit < DNS_UDP_ANSWERS_MAX ? limit : DNS_UDP_ANSWERS_MAX;
+}
+
+static void put_header(struct dns_resolver *r, struct dns_writer *writer,
+                       const struct counts *counts, bool truncated)
+{
+    uint16_t flags = (uint16_t)(DNS_FLAG_QR | (r->query.opcode << DNS_OPCODE_SHIFT) | r->flags |
+                                (unsigned)r->rcode);
+
+    if (r->query.opcode == DNS_OPCODE_QUERY) {
+        flags = (uint16_t)(flags | (r->query.flags & (DNS_FLAG_RD | DNS_FLAG_CD)));
+    }
+    if (truncated) {
+        flags |= DNS_FLAG_TC;
+    }
+    dns_writer_set_u16(writer, 2, flags);
+    dns_writer_set_u16(writer, 4, 1);
+    dns_writer_set_u16(writer, 6, counts->answers);
+    dns_writer_set_u16(writer, 8, counts->authorities);
+    dns_writer_set_u16(writer, 10, counts->additionals);
+}
+
+size_t dns_message_write(struct dns_resolver *r, void *out, size_t out_bytes)
+{
+    const size_t opt_size = r->edns_echo ? dns_opt_size(&r->query) : 0;
+    const size_t client = client_limit(r);
+    const size_t limit = client < out_bytes ? client : out_bytes;
+    const bool compress = !r->zone->config.disable_compression;
+    struct layout layout = {.answers = r->answer_count, .compress = compress};
+    struct dns_writer writer = {.data = out};
+    struct counts counts;
+    bool shortened = r->clipped && !r->tcp;
+
+    if (limit < DNS_HEADER_BYTES + DNS_NAME_BYTES_MAX + 4 + opt_size) {
+        return 0; /* Nobody offers less; the question alone must fit. */
+    }
+    const size_t hard = limit - opt_size;
+    const size_t bytes_max = r->tcp ? DNS_TCP_BYTES_MAX : client;
+    size_t soft = r->tcp ? DNS_TCP_BYTES_MAX : client - DNS_SLACK_BYTES;
+
+    soft = soft < hard ? soft : hard;
+    if (r->service_answer && client == DNS_UDP_BYTES_DEFAULT && !r->tcp &&
+        layout.answers > answers_by_count(r)) {
+        /* Consul counts such answers without compression, though it sends them compressed. */
+        layout = (struct layout){.answers = answers_by_count(r), .remade = true};
+        layout_fit(r, &layout, bytes_max, soft);
+        layout.compress = compress;
+    }
+    writer.limit = r->service_answer && layout.answers > 1 ? soft : hard;
+    counts = put_message(r, &writer, &layout);
+    if (writer.failed && r->service_answer) { /* Too long: find out by how much. */
+        layout_fit(r, &layout, bytes_max, soft);
+        writer = (struct dns_writer){.data = out, .limit = hard};
+        counts = put_message(r, &writer, &layout);
+    }
+    shortened = shortened || counts.answers < r->answer_count;
+    writer.failed = false; /* What did not fit was taken back. */
+    writer.limit = limit;
+    if (r->edns_echo && r->query.edns) {
+        dns_writer_opt(&writer, &r->query);
+        counts.additionals++;
+    }
+    assert(!writer.failed);
+    put_header(r, &writer, &counts,
+               counts.cut || (r->service_answer && shortened && r->zone->config.enable_truncate));
+    return writer.size;
+}

@@ -1,0 +1,468 @@
+/* The responder's life: sockets, threads, their turns, reload and stop. */
+
+#include <arpa/inet.h>
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "dns/dns_server_internal.h"
+
+enum {
+    LISTEN_BACKLOG = 256,
+    SOCKET_BUFFER_BYTES = 4 << 20, /* room for bursts; the kernel may grant less */
+    PORT_TRIES_MAX = 32,           /* for a free port that is free for UDP and TCP */
+};
+
+/* --- answering --- */
+
+size_t dns_worker_answer(struct dns_worker *worker, const void *query, size_t size, bool tcp,
+                         void *out, size_t out_bytes)
+{
+    const time_t now = time(NULL);
+
+    return dns_resolver_answer(worker->resolver, worker->zone,
+                               worker->txn_live ? &worker->txn : NULL, query, size, tcp,
+                               (uint64_t)now, &worker->random, out, out_bytes);
+}
+
+static void worker_reset_txn(struct dns_worker *worker)
+{
+    if (worker->txn_live) {
+        store_read_reset(&worker->txn);
+        worker->txn_live = false;
+    }
+}
+
+void dns_worker_renew(struct dns_worker *worker)
+{
+    worker_reset_txn(worker);
+    if (!worker->txn_open) { /* Not had so far, for lack of a reader's slot or memory. */
+        worker->txn_open = store_read_begin(worker->server->store, &worker->txn) == 0;
+        worker->txn_live = worker->txn_open;
+        return;
+    }
+    worker->txn_live = store_read_renew(&worker->txn) == 0;
+}
+
+/* Takes over a new configuration. Without memory the old one stays, and the next turn tries again.
+ */
+static void worker_follow_config(struct dns_worker *worker)
+{
+    struct dns_server *server = worker->server;
+    const unsigned generation = atomic_load(&server->generation);
+
+    if (generation == worker->zone_generation) {
+        return;
+    }
+    pthread_mutex_lock(&server->lock);
+    struct dns_zone *zone = dns_zone_new(&server->config->config);
+    pthread_mutex_unlock(&server->lock);
+
+    if (zone != NULL) {
+        dns_zone_free(worker->zone);
+        worker->zone = zone;
+        worker->zone_generation = generation;
+    }
+}
+
+/* --- turns --- */
+
+static void worker_read_clock(struct dns_worker *worker)
+{
+    struct timespec now;
+
+    (void)clock_gettime(CLOCK_MONOTONIC, &now); /* Cannot fail with this clock. */
+    worker->now_ms = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+/* Connections first and listeners last: to accept one may close another, whose event would then
+ * point to nothing. */
+static void worker_turn(struct dns_worker *worker, const struct epoll_event *events, int count)
+{
+    struct dns_source *sockets[DNS_EVENTS_MAX];
+    size_t socket_count = 0;
+
+    assert(count <= DNS_EVENTS_MAX);
+    for (int i = 0; i < count; i++) {
+        struct dns_source *source = events[i].data.ptr;
+
+        assert(source->magic == DNS_SOURCE_MAGIC);
+        if (source->kind == DNS_SOURCE_CONN) {
+            dns_tcp_serve(worker, (struct dns_conn *)source, events[i].events);
+        } else {
+            sockets[socket_count++] = source;
+        }
+    }
+    for (size_t i = 0; i < socket_count; i++) {
+        if (sockets[i]->kind == DNS_SOURCE_UDP) {
+            dns_udp_serve(worker, sockets[i]->fd);
+        }
+    }
+    for (size_t i = 0; i < socket_count; i++) {
+        if (sockets[i]->kind == DNS_SOURCE_LISTENER) {
+            dns_tcp_accept(worker, sockets[i]->fd);
+        }
+    }
+}
+
+static void *worker_main(void *argument)
+{
+    struct dns_worker *worker = argument;
+    struct epoll_event events[DNS_EVENTS_MAX];
+
+    while (!atomic_load(&worker->server->stopping)) {
+        worker_read_clock(worker);
+        const int wait_ms = dns_tcp_expire(worker);
+        const int count = epoll_wait(worker->epoll_fd, events, DNS_EVENTS_MAX, wait_ms);
+
+        if (count < 0) {
+            assert(errno == EINTR); /* The descriptors are ours. */
+            continue;
+        }
+        worker_read_clock(worker);
+        worker_follow_config(worker);
+        worker_turn(worker, events, count);
+        worker_reset_txn(worker); /* An idle thread pins no pages. */
+    }
+    if (worker->txn_open) { /* Here, because a reader's slot may belong to its thread. */
+        store_read_end(&worker->txn);
+    }
+    return NULL;
+}
+
+/* --- sockets --- */
+
+struct address {
+    struct sockaddr_storage storage;
+    socklen_t size;
+    bool wildcard;
+};
+
+static bool address_parse(const char *text, uint16_t port, struct address *out)
+{
+    struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = htons(port)};
+    struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_port = htons(port)};
+
+    memset(out, 0, sizeof(*out));
+    if (inet_pton(AF_INET, text, &v4.sin_addr) == 1) {
+        memcpy(&out->storage, &v4, sizeof(v4));
+        out->size = sizeof(v4);
+        out->wildcard = v4.sin_addr.s_addr == htonl(INADDR_ANY);
+        return true;
+    }
+    if (inet_pton(AF_INET6, text, &v6.sin6_addr) == 1) {
+        memcpy(&out->storage, &v6, sizeof(v6));
+        out->size = sizeof(v6);
+        out->wildcard = IN6_IS_ADDR_UNSPECIFIED(&v6.sin6_addr);
+        return true;
+    }
+    return false;
+}
+
+/* -1, with errno, on failure. */
+static int socket_open(const struct address *address, int type)
+{
+    const int family = address->storage.ss_family;
+    const int on = 1;
+    const int buffer_bytes = SOCKET_BUFFER_BYTES;
+    const int fd = socket(family, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+
+    if (fd < 0) {
+        return -1;
+    }
+    int rc = setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on));
+
+    if (rc == 0 && type == SOCK_STREAM) {
+        rc = setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+    }
+    if (rc == 0 && family == AF_INET6) {
+        rc = setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on));
+    }
+    if (rc == 0 && type == SOCK_DGRAM && address->wildcard) {
+        rc = family == AF_INET ? setsockopt(fd, IPPROTO_IP, IP_PKTINFO, &on, sizeof(on))
+                               : setsockopt(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, &on, sizeof(on));
+    }
+    if (type == SOCK_DGRAM) {
+        /* Larger buffers are a help, not a need. */
+        (void)setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &buffer_bytes, sizeof(buffer_bytes));
+        (void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &buffer_bytes, sizeof(buffer_bytes));
+    }
+    if (rc == 0) {
+        rc = bind(fd, (const struct sockaddr *)&address->storage, address->size);
+    }
+    if (rc == 0 && type == SOCK_STREAM) {
+        rc = listen(fd, LISTEN_BACKLOG);
+    }
+    if (rc != 0) {
+        const int error = errno;
+
+        (void)close(fd);
+        errno = error;
+        return -1;
+    }
+    return fd;
+}
+
+static uint16_t socket_port(int fd)
+{
+    struct sockaddr_storage name = {0};
+    socklen_t size = sizeof(name);
+    struct sockaddr_in v4; /* The port stands at the same place in both families. */
+
+    if (getsockname(fd, (struct sockaddr *)&name, &size) != 0) {
+        return 0;
+    }
+    memcpy(&v4, &name, sizeof(v4));
+    return ntohs(v4.sin_port);
+}
+
+static_assert(offsetof(struct sockaddr_in, sin_port) == offsetof(struct sockaddr_in6, sin6_port),
+              "socket_port reads both families alike");
+
+/* SO_REUSEPORT lets every program of this user share the port, so a second server would silently
+ * take half of the questions: the port is claimed once without it. */
+static bool port_is_taken(const struct address *address)
+{
+    const int fd = socket(address->storage.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    const int on = 1;
+    bool taken;
+
+    if (fd < 0) {
+        return false;
+    }
+    if (address->storage.ss_family == AF_INET6) {
+        (void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on));
+    }
+    taken = bind(fd, (const struct sockaddr *)&address->storage, address->size) != 0 &&
+            errno == EADDRINUSE;
+    (void)close(fd);
+    return taken;
+}
+
+/* Opens both sockets of one address. With port 0 it takes one that is free for both, which becomes
+ * the server's. Returns 0 or -1 with errno. */
+static int worker_open_pair(struct dns_worker *worker, const char *text, size_t index)
+{
+    struct dns_server *server = worker->server;
+    const bool any_port = server->port == 0;
+
+    for (unsigned tries = 0; tries < PORT_TRIES_MAX; tries++) {
+        struct address address;
+
+        if (!address_parse(text, server->port, &address)) {
+            errno = EINVAL;
+            return -1;
+        }
+        if (worker == &server->workers[0] && server->port != 0 && port_is_taken(&address)) {
+            errno = EADDRINUSE;
+            return -1;
+        }
+        const int udp = socket_open(&address, SOCK_DGRAM);
+
+        if (udp < 0) {
+            return -1;
+        }
+        const uint16_t port = server->port != 0 ? server->port : socket_port(udp);
+
+        (void)address_parse(text, port, &address);
+        const int tcp = socket_open(&address, SOCK_STREAM);
+
+        if (tcp >= 0) {
+            server->port = port;
+            worker->udp[index] = (struct dns_source){DNS_SOURCE_MAGIC, DNS_SOURCE_UDP, udp};
+            worker->listeners[index] =
+                (struct dns_source){DNS_SOURCE_MAGIC, DNS_SOURCE_LISTENER, tcp};
+            return 0;
+        }
+        const int error = errno;
+
+        (void)close(udp);
+        errno = error;
+        if (!any_port || error != EADDRINUSE) {
+            return -1;
+        }
+    }
+    return -1;
+}
+
+static int worker_watch(struct dns_worker *worker, struct dns_source *source)
+{
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = source};
+
+    return epoll_ctl(worker->epoll_fd, EPOLL_CTL_ADD, source->fd, &event);
+}
+
+/* --- life --- */
+
+static void worker_deinit(struct dns_worker *worker)
+{
+    dns_tcp_close_all(worker);
+    for (size_t i = 0; i < worker->socket_count; i++) {
+        (void)close(worker->udp[i].fd);
+        (void)close(worker->listeners[i].fd);
+    }
+    if (worker->epoll_fd >= 0) {
+        (void)close(worker->epoll_fd);
+    }
+    dns_zone_free(worker->zone);
+    dns_resolver_free(worker->resolver);
+    free(worker->batch);
+    free(worker->tcp_out);
+}
+
+static int worker_init(struct dns_worker *worker, const struct dns_options *options,
+                       struct errmsg *err)
+{
+    struct dns_server *server = worker->server;
+
+    worker->resolver = dns_resolver_new();
+    worker->batch = calloc(1, sizeof(*worker->batch));
+    worker->tcp_out = malloc(DNS_TCP_OUT_BYTES);
+    worker->zone = dns_zone_new(&server->config->config);
+    if (worker->resolver == NULL || worker->batch == NULL || worker->tcp_out == NULL ||
+        worker->zone == NULL) {
+        return errmsg_set(err, DNS_ENOMEM, "no memory for a DNS thread");
+    }
+    dns_udp_prepare(worker->batch);
+    worker->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    worker->wake = (struct dns_source){DNS_SOURCE_MAGIC, DNS_SOURCE_WAKE, server->wake_fd};
+    if (worker->epoll_fd < 0 || worker_watch(worker, &worker->wake) != 0) {
+        return errmsg_set_errno(err, DNS_EIO, "set up a DNS thread");
+    }
+    for (size_t i = 0; i < options->address_count; i++) {
+        if (worker_open_pair(worker, options->addresses[i], i) != 0) {
+            return errmsg_set_errno(err, DNS_EIO, "listen for DNS on %s, port %u",
+                                    options->addresses[i], (unsigned)server->port);
+        }
+        worker->socket_count++;
+        if (worker_watch(worker, &worker->udp[i]) != 0 ||
+            worker_watch(worker, &worker->listeners[i]) != 0) {
+            return errmsg_set_errno(err, DNS_EIO, "wait for DNS on %s", options->addresses[i]);
+        }
+    }
+    return 0;
+}
+
+static int server_start_threads(struct dns_server *server, struct errmsg *err)
+{
+    for (unsigned i = 0; i < server->worker_count; i++) {
+        struct dns_worker *worker = &server->workers[i];
+        const int rc = pthread_create(&worker->thread, NULL, worker_main, worker);
+
+        if (rc != 0) {
+            errno = rc;
+            return errmsg_set_errno(err, DNS_EIO, "start a DNS thread");
+        }
+        worker->started = true;
+    }
+    return 0;
+}
+
+int dns_server_start(const struct dns_options *options, struct dns_server **out, struct errmsg *err)
+{
+    struct dns_server *server = calloc(1, sizeof(*server));
+    int rc = 0;
+
+    assert(options->store != NULL);
+    assert(options->address_count <= DNS_ADDRESSES_MAX);
+    assert(options->threads <= DNS_THREADS_MAX);
+    if (server == NULL) {
+        return errmsg_set(err, DNS_ENOMEM, "no memory for the DNS server");
+    }
+    server->store = options->store;
+    server->port = options->port;
+    pthread_mutex_init(&server->lock, NULL);
+    atomic_init(&server->stopping, false);
+    atomic_init(&server->generation, 0);
+    server->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    server->config = dns_zone_new(options->config);
+    if (server->wake_fd < 0) {
+        rc = errmsg_set_errno(err, DNS_EIO, "set up the DNS server");
+    } else if (server->config == NULL) {
+        rc = errmsg_set(err, DNS_ECONFIG, "DNS domain \"%s\" or datacenter \"%s\" is no name",
+                        options->config->domain, options->config->datacenter);
+    }
+    const unsigned threads = options->threads == 0 ? 1 : options->threads;
+
+    server->workers = rc == 0 ? calloc(threads, sizeof(*server->workers)) : NULL;
+    if (rc == 0 && server->workers == NULL) {
+        rc = errmsg_set(err, DNS_ENOMEM, "no memory for the DNS threads");
+    }
+    for (unsigned i = 0; i < threads && rc == 0; i++) {
+        struct dns_worker *worker = &server->workers[i];
+
+        worker->server = server;
+        worker->epoll_fd = -1;
+        worker->random = options->seed + i * 0x9e3779b97f4a7c15u;
+        server->worker_count = i + 1;
+        rc = worker_init(worker, options, err);
+    }
+    if (rc == 0) {
+        rc = server_start_threads(server, err);
+    }
+    if (rc != 0) {
+        dns_server_stop(server);
+        return rc;
+    }
+    *out = server;
+    return 0;
+}
+
+uint16_t dns_server_port(const struct dns_server *dns)
+{
+    return dns->port;
+}
+
+int dns_server_reload(struct dns_server *dns, const struct dns_config *config)
+{
+    struct dns_zone *zone = dns_zone_new(config);
+
+    if (zone == NULL) {
+        return DNS_ECONFIG;
+    }
+    pthread_mutex_lock(&dns->lock);
+    struct dns_zone *old = dns->config;
+
+    dns->config = zone;
+    atomic_fetch_add(&dns->generation, 1);
+    pthread_mutex_unlock(&dns->lock);
+    dns_zone_free(old);
+    return 0;
+}
+
+void dns_server_stop(struct dns_server *dns)
+{
+    const uint64_t one = 1;
+
+    if (dns == NULL) {
+        return;
+    }
+    atomic_store(&dns->stopping, true);
+    if (dns->wake_fd >= 0) {
+        /* Nobody takes it off, so that it wakes every thread. It cannot fail: the count is 0. */
+        const ssize_t rc = write(dns->wake_fd, &one, sizeof(one));
+
+        assert(rc == (ssize_t)sizeof(one));
+    }
+    for (unsigned i = 0; i < dns->worker_count; i++) {
+        if (dns->workers[i].started) {
+            pthread_join(dns->workers[i].thread, NULL);
+        }
+    }
+    for (unsigned i = 0; i < dns->worker_count; i++) {
+        worker_deinit(&dns->workers[i]);
+    }
+    free(dns->workers);
+    if (dns->wake_fd >= 0) {
+        (void)close(dns->wake_fd);
+    }
+    dns_zone_free(dns->config);
+    pthread_mutex_destroy(&dns->lock);
+    free(dns);
+}

@@ -1,0 +1,173 @@
+/* The configuration made ready: copied, lower-cased, its names in wire form. */
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "dns/dns_internal.h"
+
+/* Strings are copied one behind the other into one block; with `at` NULL their room is counted. */
+struct string_copier {
+    char *at;
+    size_t size;
+};
+
+static const char *copy_string(struct string_copier *copier, const char *text)
+{
+    const char *copy = copier->at;
+
+    if (text == NULL) {
+        return NULL;
+    }
+    const size_t size = strlen(text) + 1;
+
+    copier->size += size;
+    if (copier->at != NULL) {
+        memcpy(copier->at, text, size);
+        copier->at += size;
+    }
+    return copy;
+}
+
+static void copy_strings(struct string_copier *copier, struct dns_config *config)
+{
+    config->domain = copy_string(copier, config->domain);
+    config->alt_domain = copy_string(copier, config->alt_domain);
+    config->datacenter = copy_string(copier, config->datacenter);
+    config->node_name = copy_string(copier, config->node_name);
+    for (size_t i = 0; i < config->service_ttl_count; i++) {
+        config->service_ttls[i].name = copy_string(copier, config->service_ttls[i].name);
+    }
+    for (size_t i = 0; i < config->recursor_count; i++) {
+        config->recursors[i] = copy_string(copier, config->recursors[i]);
+    }
+}
+
+/* Lower-case labels of a domain; false when it is no name. None at all is a good name: size 0. */
+static bool suffix_from_text(const char *text, struct dns_suffix *out)
+{
+    const struct slice slice = text == NULL ? SLICE_EMPTY : slice_from_text(text);
+
+    out->size = 0;
+    if (slice.size == 0 || slice_equal(slice, SLICE_LITERAL("."))) {
+        return true;
+    }
+    const size_t size = dns_labels_from_text(slice, out->wire, sizeof(out->wire) - 1);
+
+    if (size == 0) {
+        return false;
+    }
+    for (size_t i = 0; i < size; i++) {
+        out->wire[i] = (uint8_t)slice_lower((char)out->wire[i]);
+    }
+    out->wire[size] = 0;
+    out->size = size + 1;
+    return true;
+}
+
+static struct dns_name zone_name(const char *labels, struct dns_name *parent)
+{
+    return (struct dns_name){
+        .labels = (const uint8_t *)labels, .size = (uint16_t)strlen(labels), .parent = parent};
+}
+
+static bool zone_names(struct dns_zone *zone)
+{
+    const struct slice datacenter = slice_from_text(zone->config.datacenter);
+
+    if (!suffix_from_text(zone->config.domain, &zone->domain) || zone->domain.size == 0 ||
+        !suffix_from_text(zone->config.alt_domain, &zone->alt_domain) || datacenter.size == 0 ||
+        datacenter.size > DNS_LABEL_BYTES_MAX || memchr(datacenter.data, '.', datacenter.size)) {
+        return false;
+    }
+    for (size_t i = 0; i < datacenter.size; i++) {
+        zone->datacenter[i] = slice_lower(datacenter.data[i]);
+    }
+    zone->datacenter[datacenter.size] = '\0';
+    zone->datacenter_label[0] = (uint8_t)datacenter.size;
+    memcpy(zone->datacenter_label + 1, zone->datacenter, datacenter.size);
+
+    size_t size = 0;
+    for (size_t at = 0; zone->domain.wire[at] != 0; at += (size_t)zone->domain.wire[at] + 1) {
+        if (at > 0) {
+            zone->domain_text[size++] = '.';
+        }
+        memcpy(zone->domain_text + size, zone->domain.wire + at + 1, zone->domain.wire[at]);
+        size += zone->domain.wire[at];
+    }
+    zone->domain_text[size] = '\0';
+
+    zone->domain_name =
+        (struct dns_name){.labels = zone->domain.wire, .size = (uint16_t)(zone->domain.size - 1)};
+    zone->datacenter_name = (struct dns_name){.labels = zone->datacenter_label,
+                                              .size = (uint16_t)(datacenter.size + 1),
+                                              .parent = &zone->domain_name};
+    zone->node_name = zone_name("\4node", &zone->datacenter_name);
+    zone->service_name = zone_name("\7service", &zone->datacenter_name);
+    zone->addr_name = zone_name("\4addr", &zone->datacenter_name);
+    zone->server_name = zone_name("\2ns", &zone->domain_name);
+    zone->mailbox_name = zone_name("\12hostmaster", &zone->domain_name);
+    return true;
+}
+
+struct dns_zone *dns_zone_new(const struct dns_config *config)
+{
+    struct dns_zone *zone = calloc(1, sizeof(*zone));
+    struct string_copier copier = {0};
+
+    if (zone == NULL) {
+        return NULL;
+    }
+    zone->config = *config;
+    copy_strings(&copier, &zone->config);
+    zone->strings = malloc(copier.size + 1);
+    if (zone->strings == NULL) {
+        goto fail;
+    }
+    copier.at = zone->strings;
+    zone->config = *config;
+    copy_strings(&copier, &zone->config);
+    assert(zone->config.domain != NULL);
+    assert(zone->config.datacenter != NULL);
+    if (!zone_names(zone)) {
+        goto fail;
+    }
+    return zone;
+
+fail:
+    dns_zone_free(zone);
+    return NULL;
+}
+
+void dns_zone_free(struct dns_zone *zone)
+{
+    if (zone != NULL) {
+        free(zone->strings);
+        free(zone);
+    }
+}
+
+uint32_t dns_zone_service_ttl_s(const struct dns_zone *zone, struct slice service)
+{
+    uint32_t ttl_s = 0;
+    size_t longest = 0; /* bytes of the pattern that matched, its star included */
+
+    for (size_t i = 0; i < zone->config.service_ttl_count; i++) {
+        const struct dns_service_ttl *entry = &zone->config.service_ttls[i];
+        const struct slice pattern = slice_from_text(entry->name);
+
+        if (slice_equal_nocase(pattern, service)) {
+            return entry->ttl_s;
+        }
+        if (pattern.size == 0 || pattern.data[pattern.size - 1] != '*' || pattern.size <= longest ||
+            pattern.size - 1 > service.size) {
+            continue;
+        }
+        if (slice_equal_nocase(slice_from(pattern.data, pattern.size - 1),
+                               slice_from(service.data, pattern.size - 1))) {
+            longest = pattern.size;
+            ttl_s = entry->ttl_s;
+        }
+    }
+    return ttl_s;
+}

@@ -1,0 +1,153 @@
+#!/bin/sh
+# Installs what is missing (Debian 12), builds a release and runs five servers on
+# 127.0.0.1 .. 127.0.0.5 with Consul's default ports until Ctrl-C:
+#   sh server/run.sh
+# The servers' state and logs are kept in build/run and removed at the next start.
+set -u
+
+root=$(cd "$(dirname "$0")/.." && pwd)
+cd "$root" || exit 1
+servers="1 2 3 4 5"
+ports="8300 8301 8500 8600"
+run=$root/build/run
+binary=$root/build/release/proconsul
+packages="build-essential gcc cmake ninja-build pkg-config libuv1-dev liblmdb-dev libjansson-dev
+libc-ares-dev node-llhttp curl dnsutils iproute2"
+pids=
+
+say() {
+    printf '%s\n' "$*"
+}
+
+fail() {
+    printf 'run.sh: %s\n' "$*" >&2
+    exit 1
+}
+
+# is_installed PACKAGE
+is_installed() {
+    dpkg-query -W -f '${Status}' "$1" 2>/dev/null | grep -q '^install ok installed$'
+}
+
+install_packages() {
+    command -v dpkg-query >/dev/null 2>&1 ||
+        fail "this is not Debian; install by hand: $(echo $packages)"
+    missing=
+    for package in $packages; do
+        is_installed "$package" || missing="$missing $package"
+    done
+    [ -z "$missing" ] && return
+    [ "$(id -u)" -eq 0 ] || fail "missing packages; run as root: apt-get install$missing"
+    say "Installing:$missing"
+    export DEBIAN_FRONTEND=noninteractive
+    { apt-get update -q && apt-get install -q -y --no-install-recommends $missing; } \
+        >"$run.install.log" 2>&1 || {
+        tail -n 20 "$run.install.log" >&2
+        fail "apt-get could not install:$missing (see $run.install.log)"
+    }
+}
+
+build() {
+    say "Building (build/release) ..."
+    { cmake --preset release -DPROCONSUL_TESTS=OFF && cmake --build --preset release; } \
+        >"$run.build.log" 2>&1 || {
+        tail -n 40 "$run.build.log" >&2
+        fail "the build failed (see $run.build.log)"
+    }
+}
+
+# Names what listens already on a port that a server needs.
+check_ports() {
+    for server in $servers; do
+        for port in $ports; do
+            taken=$(ss -Hlntu "src 127.0.0.$server or src 0.0.0.0 or src [::]" 2>/dev/null |
+                awk -v port=":$port" '{ at = $5; if (substr(at, length(at) - 4) == port) print at }' |
+                head -n 1)
+            [ -z "$taken" ] ||
+                fail "port $port of 127.0.0.$server is taken ($taken); stop what listens there" \
+                    "(ss -lntup 'sport = :$port' names it)"
+        done
+    done
+}
+
+# Stops the servers by their process ids, waits for them, and says so once.
+stop_servers() {
+    trap '' INT TERM
+    [ -n "$pids" ] || return
+    say ""
+    say "Stopping ..."
+    kill $pids 2>/dev/null
+    for pid in $pids; do
+        wait "$pid" 2>/dev/null
+    done
+    pids=
+    say "All servers are stopped. Their logs are in build/run."
+}
+
+start_servers() {
+    join=
+    for server in $servers; do
+        join="$join -retry-join 127.0.0.$server"
+    done
+    for server in $servers; do
+        # A session of its own, so that Ctrl-C reaches this script alone, which stops them in order.
+        setsid "$binary" agent -server -bootstrap-expect 5 -node "server-$server" \
+            -bind "127.0.0.$server" -client "127.0.0.$server" -data-dir "$run/server-$server" \
+            $join >"$run/server-$server.log" 2>&1 &
+        pids="$pids $!"
+    done
+    say "Started five servers on 127.0.0.1 .. 127.0.0.5, waiting for a leader ..."
+}
+
+# Fails when a server is gone, with its last words.
+check_servers() {
+    server=1
+    for pid in $pids; do
+        kill -0 "$pid" 2>/dev/null || {
+            tail -n 20 "$run/server-$server.log" >&2
+            fail "server $server ended (see $run/server-$server.log)"
+        }
+        server=$((server + 1))
+    done
+}
+
+wait_for_leader() {
+    for _ in $(seq 120); do
+        check_servers
+        leader=$(curl -s -m 2 http://127.0.0.1:8500/v1/status/leader | tr -d '"')
+        [ -n "$leader" ] && case $leader in [0-9]*) return ;; esac
+        sleep 0.5
+    done
+    fail "no leader after a minute; see the logs in $run"
+}
+
+mkdir -p "$root/build" || exit 1
+rm -rf "$run"
+mkdir -p "$run" || exit 1
+install_packages
+build
+check_ports
+trap stop_servers EXIT
+trap 'exit 130' INT TERM HUP
+start_servers
+wait_for_leader
+
+cat <<TEXT
+
+${leader%:*} leads. Try, in another terminal:
+
+  curl http://127.0.0.1:8500/v1/status/peers
+  curl -X PUT -d 'hello' http://127.0.0.2:8500/v1/kv/greeting
+  curl http://127.0.0.3:8500/v1/kv/greeting?raw
+  curl http://127.0.0.4:8500/v1/health/service/consul?pretty
+  dig @127.0.0.5 -p 8600 consul.service.consul SRV
+
+Ctrl-C stops everything.
+TEXT
+
+# Until Ctrl-C, or until a server is gone: that is worth telling.
+while :; do
+    sleep 1 &
+    wait $!
+    check_servers
+done

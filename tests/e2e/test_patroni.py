@@ -1,0 +1,118 @@
+"""The main job: Patroni on five servers, a failover that works, and outages that are none."""
+import time
+
+from cluster import Cluster, wait_for
+from patroni_nodes import SCOPE, Group, Inserter
+
+
+def test_patroni_fails_over_and_survives_the_loss_of_servers():
+    with Cluster() as cluster:
+        raft_leader = cluster.wait_leader()
+        cluster.wait_members()
+        # Patroni's nodes stand on three servers; the Raft leader is another one.
+        hosts = [server for server in cluster.servers if server is not raft_leader][:3]
+        group = Group(cluster, hosts)
+        failed = True
+        try:
+            group.start()
+            drill(cluster, group, hosts)
+            failed = False
+        finally:
+            group.close(failed)
+
+
+def drill(cluster, group, hosts):
+    primary = group.wait_primary(90)
+    group.wait_dns(primary, 30)
+    group.wait_replicas(2, 60)
+    with primary.connect() as connection, connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE acknowledged (number int PRIMARY KEY)")
+    inserter = Inserter(group)
+    inserter.start()
+    inserter.wait_progress(30)
+    report = {}
+
+    # 1. The primary's host dies: a replica is promoted, DNS follows, inserts go on.
+    start = time.monotonic()
+    old = primary
+    old.kill()
+    primary = group.wait_primary(60, other_than=old)
+    report["promoted after"] = time.monotonic() - start
+    group.wait_dns(primary, 30)
+    report["DNS names it after"] = time.monotonic() - start
+    inserter.wait_progress(30)
+    report["inserts acknowledged after"] = time.monotonic() - start
+    inserter.check(primary)
+    old.start()
+    group.wait_replicas(2, 90)
+
+    # 2. The Raft leader dies: nothing of this is Patroni's business.
+    timeline = primary.timeline()
+    move_leader_away(cluster, hosts)
+    victim = cluster.wait_leader()
+    start = time.monotonic()
+    victim.kill()
+    cluster.wait_leader()
+    report["new Raft leader known after"] = time.monotonic() - start
+    watch_steady(group, inserter, primary, timeline, 15)
+
+    # 3. Two of five are down: everything works.
+    second = next(server for server in cluster.live() if server not in hosts)
+    second.kill()
+    cluster.wait_leader()
+    assert hosts[0].put("still", "works") is True
+    watch_steady(group, inserter, primary, timeline, 10)
+
+    # 4. Three are down: no quorum, the primary demotes itself.
+    replica_host = next(node.server for node in group.nodes if node is not primary)
+    before = primary.server.get_json("/v1/kv/service/%s/?recurse&stale" % SCOPE)
+    replica_host.kill()
+    start = time.monotonic()
+    wait_for("the primary's demotion", lambda: not group.primaries(), 60)
+    report["demoted without quorum after"] = time.monotonic() - start
+
+    # 5. They return: it recovers, nothing is lost.
+    start = time.monotonic()
+    for server in (victim, second, replica_host):
+        server.start()
+    cluster.wait_leader()
+    primary = group.wait_primary(90)
+    report["primary again after"] = time.monotonic() - start
+    group.wait_dns(primary, 30)
+    inserter.wait_progress(60)
+    after = {entry["Key"]: entry for entry in
+             primary.server.get_json("/v1/kv/service/%s/?recurse" % SCOPE)}
+    for entry in before:
+        name = entry["Key"].rpartition("/")[2]
+        if name in ("initialize", "config"):
+            assert after[entry["Key"]]["Value"] == entry["Value"]
+    inserter.stop()
+    group.wait_replicas(2, 90)
+    inserter.check(primary)
+    cluster.wait_equal()
+    print("acknowledged inserts: %d, refused: %d" % (len(inserter.acknowledged), inserter.errors))
+    for what, seconds in report.items():
+        print("%s: %.2f s" % (what, seconds))
+
+
+def move_leader_away(cluster, hosts):
+    """Should leadership have moved to a server of Patroni's nodes: restarts leaders until another one leads."""
+    for _ in range(20):
+        leader = cluster.wait_leader()
+        if leader not in hosts:
+            return
+        leader.stop()
+        leader.start()
+        time.sleep(2)
+    raise AssertionError("leadership stays among the servers of Patroni's nodes")
+
+
+def watch_steady(group, inserter, primary, timeline, seconds):
+    """For so long nothing happens: one primary, the same timeline, inserts acknowledged all the time."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        assert group.primaries() == [primary]
+        inserter.wait_progress(5)
+        time.sleep(0.5)
+    assert primary.timeline() == timeline
+    assert group.resolve() == [primary.address]

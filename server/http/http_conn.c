@@ -750,30 +750,57 @@ static enum http_method method_from(const char *name)
     return HTTP_METHOD_OTHER;
 }
 
-/* Runs llhttp over the head. The parser knows a fixed list of methods, Consul answers any with a
- * 405: it is shown GET in place of whatever stands there, which changes nothing for the rest. */
-static bool conn_parse(struct http_conn *conn, size_t method_size)
+/* Feeds one line of the head with a CR LF of our own. */
+static enum llhttp_errno conn_parse_line(struct http_conn *conn, const char *line, size_t size)
 {
     enum llhttp_errno rc;
 
+    if (size > 0 && line[size - 1] == '\r') {
+        size--;
+    }
+    rc = size == 0 ? HPE_OK : llhttp_execute(&conn->parser, line, size);
+    return rc == HPE_OK ? llhttp_execute(&conn->parser, "\r\n", 2) : rc;
+}
+
+/* Lines may end in a bare LF, which Go takes and llhttp takes only with a lenient flag. The flag
+ * would let more pass than that, so the lines are shown to it as they should have been. */
+static enum llhttp_errno conn_parse_lines(struct http_conn *conn, const char *at, const char *end)
+{
+    enum llhttp_errno rc = HPE_OK;
+
+    while (at < end && rc == HPE_OK) {
+        const char *lf = memchr(at, '\n', (size_t)(end - at));
+
+        assert(lf != NULL); /* A head ends with a line. */
+        rc = conn_parse_line(conn, at, (size_t)(lf - at));
+        at = lf + 1;
+    }
+    return at == end ? rc : HPE_INTERNAL; /* Complete before its end: two readings of one head. */
+}
+
+/* Runs llhttp over the head. The parser knows a fixed list of methods, Consul answers any with a
+ * 405: it is shown GET in place of whatever stands there, which changes nothing for the rest. */
+static bool conn_parse(struct http_conn *conn, size_t method_size, bool bare_lf)
+{
+    const char *at = conn->in.data + method_size;
+    const char *end = conn->in.data + conn->head_bytes;
+    enum llhttp_errno rc;
+
     llhttp_init(&conn->parser, HTTP_REQUEST, &parser_settings);
-#if LLHTTP_VERSION_MAJOR > 9 || (LLHTTP_VERSION_MAJOR == 9 && LLHTTP_VERSION_MINOR >= 2)
-    /* Lines may end in a bare LF (conformance: http-lf-only). Older versions take them as they
-     * are. */
-    llhttp_set_lenient_optional_cr_before_lf(&conn->parser, 1);
-#endif
     conn->parser.data = conn;
     conn->url = SLICE_EMPTY;
     conn->complete = false;
     rc = llhttp_execute(&conn->parser, "GET", 3);
-    if (rc == HPE_OK) {
-        rc = llhttp_execute(&conn->parser, conn->in.data + method_size,
-                            conn->head_bytes - method_size);
+    if (rc != HPE_OK) {
+        return false;
     }
+    if (bare_lf) {
+        rc = conn_parse_lines(conn, at, end);
+        return conn->complete ? rc == HPE_PAUSED : rc == HPE_OK;
+    }
+    rc = llhttp_execute(&conn->parser, at, (size_t)(end - at));
     if (conn->complete) {
-        /* Anything but the very end of the head would be a second reading of it. */
-        return rc == HPE_PAUSED &&
-               llhttp_get_error_pos(&conn->parser) >= conn->in.data + conn->head_bytes - 1;
+        return rc == HPE_PAUSED && llhttp_get_error_pos(&conn->parser) == end;
     }
     return rc == HPE_OK;
 }
@@ -804,13 +831,12 @@ static int conn_parse_head(struct http_conn *conn, struct http_head *head, const
         *text = "414 URI Too Long";
         return 414;
     }
-    status = http_head_check(
-        (struct slice){conn->in.data + line_size, conn->head_bytes - line_size}, head, text);
+    status = http_head_check((struct slice){conn->in.data, conn->head_bytes}, head, text);
     if (status != 0) {
         return status;
     }
     *text = "400 Bad Request";
-    if (!conn_parse(conn, method_size) || conn->parser.http_major != 1 ||
+    if (!conn_parse(conn, method_size, head->bare_lf) || conn->parser.http_major != 1 ||
         conn->parser.http_minor > 1) {
         return 400;
     }
@@ -827,7 +853,7 @@ static int conn_parse_head(struct http_conn *conn, struct http_head *head, const
     conn->expects_continue = head->has_expect && !conn->http_1_0;
     if (conn->expects_continue &&
         !slice_equal_nocase(head->expect, SLICE_LITERAL("100-continue"))) {
-        *text = "417 Expectation Failed";
+        *text = NULL;
         return 417;
     }
     request->method = method_from(conn->method);
@@ -844,7 +870,6 @@ static void conn_begin_request(struct http_conn *conn)
 
     private->phase = HTTP_PHASE_HANDLER;
     private->known = false;
-    private->bad_query = false;
     private->parsed = false;
     private->timed_out = false;
     private->min_index = 0;

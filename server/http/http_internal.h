@@ -192,8 +192,9 @@ struct http_head {
     bool chunked;
     struct slice expect;
     bool has_expect;
+    bool bare_lf; /* a line that ends in LF alone */
 };
-/* Checks the header lines of a whole head (`lines` starts after the request line), stricter than
+/* Checks the lines of a whole head (the first is the request line), stricter than
  * the parser: no bare CR, NUL, folded line or blank before a colon, so that no two parsers can see
  * two different requests in it. Returns 0, or the status to refuse it with and a text. */
 int http_head_check(struct slice lines, struct http_head *out, const char **text);

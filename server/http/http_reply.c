@@ -284,9 +284,13 @@ void http_reply_refuse(struct http_conn *conn, int status, const char *text)
     conn->http_1_0 = false;
     buffer_clear(out);
     put_status(out, conn, status);
-    put_header(out, "Content-Type", TEXT_PLAIN);
-    put_end(out, conn, strlen(text));
-    buffer_append_text(out, text);
+    if (text != NULL) {
+        put_header(out, "Content-Type", TEXT_PLAIN);
+    }
+    put_end(out, conn, text == NULL ? 0 : strlen(text));
+    if (text != NULL) {
+        buffer_append_text(out, text);
+    }
     http_request_finish(&conn->request);
     http_conn_send(conn, buffer_slice(out), &none);
 }

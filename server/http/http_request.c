@@ -31,7 +31,7 @@ static struct slice slice_trim(struct slice text)
 
 /* Takes the next line off `lines`, without its end. False at the end, or (with *bad) when a CR
  * stands anywhere but before the LF. */
-static bool head_line(struct slice *lines, struct slice *line, bool *bad)
+static bool head_line(struct slice *lines, struct slice *line, bool *bad, bool *bare_lf)
 {
     const char *end = lines->size == 0 ? NULL : memchr(lines->data, '\n', lines->size);
 
@@ -45,6 +45,8 @@ static bool head_line(struct slice *lines, struct slice *line, bool *bad)
     lines->size -= size + 1;
     if (line->size > 0 && line->data[line->size - 1] == '\r') {
         line->size--;
+    } else {
+        *bare_lf = true;
     }
     if (line->size > 0 && (memchr(line->data, '\r', line->size) != NULL ||
                            memchr(line->data, '\0', line->size) != NULL)) {
@@ -103,10 +105,14 @@ int http_head_check(struct slice lines, struct http_head *out, const char **text
 {
     struct slice line;
     bool bad = false;
+    bool bare_lf = false;
 
     memset(out, 0, sizeof(*out));
     *text = "400 Bad Request: malformed header";
-    while (head_line(&lines, &line, &bad) && line.size > 0) {
+    if (!head_line(&lines, &line, &bad, &bare_lf)) {
+        return 400; /* The request line. */
+    }
+    while (head_line(&lines, &line, &bad, &bare_lf) && line.size > 0) {
         const char *colon = memchr(line.data, ':', line.size);
 
         out->headers++;
@@ -134,6 +140,7 @@ int http_head_check(struct slice lines, struct http_head *out, const char **text
     if (bad) {
         return 400;
     }
+    out->bare_lf = bare_lf;
     if (out->chunked && out->content_lengths > 0) {
         *text = "400 Bad Request: both Content-Length and Transfer-Encoding";
         return 400;
@@ -147,6 +154,7 @@ struct slice http_header(const struct http_request *request, const char *name)
     const struct slice wanted = slice_from_text(name);
     struct slice line;
     bool bad = false;
+    bool bare_lf = false;
 
     /* Looked up seldom, and never many times: no table is built. The head is gone while a request
      * waits. */
@@ -155,10 +163,10 @@ struct slice http_header(const struct http_request *request, const char *name)
     }
     struct slice lines = {conn->in.data, conn->head_bytes};
 
-    if (!head_line(&lines, &line, &bad)) {
+    if (!head_line(&lines, &line, &bad, &bare_lf)) {
         return SLICE_EMPTY;
     }
-    while (head_line(&lines, &line, &bad) && line.size > 0) {
+    while (head_line(&lines, &line, &bad, &bare_lf) && line.size > 0) {
         if (line.size > wanted.size && line.data[wanted.size] == ':' &&
             slice_equal_nocase((struct slice){line.data, wanted.size}, wanted)) {
             return slice_trim(

@@ -1,0 +1,561 @@
+#include "server/agent/agent_definition.h"
+
+#include <arpa/inet.h>
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "server/agent/agent.h"
+#include "server/http/catalog_json.h"
+#include "server/http/json_decode.h"
+
+enum {
+    AGENT_META_PAIRS_MAX = 64,
+    AGENT_META_KEY_BYTES_MAX = 128,
+    AGENT_META_VALUE_BYTES_MAX = 512,
+    AGENT_WEIGHT_MAX = 65535,
+    AGENT_PORT_MAX = 65535,
+    AGENT_FIELDS_MAX = 64,
+};
+
+#define CHECK_FIELD(name, type, member)                                                            \
+    {                                                                                              \
+        (name), (type), offsetof(struct agent_check_definition, member)                            \
+    }
+
+/* Members that later versions of Consul know are taken without effect, so that newer clients can
+ * register here; what would change the meaning of the check is refused elsewhere. */
+static const struct json_field check_fields[] = {
+    CHECK_FIELD("Name", JSON_FIELD_STRING, name),
+    CHECK_FIELD("Notes", JSON_FIELD_STRING, notes),
+    CHECK_FIELD("ServiceID", JSON_FIELD_STRING, service_id),
+    CHECK_FIELD("Status", JSON_FIELD_STRING, status),
+    CHECK_FIELD("HTTP", JSON_FIELD_STRING, http),
+    CHECK_FIELD("Method", JSON_FIELD_STRING, method),
+    CHECK_FIELD("Body", JSON_FIELD_STRING, body),
+    CHECK_FIELD("TCP", JSON_FIELD_STRING, tcp),
+    CHECK_FIELD("Header", JSON_FIELD_STRINGS_MAP, header),
+    CHECK_FIELD("Interval", JSON_FIELD_DURATION, interval_ns),
+    CHECK_FIELD("Timeout", JSON_FIELD_DURATION, timeout_ns),
+    CHECK_FIELD("TTL", JSON_FIELD_DURATION, ttl_ns),
+    CHECK_FIELD("DeregisterCriticalServiceAfter", JSON_FIELD_DURATION, deregister_ns),
+    CHECK_FIELD("SuccessBeforePassing", JSON_FIELD_INT, success_before_passing),
+    CHECK_FIELD("FailuresBeforeCritical", JSON_FIELD_INT, failures_before_critical),
+    CHECK_FIELD("OutputMaxSize", JSON_FIELD_INT, output_bytes_max),
+    CHECK_FIELD("Args", JSON_FIELD_STRINGS, args),
+    CHECK_FIELD("ScriptArgs", JSON_FIELD_STRINGS, args),
+    CHECK_FIELD("DockerContainerID", JSON_FIELD_STRING, docker),
+    CHECK_FIELD("GRPC", JSON_FIELD_STRING, grpc),
+    CHECK_FIELD("AliasNode", JSON_FIELD_STRING, alias_node),
+    CHECK_FIELD("AliasService", JSON_FIELD_STRING, alias_service),
+    {"TLSSkipVerify", JSON_FIELD_ANY, 0},
+    {"TLSServerName", JSON_FIELD_ANY, 0},
+    {"GRPCUseTLS", JSON_FIELD_ANY, 0},
+    {"Shell", JSON_FIELD_ANY, 0},
+    {"Token", JSON_FIELD_ANY, 0},
+    {"FailuresBeforeWarning", JSON_FIELD_ANY, 0},
+    {"DisableRedirects", JSON_FIELD_ANY, 0},
+    {"ProxyHTTP", JSON_FIELD_ANY, 0},
+    {"ProxyGRPC", JSON_FIELD_ANY, 0},
+};
+
+#define SERVICE_FIELD(name, type, member)                                                          \
+    {                                                                                              \
+        (name), (type), offsetof(struct agent_service_definition, member)                          \
+    }
+
+static const struct json_field service_fields[] = {
+    SERVICE_FIELD("ID", JSON_FIELD_STRING, id),
+    SERVICE_FIELD("Name", JSON_FIELD_STRING, name),
+    SERVICE_FIELD("Kind", JSON_FIELD_STRING, kind),
+    SERVICE_FIELD("Address", JSON_FIELD_STRING, address),
+    SERVICE_FIELD("Tags", JSON_FIELD_STRINGS, tags),
+    SERVICE_FIELD("Meta", JSON_FIELD_STRING_MAP, meta),
+    SERVICE_FIELD("TaggedAddresses", JSON_FIELD_OBJECT, tagged_addresses),
+    SERVICE_FIELD("Weights", JSON_FIELD_OBJECT, weights),
+    SERVICE_FIELD("Proxy", JSON_FIELD_OBJECT, proxy),
+    SERVICE_FIELD("Connect", JSON_FIELD_OBJECT, connect),
+    SERVICE_FIELD("Check", JSON_FIELD_OBJECT, check),
+    SERVICE_FIELD("Checks", JSON_FIELD_ARRAY, checks),
+    SERVICE_FIELD("Port", JSON_FIELD_INT, port),
+    SERVICE_FIELD("EnableTagOverride", JSON_FIELD_BOOL, enable_tag_override),
+    {"Token", JSON_FIELD_ANY, 0},
+};
+
+struct agent_weights {
+    int64_t passing;
+    int64_t warning;
+};
+
+static const struct json_field weights_fields[] = {
+    {"Passing", JSON_FIELD_INT, offsetof(struct agent_weights, passing)},
+    {"Warning", JSON_FIELD_INT, offsetof(struct agent_weights, warning)},
+};
+
+struct agent_address {
+    struct slice address;
+    int64_t port;
+};
+
+static const struct json_field address_fields[] = {
+    {"Address", JSON_FIELD_STRING, offsetof(struct agent_address, address)},
+    {"Port", JSON_FIELD_INT, offsetof(struct agent_address, port)},
+};
+
+#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+
+static int agent_definition_decode_error(enum agent_origin origin, const struct errmsg *cause,
+                                         struct errmsg *err)
+{
+    return errmsg_set(err, AGENT_EINVAL, "%s%s",
+                      origin == AGENT_ORIGIN_FILE ? "" : "Request decode failed: ", cause->text);
+}
+
+int agent_definition_read_check(const json_t *json, enum agent_origin origin,
+                                struct agent_check_definition *out, struct errmsg *err)
+{
+    struct json_field fields[AGENT_FIELDS_MAX];
+    size_t count = COUNT(check_fields);
+    const struct json_field as_id = CHECK_FIELD("ID", JSON_FIELD_STRING, id);
+    const struct json_field as_check_id = CHECK_FIELD("CheckID", JSON_FIELD_STRING, id);
+    struct errmsg cause;
+
+    static_assert(COUNT(check_fields) + 2 <= AGENT_FIELDS_MAX, "the table has room for the ids");
+    memcpy(fields, check_fields, sizeof(check_fields));
+    if (origin != AGENT_ORIGIN_API_SERVICE_CHECK) {
+        fields[count++] = as_id;
+    }
+    if (origin != AGENT_ORIGIN_API_CHECK) {
+        fields[count++] = as_check_id;
+    }
+    *out = (struct agent_check_definition){
+        .id = SLICE_EMPTY,
+        .name = SLICE_EMPTY,
+        .notes = SLICE_EMPTY,
+        .service_id = SLICE_EMPTY,
+        .status = SLICE_EMPTY,
+        .http = SLICE_EMPTY,
+        .method = SLICE_EMPTY,
+        .body = SLICE_EMPTY,
+        .tcp = SLICE_EMPTY,
+        .docker = SLICE_EMPTY,
+        .grpc = SLICE_EMPTY,
+        .alias_node = SLICE_EMPTY,
+        .alias_service = SLICE_EMPTY,
+    };
+    if (!json_decode(json, "", fields, count, out, &cause)) {
+        return agent_definition_decode_error(origin, &cause, err);
+    }
+    return AGENT_OK;
+}
+
+static bool agent_definition_read_weights(const json_t *json, struct agent_weights *out,
+                                          struct errmsg *err)
+{
+    *out = (struct agent_weights){0, 0};
+    return json_decode(json, "structs.Weights", weights_fields, COUNT(weights_fields), out, err);
+}
+
+static bool agent_definition_read_address(const json_t *json, struct agent_address *out,
+                                          struct errmsg *err)
+{
+    *out = (struct agent_address){SLICE_EMPTY, 0};
+    return json_decode(json, "structs.ServiceAddress", address_fields, COUNT(address_fields), out,
+                       err);
+}
+
+/* What a service's definition holds inside, looked at only to refuse it: visited again later. */
+static bool agent_definition_read_nested(const struct agent_service_definition *service,
+                                         struct errmsg *err)
+{
+    struct agent_weights weights;
+    struct agent_address address;
+    size_t count = 0;
+    bool ok = true;
+
+    if (service->weights != NULL &&
+        !agent_definition_read_weights(service->weights, &weights, err)) {
+        return false;
+    }
+    if (service->tagged_addresses == NULL) {
+        return true;
+    }
+    const char **keys = catalog_json_sorted_keys(service->tagged_addresses, &count);
+    for (size_t i = 0; ok && i < count; i++) {
+        ok = agent_definition_read_address(json_object_get(service->tagged_addresses, keys[i]),
+                                           &address, err);
+    }
+    free(keys);
+    return ok;
+}
+
+struct agent_definition_visit {
+    enum agent_origin origin;
+    struct errmsg *err;
+};
+
+static int agent_definition_decode_check(void *host, const json_t *check)
+{
+    const struct agent_definition_visit *visit = host;
+    struct agent_check_definition definition;
+
+    return agent_definition_read_check(check, visit->origin, &definition, visit->err);
+}
+
+int agent_definition_read_service(const json_t *json, enum agent_origin origin,
+                                  struct agent_service_definition *out, struct errmsg *err)
+{
+    struct errmsg cause;
+    struct agent_definition_visit visit = {
+        .origin = origin == AGENT_ORIGIN_FILE ? AGENT_ORIGIN_FILE : AGENT_ORIGIN_API_SERVICE_CHECK,
+        .err = err,
+    };
+
+    *out = (struct agent_service_definition){
+        .id = SLICE_EMPTY,
+        .name = SLICE_EMPTY,
+        .kind = SLICE_EMPTY,
+        .address = SLICE_EMPTY,
+    };
+    if (!json_decode(json, "", service_fields, COUNT(service_fields), out, &cause) ||
+        !agent_definition_read_nested(out, &cause)) {
+        return agent_definition_decode_error(origin, &cause, err);
+    }
+    return agent_definition_visit_checks(out, agent_definition_decode_check, &visit);
+}
+
+int agent_definition_visit_checks(const struct agent_service_definition *service,
+                                  int (*visit)(void *host, const json_t *check), void *host)
+{
+    size_t i;
+    json_t *item;
+
+    if (service->check != NULL && json_object_size(service->check) > 0) {
+        const int rc = visit(host, service->check);
+        if (rc != 0) {
+            return rc;
+        }
+    }
+    json_array_foreach(service->checks, i, item)
+    {
+        const int rc = visit(host, item);
+        if (rc != 0) {
+            return rc;
+        }
+    }
+    return 0;
+}
+
+bool agent_status_valid(struct slice status)
+{
+    return slice_equal(status, SLICE_LITERAL("passing")) ||
+           slice_equal(status, SLICE_LITERAL("warning")) ||
+           slice_equal(status, SLICE_LITERAL("critical"));
+}
+
+const char *agent_check_type_text(enum agent_check_type type)
+{
+    switch (type) {
+    case AGENT_CHECK_NONE:
+        return "";
+    case AGENT_CHECK_TTL:
+        return "ttl";
+    case AGENT_CHECK_HTTP:
+        return "http";
+    case AGENT_CHECK_TCP:
+        return "tcp";
+    case AGENT_CHECK_MAINTENANCE:
+        return "maintenance";
+    }
+    return "";
+}
+
+int agent_definition_check_type(const struct agent_check_definition *check,
+                                enum agent_check_type *out, struct errmsg *err)
+{
+    const bool script = json_array_size(check->args) > 0;
+    const bool alias = check->alias_node.size > 0 || check->alias_service.size > 0;
+    const bool probed =
+        script || check->http.size > 0 || check->tcp.size > 0 || check->grpc.size > 0;
+    const char *problem = NULL;
+
+    if (check->interval_ns > 0 && check->ttl_ns > 0) {
+        problem = "Interval and TTL cannot both be specified";
+    } else if (probed && check->interval_ns <= 0) {
+        problem = "Interval must be > 0 for Script, HTTP, or TCP checks";
+    } else if (probed && alias) {
+        problem = "Interval cannot be set for Alias checks";
+    } else if (alias && check->ttl_ns > 0) {
+        problem = "TTL must be not be set for Alias checks";
+    } else if (!probed && !alias && check->ttl_ns <= 0) {
+        problem = "TTL must be > 0 for TTL checks";
+    } else if (check->output_bytes_max < 0) {
+        problem = "MaxOutputMaxSize must be positive";
+    }
+    if (problem != NULL) {
+        return errmsg_set(err, AGENT_EINVAL, "Invalid check: %s", problem);
+    }
+    *out = check->ttl_ns > 0      ? AGENT_CHECK_TTL
+           : check->http.size > 0 ? AGENT_CHECK_HTTP
+           : check->tcp.size > 0  ? AGENT_CHECK_TCP
+                                  : AGENT_CHECK_NONE;
+    return AGENT_OK;
+}
+
+int agent_definition_refuse_kinds(const struct agent_check_definition *check, struct errmsg *err)
+{
+    if (json_array_size(check->args) > 0 || check->docker.size > 0) {
+        return errmsg_set(err, AGENT_EINTERNAL,
+                          "Scripts are disabled on this agent from remote calls; to enable, "
+                          "configure 'enable_script_checks' to true");
+    }
+    if (check->grpc.size > 0) {
+        return errmsg_set(err, AGENT_EINTERNAL, "gRPC checks are not supported yet");
+    }
+    if (check->alias_node.size > 0 || check->alias_service.size > 0) {
+        return errmsg_set(err, AGENT_EINTERNAL, "Alias checks are not supported yet");
+    }
+    return AGENT_OK;
+}
+
+/* Consul's ValidateMetadata. */
+static const char *agent_definition_meta_problem(const char *key, size_t value_size)
+{
+    static const char allowed[] =
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_";
+
+    if (key[0] == '\0') {
+        return "Key cannot be blank";
+    }
+    if (key[strspn(key, allowed)] != '\0') {
+        return "Key contains invalid characters";
+    }
+    if (strlen(key) > AGENT_META_KEY_BYTES_MAX) {
+        return "Key is too long (limit: 128 characters)";
+    }
+    if (strncmp(key, "consul-", strlen("consul-")) == 0) {
+        return "Key prefix 'consul-' is reserved for internal use";
+    }
+    if (value_size > AGENT_META_VALUE_BYTES_MAX) {
+        return "Value is too long (limit: 512 characters)";
+    }
+    return NULL;
+}
+
+static int agent_definition_check_meta(const json_t *meta, struct errmsg *err)
+{
+    size_t count = 0;
+    int rc = AGENT_OK;
+
+    if (json_object_size(meta) > AGENT_META_PAIRS_MAX) {
+        return errmsg_set(err, AGENT_EINVAL,
+                          "Invalid Service Meta: Node metadata cannot contain more than %d "
+                          "key/value pairs",
+                          AGENT_META_PAIRS_MAX);
+    }
+    const char **keys = catalog_json_sorted_keys(meta, &count);
+    for (size_t i = 0; rc == AGENT_OK && i < count; i++) {
+        const json_t *value = json_object_get(meta, keys[i]);
+        const char *problem = agent_definition_meta_problem(keys[i], json_string_length(value));
+        if (problem != NULL) {
+            rc = errmsg_set(err, AGENT_EINVAL,
+                            "Invalid Service Meta: Couldn't load metadata pair ('%s', '%s'): %s",
+                            keys[i], json_string_value(value), problem);
+        }
+    }
+    free(keys);
+    return rc;
+}
+
+static int agent_definition_check_weights(const json_t *json, struct errmsg *err)
+{
+    struct agent_weights weights;
+    struct errmsg cause;
+    const char *problem = NULL;
+
+    if (!agent_definition_read_weights(json, &weights, &cause)) {
+        return errmsg_set(err, AGENT_EINVAL, "%s", cause.text);
+    }
+    if (weights.passing < 1) {
+        problem = "Passing must be greater than 0";
+    } else if (weights.warning < 0) {
+        problem = "Warning must be greater or equal than 0";
+    } else if (weights.passing > AGENT_WEIGHT_MAX || weights.warning > AGENT_WEIGHT_MAX) {
+        problem = "DNS Weight must be between 0 and 65535";
+    }
+    if (problem != NULL) {
+        return errmsg_set(err, AGENT_EINVAL, "Invalid Weights: %s", problem);
+    }
+    return AGENT_OK;
+}
+
+int agent_definition_check_service(const struct agent_service_definition *service,
+                                   struct errmsg *err)
+{
+    if (service->name.size == 0) {
+        return errmsg_set(err, AGENT_EINVAL, "Missing service name");
+    }
+    if (slice_equal(service->address, SLICE_LITERAL("0.0.0.0")) ||
+        slice_equal(service->address, SLICE_LITERAL("::")) ||
+        slice_equal(service->address, SLICE_LITERAL("[::]"))) {
+        return errmsg_set(err, AGENT_EINVAL, "Invalid service address");
+    }
+    if (service->weights != NULL) {
+        const int rc = agent_definition_check_weights(service->weights, err);
+        if (rc != AGENT_OK) {
+            return rc;
+        }
+    }
+    /* Consul takes any number here and then writes a port that no client can use. */
+    if (service->port < 0 || service->port > AGENT_PORT_MAX) {
+        return errmsg_set(err, AGENT_EINVAL, "Invalid service port: must be between 0 and %d",
+                          AGENT_PORT_MAX);
+    }
+    return agent_definition_check_meta(service->meta, err);
+}
+
+json_t *agent_definition_copy_without(const json_t *json, const char *const *names)
+{
+    size_t count = 0;
+    json_t *copy = json_object();
+    const char **keys = catalog_json_sorted_keys(json, &count);
+
+    for (size_t i = 0; copy != NULL && i < count; i++) {
+        bool keep = true;
+        for (const char *const *name = names; *name != NULL; name++) {
+            keep = keep && !json_name_equal(keys[i], *name);
+        }
+        if (keep && json_object_set_new(copy, keys[i],
+                                        json_deep_copy(json_object_get(json, keys[i]))) != 0) {
+            json_decref(copy);
+            copy = NULL;
+        }
+    }
+    free(keys);
+    return copy;
+}
+
+struct agent_tagged {
+    const char *name;
+    struct slice address;
+    int64_t port;
+};
+
+static int agent_definition_compare_tagged(const void *a, const void *b)
+{
+    const struct agent_tagged *left = a;
+    const struct agent_tagged *right = b;
+
+    return strcmp(left->name, right->name);
+}
+
+/* Consul's rule: an IP address is also listed as lan_ipv4 and wan_ipv4 (or _ipv6), unless given. */
+static struct strings agent_definition_pack_tagged(struct buffer *buffer,
+                                                   const struct agent_service_definition *service)
+{
+    static const char *const added[2][2] = {{"lan_ipv4", "wan_ipv4"}, {"lan_ipv6", "wan_ipv6"}};
+    size_t count = 0;
+    const char **keys = service->tagged_addresses == NULL
+                            ? NULL
+                            : catalog_json_sorted_keys(service->tagged_addresses, &count);
+    struct agent_tagged *list = calloc(count + 2, sizeof(*list));
+    unsigned char bytes[sizeof(struct in6_addr)];
+    char text[INET6_ADDRSTRLEN + 1];
+    size_t used = 0;
+
+    buffer_clear(buffer);
+    if (list == NULL) {
+        free(keys);
+        buffer->failed = true;
+        return STRINGS_NULL;
+    }
+    for (size_t i = 0; i < count; i++) {
+        struct agent_address address;
+        struct errmsg ignored;
+        if (agent_definition_read_address(json_object_get(service->tagged_addresses, keys[i]),
+                                          &address, &ignored)) {
+            list[used++] = (struct agent_tagged){keys[i], address.address, address.port};
+        }
+    }
+    if (service->address.size > 0 && service->address.size < sizeof(text)) {
+        memcpy(text, service->address.data, service->address.size);
+        text[service->address.size] = '\0';
+        const int family = inet_pton(AF_INET, text, bytes) == 1    ? 0
+                           : inet_pton(AF_INET6, text, bytes) == 1 ? 1
+                                                                   : -1;
+        for (size_t i = 0; family >= 0 && i < 2; i++) {
+            if (json_object_get(service->tagged_addresses, added[family][i]) == NULL) {
+                list[used++] =
+                    (struct agent_tagged){added[family][i], service->address, service->port};
+            }
+        }
+    }
+    qsort(list, used, sizeof(*list), agent_definition_compare_tagged);
+    for (size_t i = 0; i < used; i++) {
+        char port[24];
+        (void)snprintf(port, sizeof(port), "%lld", (long long)list[i].port);
+        strings_pack_add(buffer, slice_from_text(list[i].name));
+        strings_pack_add(buffer, list[i].address);
+        strings_pack_add(buffer, slice_from_text(port));
+    }
+    free(list);
+    free(keys);
+    return used == 0 ? STRINGS_NULL
+                     : strings_from_packed(buffer_slice(buffer), (uint32_t)(3 * used));
+}
+
+/* Proxy and Connect are kept as text, for the catalog to show. Returns owned, NULL if none. */
+static char *agent_definition_extra(const struct agent_service_definition *service)
+{
+    if (json_object_size(service->proxy) == 0 && json_object_size(service->connect) == 0) {
+        return NULL;
+    }
+    json_t *extra = json_object();
+    if (json_object_size(service->proxy) > 0) {
+        (void)json_object_set_new(extra, "Proxy", json_deep_copy(service->proxy));
+    }
+    if (json_object_size(service->connect) > 0) {
+        (void)json_object_set_new(extra, "Connect", json_deep_copy(service->connect));
+    }
+    char *text = json_dumps(extra, JSON_COMPACT);
+    json_decref(extra);
+    return text;
+}
+
+void agent_definition_encode_service(struct buffer *out,
+                                     const struct agent_service_definition *service)
+{
+    struct buffer tags = {0};
+    struct buffer meta = {0};
+    struct buffer tagged = {0};
+    struct agent_weights weights = {1, 1};
+    struct errmsg ignored;
+    char *extra = agent_definition_extra(service);
+
+    if (service->weights != NULL) {
+        (void)agent_definition_read_weights(service->weights, &weights, &ignored);
+    }
+    const struct catalog_service record = {
+        .node = SLICE_EMPTY,
+        .kind = service->kind,
+        .id = service->id.size > 0 ? service->id : service->name,
+        .name = service->name,
+        .tags = catalog_json_pack_list(&tags, service->tags),
+        .meta = catalog_json_pack_map(&meta, service->meta),
+        .address = service->address,
+        .tagged_addresses = agent_definition_pack_tagged(&tagged, service),
+        .port = (uint32_t)service->port,
+        .weight_passing = (uint32_t)weights.passing,
+        .weight_warning = (uint32_t)weights.warning,
+        .enable_tag_override = service->enable_tag_override,
+        .extra = extra == NULL ? SLICE_EMPTY : slice_from_text(extra),
+    };
+    catalog_service_encode(out, &record);
+    if (tags.failed || meta.failed || tagged.failed) {
+        out->failed = true;
+    }
+    buffer_deinit(&tags);
+    buffer_deinit(&meta);
+    buffer_deinit(&tagged);
+    free(extra);
+}

@@ -1,0 +1,108 @@
+#ifndef SERVER_AGENT_AGENT_DEFINITION_H
+#define SERVER_AGENT_AGENT_DEFINITION_H
+
+/* Definitions of services and checks as clients, configuration files and our own files on disk
+ * write them: read, checked with Consul's words, and normalised. Pure. */
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "kv/buffer.h"
+#include "kv/errmsg.h"
+#include "kv/slice.h"
+#include "server/catalog/catalog.h"
+
+/* Who wrote it: decides which member is the id, and how errors begin. */
+enum agent_origin {
+    AGENT_ORIGIN_API_CHECK,         /* /v1/agent/check/register: "ID" */
+    AGENT_ORIGIN_API_SERVICE_CHECK, /* Check and Checks in a service: "CheckID" */
+    AGENT_ORIGIN_API_SERVICE,
+    AGENT_ORIGIN_FILE, /* configuration, and what we kept on disk: both */
+};
+
+enum agent_check_type {
+    AGENT_CHECK_NONE,
+    AGENT_CHECK_TTL,
+    AGENT_CHECK_HTTP,
+    AGENT_CHECK_TCP,
+    AGENT_CHECK_MAINTENANCE,
+};
+
+/* Everything is borrowed from the document. */
+struct agent_check_definition {
+    struct slice id;
+    struct slice name;
+    struct slice notes;
+    struct slice service_id;
+    struct slice status;
+    struct slice http;
+    struct slice method;
+    struct slice body;
+    struct slice tcp;
+    const json_t *header; /* object of lists, or NULL */
+    int64_t interval_ns;
+    int64_t timeout_ns;
+    int64_t ttl_ns;
+    int64_t deregister_ns;
+    int64_t success_before_passing;
+    int64_t failures_before_critical;
+    int64_t output_bytes_max;
+    /* Kinds that we know and refuse. */
+    const json_t *args;
+    struct slice docker;
+    struct slice grpc;
+    struct slice alias_node;
+    struct slice alias_service;
+};
+
+struct agent_service_definition {
+    struct slice id;
+    struct slice name;
+    struct slice kind;
+    struct slice address;
+    const json_t *tags;
+    const json_t *meta;
+    const json_t *tagged_addresses;
+    const json_t *weights;
+    const json_t *proxy;
+    const json_t *connect;
+    const json_t *check;
+    const json_t *checks;
+    int64_t port;
+    bool enable_tag_override;
+};
+
+/* AGENT_EINVAL with "Request decode failed: ..." (or without, for AGENT_ORIGIN_FILE). */
+int agent_definition_read_check(const json_t *json, enum agent_origin origin,
+                                struct agent_check_definition *out, struct errmsg *err);
+int agent_definition_read_service(const json_t *json, enum agent_origin origin,
+                                  struct agent_service_definition *out, struct errmsg *err);
+
+/* Consul's "Invalid check: ..." rules. AGENT_EINVAL; AGENT_EINTERNAL with a clear text for kinds
+ * that this server does not run (script, docker, gRPC, alias). */
+int agent_definition_check_type(const struct agent_check_definition *check,
+                                enum agent_check_type *out, struct errmsg *err);
+int agent_definition_refuse_kinds(const struct agent_check_definition *check, struct errmsg *err);
+const char *agent_check_type_text(enum agent_check_type type);
+bool agent_status_valid(struct slice status);
+
+/* Name, address, weights and metadata of a service, in Consul's order. */
+int agent_definition_check_service(const struct agent_service_definition *service,
+                                   struct errmsg *err);
+
+/* The checks of a service's definition in order: Check, then Checks. Empty ones are left out as
+ * Consul does. `visit` returns 0 to go on. */
+int agent_definition_visit_checks(const struct agent_service_definition *service,
+                                  int (*visit)(void *host, const json_t *check), void *host);
+
+/* A copy without the named members (NULL ends the list; compared as json_decode does). Returns
+ * owned, NULL without memory. */
+json_t *agent_definition_copy_without(const json_t *json, const char *const *names);
+
+/* The catalog's form of a service (encoded, indexes 0): defaults filled in, addresses tagged. On
+ * failure `out` is marked failed. */
+void agent_definition_encode_service(struct buffer *out,
+                                     const struct agent_service_definition *service);
+
+#endif

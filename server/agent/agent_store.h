@@ -1,0 +1,35 @@
+#ifndef SERVER_AGENT_AGENT_STORE_H
+#define SERVER_AGENT_AGENT_STORE_H
+
+/* Keeps what clients registered: one JSON file an object in data_dir/services and data_dir/checks,
+ * written to a temporary name, synced, renamed. Writing is done on libuv's pool, one file after
+ * the other in the order of the calls, so that the loop never waits for the disk. */
+
+#include <jansson.h>
+#include <uv.h>
+
+#include "kv/errmsg.h"
+#include "kv/slice.h"
+
+enum agent_store_folder { AGENT_STORE_SERVICES, AGENT_STORE_CHECKS };
+enum { AGENT_STORE_FILE_BYTES_MAX = 1 << 20, AGENT_STORE_FILES_MAX = 32768 };
+
+struct agent_store;
+
+/* Creates the folders below data_dir. */
+int agent_store_new(uv_loop_t *loop, const char *data_dir, struct agent_store **out,
+                    struct errmsg *err);
+/* What was asked before is still written; the memory goes when it is (the loop must go on). */
+void agent_store_free(struct agent_store *store);
+
+/* Reads every file of a folder, in order of its name; bad files are skipped with a log line.
+ * `visit` borrows the document. Called at start, on the loop. */
+void agent_store_load(struct agent_store *store, enum agent_store_folder folder,
+                      void (*visit)(void *host, const json_t *document), void *host);
+
+/* Borrows both. A write that fails is logged: the object lives on until the next restart. */
+void agent_store_put(struct agent_store *store, enum agent_store_folder folder, struct slice id,
+                     const json_t *document);
+void agent_store_remove(struct agent_store *store, enum agent_store_folder folder, struct slice id);
+
+#endif

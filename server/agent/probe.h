@@ -1,0 +1,59 @@
+#ifndef SERVER_AGENT_PROBE_H
+#define SERVER_AGENT_PROBE_H
+
+/* One run of an HTTP or TCP health check, on libuv: looks the name up, connects, asks, reads, and
+ * tells the status with Consul's output text. What the other side sends is untrusted and bounded.
+ *
+ * TLS is not there yet: an https:// address is critical and says so. */
+
+#include <jansson.h>
+#include <stdint.h>
+#include <uv.h>
+
+#include "kv/buffer.h"
+#include "kv/slice.h"
+
+enum {
+    PROBE_OUTPUT_BYTES_MAX = 4096, /* the last bytes of a longer body are kept, as Consul does */
+    PROBE_RESPONSE_BYTES_MAX = 1 << 20, /* then the answer counts as complete */
+    PROBE_REDIRECTS_MAX = 10,
+    PROBE_ADDRESSES_MAX = 8, /* of one name, tried in order */
+};
+
+enum probe_status { PROBE_PASSING, PROBE_WARNING, PROBE_CRITICAL };
+const char *probe_status_text(enum probe_status status);
+
+/* Borrowed for probe_start only. */
+struct probe_spec {
+    struct slice http; /* URL, or empty */
+    struct slice tcp;  /* "host:port", or empty */
+    struct slice method;
+    struct slice body;
+    const json_t *header; /* object of lists of strings, or NULL */
+    uint64_t timeout_ms;
+    uint64_t output_bytes_max; /* 0: PROBE_OUTPUT_BYTES_MAX */
+};
+
+struct probe;
+
+/* `done` is called once, on the loop, never from inside probe_start; `output` is borrowed. The
+ * probe is gone after it. NULL without memory. */
+typedef void (*probe_done)(void *context, enum probe_status status, struct slice output);
+struct probe *probe_start(uv_loop_t *loop, const struct probe_spec *spec, probe_done done,
+                          void *context);
+/* Ends it without calling `done`. Its memory lives until libuv has closed its handles, so the loop
+ * must go on. */
+void probe_cancel(struct probe *probe);
+
+/* "http://host:port/path?query" in parts, for tests. Borrowed. */
+struct probe_url {
+    struct slice scheme;
+    struct slice authority; /* as written: what Host says */
+    struct slice host;      /* without brackets */
+    struct slice port;      /* "" : the scheme's */
+    struct slice path;      /* from the first '/', '?' or the end; the fragment is cut off */
+};
+/* False when it is no URL that could be asked; `problem` is Go's text for it. */
+bool probe_url_parse(struct slice text, struct probe_url *out, struct buffer *problem);
+
+#endif

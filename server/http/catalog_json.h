@@ -1,0 +1,52 @@
+#ifndef SERVER_HTTP_CATALOG_JSON_H
+#define SERVER_HTTP_CATALOG_JSON_H
+
+/* Catalog records as Consul 1.8 prints them, and the building blocks that the agent's answers share
+ * with them. Each appends to `out`. */
+
+#include <jansson.h>
+#include <stdbool.h>
+
+#include "kv/buffer.h"
+#include "kv/slice.h"
+#include "server/catalog/catalog.h"
+#include "server/http/http.h"
+
+/* {"ID":..,"Node":..,"Address":..,"Datacenter":..,"TaggedAddresses":..,"Meta":..,"CreateIndex":..}
+ * A node without a datacenter is in `datacenter`. */
+void catalog_json_node(struct buffer *out, const struct catalog_node *node, const char *datacenter);
+/* A service below a node: catalog/node, health/service. */
+void catalog_json_service(struct buffer *out, const struct catalog_service *service);
+/* A service and its node in one flat object: catalog/service. */
+void catalog_json_instance(struct buffer *out, const struct catalog_node *node,
+                           const struct catalog_service *service, const char *datacenter);
+void catalog_json_check(struct buffer *out, const struct catalog_check *check);
+
+/* {"lan":{"Address":..,"Port":..},..} from triples. */
+void catalog_json_tagged_addresses(struct buffer *out, struct strings triples);
+/* `,"name":` */
+void catalog_json_key(struct buffer *out, const char *name);
+/* An empty list instead of null. */
+void catalog_json_tags(struct buffer *out, struct strings tags);
+/* A map, or {} instead of null. */
+void catalog_json_map(struct buffer *out, struct strings pairs);
+
+/* Packs a JSON array of strings (NULL: null). `buffer` holds the bytes. */
+struct strings catalog_json_pack_list(struct buffer *buffer, const json_t *list);
+/* Packs an object of strings as pairs in order of their keys (NULL: null). */
+struct strings catalog_json_pack_map(struct buffer *buffer, const json_t *object);
+/* The object's member names in byte order, in an array that the caller frees; NULL if there is none
+ * or no memory. Valid until the object changes. */
+const char **catalog_json_sorted_keys(const json_t *object, size_t *count);
+
+/* Whether every `node-meta=key:value` parameter matches, and every `tag` one (without case). */
+bool catalog_json_meta_matches(const struct http_request *request, struct strings meta);
+bool catalog_json_tags_match(const struct http_request *request, struct strings tags);
+
+/* What catalog and health endpoints have in common: answers a `filter` parameter, which is not
+ * supported yet; true when it has. */
+bool catalog_json_refuse_filter(struct http_request *request, bool index_headers);
+#define CATALOG_JSON_FILTER_TEXT                                                                   \
+    "Failed to create boolean expression evaluator: filter expressions are not supported yet"
+
+#endif

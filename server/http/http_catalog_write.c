@@ -1,0 +1,578 @@
+/* /v1/catalog/register and /v1/catalog/deregister: reading the request, Consul's checks of it, and
+ * the command. */
+
+#include "server/http/http_catalog.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "server/command.h"
+#include "server/config.h"
+#include "server/http/catalog_json.h"
+#include "server/http/json_decode.h"
+#include "server/server.h"
+
+enum { CATALOG_CHECKS_MAX = 256, CATALOG_WEIGHT_MAX = 65535 };
+
+#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+
+struct register_request {
+    struct slice datacenter;
+    struct slice id;
+    struct slice node;
+    struct slice address;
+    const json_t *tagged_addresses;
+    const json_t *node_meta;
+    const json_t *service;
+    const json_t *check;
+    const json_t *checks;
+    bool skip_node_update;
+};
+
+#define REGISTER_FIELD(name, type, member)                                                         \
+    {                                                                                              \
+        (name), (type), offsetof(struct register_request, member)                                  \
+    }
+static const struct json_field register_fields[] = {
+    REGISTER_FIELD("Datacenter", JSON_FIELD_STRING, datacenter),
+    REGISTER_FIELD("ID", JSON_FIELD_STRING, id),
+    REGISTER_FIELD("Node", JSON_FIELD_STRING, node),
+    REGISTER_FIELD("Address", JSON_FIELD_STRING, address),
+    REGISTER_FIELD("TaggedAddresses", JSON_FIELD_STRING_MAP, tagged_addresses),
+    REGISTER_FIELD("NodeMeta", JSON_FIELD_STRING_MAP, node_meta),
+    REGISTER_FIELD("Service", JSON_FIELD_OBJECT, service),
+    REGISTER_FIELD("Check", JSON_FIELD_OBJECT, check),
+    REGISTER_FIELD("Checks", JSON_FIELD_ARRAY, checks),
+    REGISTER_FIELD("SkipNodeUpdate", JSON_FIELD_BOOL, skip_node_update),
+    {"Token", JSON_FIELD_ANY, 0},
+};
+
+struct service_request {
+    struct slice kind;
+    struct slice id;
+    struct slice name;
+    const json_t *tags;
+    struct slice address;
+    const json_t *tagged_addresses;
+    const json_t *meta;
+    int64_t port;
+    const json_t *weights;
+    bool enable_tag_override;
+    const json_t *proxy;
+    const json_t *connect;
+};
+
+#define SERVICE_FIELD(name, type, member)                                                          \
+    {                                                                                              \
+        (name), (type), offsetof(struct service_request, member)                                   \
+    }
+static const struct json_field service_fields[] = {
+    SERVICE_FIELD("Kind", JSON_FIELD_STRING, kind),
+    SERVICE_FIELD("ID", JSON_FIELD_STRING, id),
+    SERVICE_FIELD("Service", JSON_FIELD_STRING, name),
+    SERVICE_FIELD("Tags", JSON_FIELD_STRINGS, tags),
+    SERVICE_FIELD("Address", JSON_FIELD_STRING, address),
+    SERVICE_FIELD("TaggedAddresses", JSON_FIELD_OBJECT, tagged_addresses),
+    SERVICE_FIELD("Meta", JSON_FIELD_STRING_MAP, meta),
+    SERVICE_FIELD("Port", JSON_FIELD_INT, port),
+    SERVICE_FIELD("Weights", JSON_FIELD_OBJECT, weights),
+    SERVICE_FIELD("EnableTagOverride", JSON_FIELD_BOOL, enable_tag_override),
+    SERVICE_FIELD("Proxy", JSON_FIELD_OBJECT, proxy),
+    SERVICE_FIELD("Connect", JSON_FIELD_OBJECT, connect),
+    {"CreateIndex", JSON_FIELD_ANY, 0},
+    {"ModifyIndex", JSON_FIELD_ANY, 0},
+};
+
+struct check_request {
+    struct slice node;
+    struct slice id;
+    struct slice name;
+    struct slice status;
+    struct slice notes;
+    struct slice output;
+    struct slice service_id;
+    struct slice service_name;
+    const json_t *service_tags;
+    struct slice type;
+    const json_t *definition;
+};
+
+#define CHECK_FIELD(name, type, member)                                                            \
+    {                                                                                              \
+        (name), (type), offsetof(struct check_request, member)                                     \
+    }
+static const struct json_field check_fields[] = {
+    CHECK_FIELD("Node", JSON_FIELD_STRING, node),
+    CHECK_FIELD("CheckID", JSON_FIELD_STRING, id),
+    CHECK_FIELD("Name", JSON_FIELD_STRING, name),
+    CHECK_FIELD("Status", JSON_FIELD_STRING, status),
+    CHECK_FIELD("Notes", JSON_FIELD_STRING, notes),
+    CHECK_FIELD("Output", JSON_FIELD_STRING, output),
+    CHECK_FIELD("ServiceID", JSON_FIELD_STRING, service_id),
+    CHECK_FIELD("ServiceName", JSON_FIELD_STRING, service_name),
+    CHECK_FIELD("ServiceTags", JSON_FIELD_STRINGS, service_tags),
+    CHECK_FIELD("Type", JSON_FIELD_STRING, type),
+    CHECK_FIELD("Definition", JSON_FIELD_OBJECT, definition),
+    {"CreateIndex", JSON_FIELD_ANY, 0},
+    {"ModifyIndex", JSON_FIELD_ANY, 0},
+};
+
+struct definition_request {
+    struct slice http;
+    bool tls_skip_verify;
+    const json_t *header;
+    struct slice method;
+    struct slice body;
+    struct slice tcp;
+    int64_t interval_ns;
+    int64_t timeout_ns;
+    int64_t deregister_ns;
+    int64_t ttl_ns;
+};
+
+#define DEFINITION_FIELD(name, type, member)                                                       \
+    {                                                                                              \
+        (name), (type), offsetof(struct definition_request, member)                                \
+    }
+static const struct json_field definition_fields[] = {
+    DEFINITION_FIELD("HTTP", JSON_FIELD_STRING, http),
+    DEFINITION_FIELD("TLSSkipVerify", JSON_FIELD_BOOL, tls_skip_verify),
+    DEFINITION_FIELD("Header", JSON_FIELD_STRINGS_MAP, header),
+    DEFINITION_FIELD("Method", JSON_FIELD_STRING, method),
+    DEFINITION_FIELD("Body", JSON_FIELD_STRING, body),
+    DEFINITION_FIELD("TCP", JSON_FIELD_STRING, tcp),
+    DEFINITION_FIELD("Interval", JSON_FIELD_DURATION, interval_ns),
+    DEFINITION_FIELD("Timeout", JSON_FIELD_DURATION, timeout_ns),
+    DEFINITION_FIELD("DeregisterCriticalServiceAfter", JSON_FIELD_DURATION, deregister_ns),
+    DEFINITION_FIELD("TTL", JSON_FIELD_DURATION, ttl_ns),
+    {"OutputMaxSize", JSON_FIELD_ANY, 0},
+    {"ScriptArgs", JSON_FIELD_ANY, 0},
+    {"DockerContainerID", JSON_FIELD_ANY, 0},
+    {"Shell", JSON_FIELD_ANY, 0},
+    {"GRPC", JSON_FIELD_ANY, 0},
+    {"GRPCUseTLS", JSON_FIELD_ANY, 0},
+    {"AliasNode", JSON_FIELD_ANY, 0},
+    {"AliasService", JSON_FIELD_ANY, 0},
+    /* As health answers print the durations too; clients send them back. */
+    {"IntervalDuration", JSON_FIELD_ANY, 0},
+    {"TimeoutDuration", JSON_FIELD_ANY, 0},
+    {"DeregisterCriticalServiceAfterDuration", JSON_FIELD_ANY, 0},
+};
+
+struct weights_request {
+    int64_t passing;
+    int64_t warning;
+};
+static const struct json_field weights_fields[] = {
+    {"Passing", JSON_FIELD_INT, offsetof(struct weights_request, passing)},
+    {"Warning", JSON_FIELD_INT, offsetof(struct weights_request, warning)},
+};
+
+struct address_request {
+    struct slice address;
+    int64_t port;
+};
+static const struct json_field address_fields[] = {
+    {"Address", JSON_FIELD_STRING, offsetof(struct address_request, address)},
+    {"Port", JSON_FIELD_INT, offsetof(struct address_request, port)},
+};
+
+/* Everything that the registration borrows. */
+struct register_buffers {
+    struct buffer tagged, node_meta;
+    struct buffer service_tags, service_meta, service_tagged;
+    char *extra;
+    struct buffer checks;
+};
+
+static void register_buffers_deinit(struct register_buffers *buffers)
+{
+    buffer_deinit(&buffers->tagged);
+    buffer_deinit(&buffers->node_meta);
+    buffer_deinit(&buffers->service_tags);
+    buffer_deinit(&buffers->service_meta);
+    buffer_deinit(&buffers->service_tagged);
+    buffer_deinit(&buffers->checks);
+    free(buffers->extra);
+}
+
+static void catalog_refuse_body(struct http_request *request, const struct errmsg *err)
+{
+    http_reply_error(request, 400, "Request decode failed: %s", err->text);
+}
+
+/* --- the service --- */
+
+static bool catalog_pack_tagged(struct buffer *out, const json_t *object, uint32_t *count,
+                                struct errmsg *err)
+{
+    size_t key_count;
+    const char **keys = catalog_json_sorted_keys(object, &key_count);
+    bool ok = true;
+
+    for (size_t i = 0; ok && i < key_count; i++) {
+        struct address_request address = {SLICE_EMPTY, 0};
+        char port[24];
+        ok = json_decode(json_object_get(object, keys[i]), "structs.ServiceAddress", address_fields,
+                         COUNT(address_fields), &address, err);
+        (void)snprintf(port, sizeof(port), "%lld", (long long)address.port);
+        strings_pack_add(out, slice_from_text(keys[i]));
+        strings_pack_add(out, address.address);
+        strings_pack_add(out, slice_from_text(port));
+    }
+    free(keys);
+    *count = (uint32_t)(3 * key_count);
+    return ok;
+}
+
+/* Proxy and Connect are kept as text: nothing here understands them. Returns owned, or NULL. */
+static char *catalog_service_extra(const struct service_request *service)
+{
+    if (json_object_size(service->proxy) == 0 && json_object_size(service->connect) == 0) {
+        return NULL;
+    }
+    json_t *extra = json_object();
+    if (json_object_size(service->proxy) > 0) {
+        (void)json_object_set_new(extra, "Proxy", json_deep_copy(service->proxy));
+    }
+    if (json_object_size(service->connect) > 0) {
+        (void)json_object_set_new(extra, "Connect", json_deep_copy(service->connect));
+    }
+    char *text = json_dumps(extra, JSON_COMPACT);
+    json_decref(extra);
+    return text;
+}
+
+/* False with Go's text when the body is wrong. */
+static bool catalog_read_service(const json_t *json, struct register_buffers *buffers,
+                                 struct catalog_service *out, struct errmsg *err)
+{
+    struct service_request service = {
+        .kind = SLICE_EMPTY, .id = SLICE_EMPTY, .name = SLICE_EMPTY, .address = SLICE_EMPTY};
+    struct weights_request weights = {1, 1};
+    uint32_t tagged_count = 0;
+
+    if (!json_decode(json, "structs.NodeService", service_fields, COUNT(service_fields), &service,
+                     err) ||
+        (service.weights != NULL && !json_decode(service.weights, "structs.Weights", weights_fields,
+                                                 COUNT(weights_fields), &weights, err)) ||
+        !catalog_pack_tagged(&buffers->service_tagged, service.tagged_addresses, &tagged_count,
+                             err)) {
+        return false;
+    }
+    /* Consul stores any numbers; those that DNS could not say become the default. */
+    const bool weights_ok = weights.passing >= 1 && weights.passing <= CATALOG_WEIGHT_MAX &&
+                            weights.warning >= 0 && weights.warning <= CATALOG_WEIGHT_MAX;
+    buffers->extra = catalog_service_extra(&service);
+    *out = (struct catalog_service){
+        .node = SLICE_EMPTY,
+        .kind = service.kind,
+        .id = service.id.size > 0 ? service.id : service.name,
+        .name = service.name,
+        .tags = catalog_json_pack_list(&buffers->service_tags, service.tags),
+        .meta = catalog_json_pack_map(&buffers->service_meta, service.meta),
+        .address = service.address,
+        .tagged_addresses =
+            tagged_count == 0
+                ? STRINGS_NULL
+                : strings_from_packed(buffer_slice(&buffers->service_tagged), tagged_count),
+        .port = service.port < 0 || service.port > UINT16_MAX ? 0 : (uint32_t)service.port,
+        .weight_passing = weights_ok ? (uint32_t)weights.passing : 1,
+        .weight_warning = weights_ok ? (uint32_t)weights.warning : 1,
+        .enable_tag_override = service.enable_tag_override,
+        .extra = buffers->extra == NULL ? SLICE_EMPTY : slice_from_text(buffers->extra),
+    };
+    return true;
+}
+
+/* --- checks --- */
+
+static void catalog_put_definition_text(json_t *out, const char *name, struct slice text)
+{
+    if (text.size > 0) {
+        (void)json_object_set_new(out, name, json_stringn(text.data, text.size));
+    }
+}
+
+static void catalog_put_definition_duration(json_t *out, const char *name, int64_t ns)
+{
+    char text[64];
+
+    if (ns != 0) {
+        duration_format(ns, text, sizeof(text));
+        (void)json_object_set_new(out, name, json_string(text));
+    }
+}
+
+/* The definition as answers show it, empty members left out. `*text` is owned by the caller. */
+static bool catalog_read_definition(const json_t *json, char **text, struct slice *type,
+                                    struct errmsg *err)
+{
+    struct definition_request definition = {
+        .http = SLICE_EMPTY, .method = SLICE_EMPTY, .body = SLICE_EMPTY, .tcp = SLICE_EMPTY};
+
+    *text = NULL;
+    if (json == NULL) {
+        return true;
+    }
+    if (!json_decode(json, "structs.HealthCheckDefinition", definition_fields,
+                     COUNT(definition_fields), &definition, err)) {
+        return false;
+    }
+    json_t *out = json_object();
+    catalog_put_definition_duration(out, "Interval", definition.interval_ns);
+    catalog_put_definition_duration(out, "Timeout", definition.timeout_ns);
+    catalog_put_definition_duration(out, "DeregisterCriticalServiceAfter",
+                                    definition.deregister_ns);
+    catalog_put_definition_text(out, "HTTP", definition.http);
+    if (definition.tls_skip_verify) {
+        (void)json_object_set_new(out, "TLSSkipVerify", json_true());
+    }
+    if (json_object_size(definition.header) > 0) {
+        (void)json_object_set_new(out, "Header", json_deep_copy(definition.header));
+    }
+    catalog_put_definition_text(out, "Method", definition.method);
+    catalog_put_definition_text(out, "Body", definition.body);
+    catalog_put_definition_text(out, "TCP", definition.tcp);
+    if (json_object_size(out) > 0) {
+        *text = json_dumps(out, JSON_COMPACT);
+    }
+    json_decref(out);
+    if (type->size == 0) {
+        *type = definition.ttl_ns > 0      ? SLICE_LITERAL("ttl")
+                : definition.http.size > 0 ? SLICE_LITERAL("http")
+                : definition.tcp.size > 0  ? SLICE_LITERAL("tcp")
+                                           : SLICE_EMPTY;
+    }
+    return true;
+}
+
+static bool catalog_read_check(const json_t *json, struct slice node, struct buffer *out,
+                               struct errmsg *err)
+{
+    struct check_request check = {
+        .node = SLICE_EMPTY,
+        .id = SLICE_EMPTY,
+        .name = SLICE_EMPTY,
+        .status = SLICE_EMPTY,
+        .notes = SLICE_EMPTY,
+        .output = SLICE_EMPTY,
+        .service_id = SLICE_EMPTY,
+        .service_name = SLICE_EMPTY,
+        .type = SLICE_EMPTY,
+    };
+    struct buffer tags = {0};
+    struct buffer encoded = {0};
+    char *definition;
+
+    if (!json_decode(json, "structs.HealthCheck", check_fields, COUNT(check_fields), &check, err) ||
+        !catalog_read_definition(check.definition, &definition, &check.type, err)) {
+        return false;
+    }
+    const struct catalog_check record = {
+        .node = check.node.size > 0 ? check.node : node,
+        .id = check.id.size > 0 ? check.id : check.name,
+        .name = check.name,
+        .status = check.status.size > 0 ? check.status : SLICE_LITERAL("critical"),
+        .notes = check.notes,
+        .output = check.output,
+        .service_id = check.service_id,
+        .service_name = check.service_name,
+        .service_tags = catalog_json_pack_list(&tags, check.service_tags),
+        .type = check.type,
+        .definition = definition == NULL ? SLICE_EMPTY : slice_from_text(definition),
+    };
+    catalog_check_encode(&encoded, &record);
+    buffer_put_u32(out, (uint32_t)encoded.size);
+    buffer_append_slice(out, buffer_slice(&encoded));
+    out->failed = out->failed || encoded.failed || tags.failed;
+    buffer_deinit(&encoded);
+    buffer_deinit(&tags);
+    free(definition);
+    return true;
+}
+
+/* Checks, then Check, as Consul joins them. */
+static bool catalog_read_checks(const struct register_request *input,
+                                struct register_buffers *buffers, uint32_t *count,
+                                struct errmsg *err)
+{
+    size_t i;
+    json_t *item;
+
+    *count = 0;
+    if (json_array_size(input->checks) >= CATALOG_CHECKS_MAX) {
+        (void)errmsg_set(err, -1, "too many checks (limit: %d)", CATALOG_CHECKS_MAX - 1);
+        return false;
+    }
+    json_array_foreach(input->checks, i, item)
+    {
+        if (json_is_null(item)) {
+            continue;
+        }
+        if (!catalog_read_check(item, input->node, &buffers->checks, err)) {
+            return false;
+        }
+        (*count)++;
+    }
+    if (input->check != NULL) {
+        if (!catalog_read_check(input->check, input->node, &buffers->checks, err)) {
+            return false;
+        }
+        (*count)++;
+    }
+    return true;
+}
+
+/* --- the request --- */
+
+/* Consul's order: datacenter, node, address, id. True when it has answered. */
+static bool catalog_refuse_node(struct http_request *request, const struct register_request *input)
+{
+    const struct slice datacenter = slice_from_text(request->server->config->datacenter);
+    struct uuid id;
+
+    if (input->datacenter.size > 0 && !slice_equal(input->datacenter, datacenter)) {
+        http_reply_error(request, 500, "No path to datacenter");
+    } else if (input->node.size == 0) {
+        http_reply_error(request, 500, "Must provide node");
+    } else if (input->address.size == 0 && !input->skip_node_update) {
+        http_reply_error(request, 500, "Must provide address if SkipNodeUpdate is not set");
+    } else if (input->id.size > 0 && input->id.size != UUID_TEXT_BYTES) {
+        http_reply_error(request, 500, "Bad node ID: uuid string is wrong length");
+    } else if (input->id.size > 0 && !uuid_parse(input->id, &id)) {
+        http_reply_error(request, 500, "Bad node ID: uuid is improperly formatted");
+    } else {
+        return false;
+    }
+    return true;
+}
+
+static bool catalog_refuse_service(struct http_request *request,
+                                   const struct catalog_service *service)
+{
+    if (service->id.size > 0 && service->name.size == 0) {
+        http_reply_error(request, 500, "Must provide service name with ID");
+    } else if (service->id.size == 0) {
+        http_reply_error(request, 500,
+                         "failed inserting service: failed inserting service: object missing "
+                         "primary index");
+    } else if (slice_equal(service->address, SLICE_LITERAL("0.0.0.0")) ||
+               slice_equal(service->address, SLICE_LITERAL("::"))) {
+        http_reply_error(request, 500, "Invalid service address");
+    } else {
+        return false;
+    }
+    return true;
+}
+
+static void catalog_register_propose(struct http_request *request,
+                                     const struct catalog_registration *registration,
+                                     const struct register_buffers *buffers)
+{
+    struct buffer command = {0};
+
+    command_encode_register(&command, registration);
+    if (command.failed || buffers->tagged.failed || buffers->node_meta.failed ||
+        buffers->service_tags.failed || buffers->service_meta.failed ||
+        buffers->service_tagged.failed || buffers->checks.failed) {
+        http_reply_error(request, 500, "out of memory");
+    } else {
+        http_write_start(request, buffer_slice(&command), NULL);
+    }
+    buffer_deinit(&command);
+}
+
+static void catalog_register_json(struct http_request *request, const json_t *json,
+                                  struct register_buffers *buffers)
+{
+    struct register_request input = {
+        .datacenter = SLICE_EMPTY, .id = SLICE_EMPTY, .node = SLICE_EMPTY, .address = SLICE_EMPTY};
+    struct catalog_registration registration = {0};
+    struct errmsg err;
+
+    if (!json_decode(json, "structs.RegisterRequest", register_fields, COUNT(register_fields),
+                     &input, &err) ||
+        (input.service != NULL &&
+         !catalog_read_service(input.service, buffers, &registration.service, &err)) ||
+        !catalog_read_checks(&input, buffers, &registration.check_count, &err)) {
+        catalog_refuse_body(request, &err);
+        return;
+    }
+    if (catalog_refuse_node(request, &input) ||
+        (input.service != NULL && catalog_refuse_service(request, &registration.service))) {
+        return;
+    }
+    registration.node = (struct catalog_node){
+        .id = input.id,
+        .name = input.node,
+        .address = input.address,
+        .datacenter = slice_from_text(request->server->config->datacenter),
+        .tagged_addresses = catalog_json_pack_map(&buffers->tagged, input.tagged_addresses),
+        .meta = catalog_json_pack_map(&buffers->node_meta, input.node_meta),
+    };
+    registration.skip_node_update = input.skip_node_update;
+    registration.has_service = input.service != NULL;
+    registration.service.node = input.node;
+    registration.checks = buffer_slice(&buffers->checks);
+    catalog_register_propose(request, &registration, buffers);
+}
+
+void http_catalog_register(struct http_request *request)
+{
+    struct register_buffers buffers = {0};
+    json_t *json = http_body_json(request, "Request decode failed");
+
+    if (json == NULL) {
+        return;
+    }
+    catalog_register_json(request, json, &buffers);
+    register_buffers_deinit(&buffers);
+    json_decref(json);
+}
+
+struct deregister_request {
+    struct slice datacenter;
+    struct slice node;
+    struct slice service_id;
+    struct slice check_id;
+};
+
+static const struct json_field deregister_fields[] = {
+    {"Datacenter", JSON_FIELD_STRING, offsetof(struct deregister_request, datacenter)},
+    {"Node", JSON_FIELD_STRING, offsetof(struct deregister_request, node)},
+    {"Address", JSON_FIELD_ANY, 0},
+    {"ServiceID", JSON_FIELD_STRING, offsetof(struct deregister_request, service_id)},
+    {"CheckID", JSON_FIELD_STRING, offsetof(struct deregister_request, check_id)},
+    {"Token", JSON_FIELD_ANY, 0},
+};
+
+void http_catalog_deregister(struct http_request *request)
+{
+    struct deregister_request input = {SLICE_EMPTY, SLICE_EMPTY, SLICE_EMPTY, SLICE_EMPTY};
+    const struct slice datacenter = slice_from_text(request->server->config->datacenter);
+    struct buffer command = {0};
+    struct errmsg err;
+    json_t *json = http_body_json(request, "Request decode failed");
+
+    if (json == NULL) {
+        return;
+    }
+    if (!json_decode(json, "structs.DeregisterRequest", deregister_fields, COUNT(deregister_fields),
+                     &input, &err)) {
+        catalog_refuse_body(request, &err);
+    } else if (input.datacenter.size > 0 && !slice_equal(input.datacenter, datacenter)) {
+        http_reply_error(request, 500, "No path to datacenter");
+    } else if (input.node.size == 0) {
+        http_reply_error(request, 500, "Must provide node");
+    } else {
+        command_encode_deregister(&command, input.node, input.service_id, input.check_id);
+        if (command.failed) {
+            http_reply_error(request, 500, "out of memory");
+        } else {
+            http_write_start(request, buffer_slice(&command), NULL);
+        }
+    }
+    buffer_deinit(&command);
+    json_decref(json);
+}

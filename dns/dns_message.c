@@ -255,7 +255,7 @@ static size_t answers_by_count(const struct dns_resolver *r)
 static void put_header(struct dns_resolver *r, struct dns_writer *writer,
                        const struct counts *counts, bool truncated)
 {
-    uint16_t flags = (uint16_t)(DNS_FLAG_QR | (r->query.opcode << DNS_OPCODE_SHIFT) | r->flags |
+    uint16_t flags = (uint16_t)(DNS_FLAG_QR | ((unsigned)r->query.opcode << DNS_OPCODE_SHIFT) | r->flags |
                                 (unsigned)r->rcode);
 
     if (r->query.opcode == DNS_OPCODE_QUERY) {

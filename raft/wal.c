@@ -356,12 +356,14 @@ static struct wal_chunk *wal_write_encode(const struct wal *wal, const struct wa
     return chunk;
 }
 
-/* Takes back what the writer is done with, and keeps the window within its bound. */
-static void wal_collect(struct wal *wal)
+/* Takes back what the writer is done with, and keeps the window within its bound. False: the writer
+ * has failed. */
+static bool wal_collect(struct wal *wal)
 {
     struct wal_window *window = &wal->window;
 
     (void)pthread_mutex_lock(&wal->shared.lock);
+    bool failed = wal->shared.failed;
     struct wal_chunk *chunk = wal->shared.done.head;
     wal->shared.done = (struct wal_chunk_list){0};
     (void)pthread_mutex_unlock(&wal->shared.lock);
@@ -377,6 +379,7 @@ static void wal_collect(struct wal *wal)
            window->slots[window->first & (window->capacity - 1)].chunk->durable) {
         wal_window_pop(window);
     }
+    return !failed;
 }
 
 /* Makes the entries readable. Room is reserved. */
@@ -412,7 +415,9 @@ int wal_write(struct wal *wal, const struct wal_write *write)
     assert(write->sequence > wal->sequence);
     assert(write->truncate_from == 0 || write->truncate_from >= wal->first);
     assert(write->truncate_from <= wal->last + 1);
-    wal_collect(wal);
+    if (!wal_collect(wal)) {
+        return WAL_EIO;
+    }
     int rc = wal_write_measure(write, &bytes);
     if (rc != WAL_OK) {
         return rc;
@@ -425,13 +430,6 @@ int wal_write(struct wal *wal, const struct wal_write *write)
     if (chunk == NULL) {
         return WAL_ENOMEM;
     }
-    (void)pthread_mutex_lock(&wal->shared.lock);
-    if (wal->shared.failed) {
-        (void)pthread_mutex_unlock(&wal->shared.lock);
-        free(chunk);
-        return WAL_EIO;
-    }
-    (void)pthread_mutex_unlock(&wal->shared.lock);
     /* Before it is queued: from then on the chunk is the writer's as well. */
     wal_write_publish(wal, write, chunk);
     atomic_fetch_add(&wal->shared.pending_bytes, bytes);
@@ -530,7 +528,7 @@ int wal_entry(struct wal *wal, raft_index index, struct raft_entry *out)
     char message[WAL_ERROR_BYTES_MAX];
 
     assert(wal->magic == WAL_MAGIC);
-    wal_collect(wal);
+    (void)wal_collect(wal); /* Reads go on after a failure. */
     if (index < wal->first || index > wal->last) {
         return WAL_ENOTFOUND;
     }
@@ -631,14 +629,15 @@ int wal_trim(struct wal *wal, raft_index index, char *message)
 
     assert(wal->magic == WAL_MAGIC);
     message[0] = '\0';
-    wal_collect(wal);
+    if (!wal_collect(wal)) {
+        return wal_error(message, WAL_EIO, "the log has failed before");
+    }
     if (index > wal->last + 1) {
         index = wal->last + 1;
     }
     (void)pthread_mutex_lock(&shared->lock);
-    bool failed = shared->failed;
     raft_index first = wal->memory ? index : wal->first;
-    if (!failed && !wal->memory) {
+    if (!wal->memory) {
         struct wal_segments *segments = &shared->segments;
         size_t drop = 0;
         while (drop + 1 < segments->count && segments->items[drop + 1]->first <= index) {
@@ -659,9 +658,6 @@ int wal_trim(struct wal *wal, raft_index index, char *message)
         (void)pthread_cond_signal(&shared->wake);
     }
     (void)pthread_mutex_unlock(&shared->lock);
-    if (failed) {
-        return wal_error(message, WAL_EIO, "the log has failed before");
-    }
     wal_trim_to(wal, first);
     return WAL_OK;
 }

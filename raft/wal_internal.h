@@ -72,6 +72,31 @@ struct wal_record {
     uint64_t term;
 };
 
+/* Little-endian numbers, written out so that the compiler makes one load or store of each. */
+static inline void wal_put_u32(uint8_t *at, uint32_t value)
+{
+    at[0] = (uint8_t)value;
+    at[1] = (uint8_t)(value >> 8);
+    at[2] = (uint8_t)(value >> 16);
+    at[3] = (uint8_t)(value >> 24);
+}
+
+static inline void wal_put_u64(uint8_t *at, uint64_t value)
+{
+    wal_put_u32(at, (uint32_t)value);
+    wal_put_u32(at + 4, (uint32_t)(value >> 32));
+}
+
+static inline uint32_t wal_get_u32(const uint8_t *at)
+{
+    return (uint32_t)at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24;
+}
+
+static inline uint64_t wal_get_u64(const uint8_t *at)
+{
+    return (uint64_t)wal_get_u32(at) | (uint64_t)wal_get_u32(at + 4) << 32;
+}
+
 /* Bytes of a record on disk, padded. */
 static inline uint64_t wal_record_span(uint32_t size)
 {
@@ -92,8 +117,22 @@ void wal_record_encode(const struct wal_record *record, uint8_t out[WAL_RECORD_B
 void wal_record_seal(const struct wal_crc32c *crc32c, uint32_t salt, uint32_t batch,
                      uint8_t *bytes);
 /* Reads the fields that wal_record_encode writes, without checking anything; batch is 0. */
-struct wal_record wal_record_head(const uint8_t bytes[WAL_RECORD_BYTES]);
-uint32_t wal_record_batch(const uint8_t bytes[WAL_RECORD_BYTES]);
+static inline struct wal_record wal_record_head(const uint8_t bytes[WAL_RECORD_BYTES])
+{
+    return (struct wal_record){
+        .size = wal_get_u32(bytes + 4),
+        .type = bytes[12],
+        .entry_type = bytes[13],
+        .index = wal_get_u64(bytes + 16),
+        .term = wal_get_u64(bytes + 24),
+    };
+}
+
+static inline uint32_t wal_record_batch(const uint8_t bytes[WAL_RECORD_BYTES])
+{
+    return wal_get_u32(bytes + 8);
+}
+
 /* Untrusted bytes: true when a whole and valid record stands at `offset`. */
 bool wal_record_decode(const struct wal_crc32c *crc32c, uint32_t salt, const uint8_t *bytes,
                        uint64_t size, uint64_t offset, struct wal_record *out);

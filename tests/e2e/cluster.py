@@ -88,7 +88,7 @@ class Server:
         with open(self.log_path, "a", encoding="utf-8") as log:
             log.write("---- started\n")
             log.flush()
-            self.process = subprocess.Popen([BINARY, "agent", "-config-file", path],
+            self.process = subprocess.Popen([self.cluster.binary, "agent", "-config-file", path],
                                             stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def alive(self):
@@ -143,11 +143,13 @@ class Server:
 
 
 class Cluster:
-    def __init__(self, size=5, extra=None):
+    def __init__(self, size=5, extra=None, binary=BINARY, parent_dir=None):
+        """`extra` goes over the servers' configuration; their files go into `parent_dir`."""
         self.size = size
         self.extra = extra or {}
+        self.binary = binary
         self.network = free_network()
-        self.dir = tempfile.mkdtemp(prefix="proconsul-e2e-")
+        self.dir = tempfile.mkdtemp(prefix="proconsul-e2e-", dir=parent_dir)
         os.chmod(self.dir, 0o755)
         self.servers = []
         for number in range(1, size + 1):

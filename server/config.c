@@ -19,6 +19,8 @@ struct config_sources {
     struct config_settings settings;
 };
 
+enum { CONFIG_READ_BYTES = 65536 }; /* at a time */
+
 /* --- files --- */
 
 static bool config_has_suffix(const char *name, const char *suffix)
@@ -39,14 +41,14 @@ static int config_read_text(const char *path, struct buffer *text, struct errmsg
         return errmsg_set_errno(err, -1, "config: Open failed on %.300s", path);
     }
     while (count > 0 && text->size <= CONFIG_FILE_BYTES_MAX) {
-        char *at = buffer_reserve(text, 64 * 1024);
+        char *at = buffer_reserve(text, CONFIG_READ_BYTES);
 
         if (at == NULL) {
             errno = ENOMEM;
             count = -1;
             break;
         }
-        count = read(fd, at, 64 * 1024);
+        count = read(fd, at, CONFIG_READ_BYTES);
         if (count < 0 && errno == EINTR) {
             count = 1;
             continue;

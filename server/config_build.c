@@ -718,8 +718,7 @@ static void build_limits(struct builder *builder)
     config->http_conns_per_client_max = connections <= 0 ? UINT32_MAX : (uint32_t)connections;
     config->state_bytes_max = (uint64_t)build_int(builder, "limits.state_max_size",
                                                   INT64_C(16) << 30, 1 << 20, INT64_C(1) << 46);
-    config->check_update_interval_ms =
-        build_ms(builder, "check_update_interval", 5 * 60 * SECOND_NS);
+    config->check_update_interval_ms = build_ms(builder, "check_update_interval", 300 * SECOND_NS);
 }
 
 static void build_process(struct builder *builder)

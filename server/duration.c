@@ -19,10 +19,10 @@ static const struct duration_unit {
     {{"us", 2}, 1000},
     {{"\xc2\xb5s", 3}, 1000}, /* U+00B5, the micro sign */
     {{"\xce\xbcs", 3}, 1000}, /* U+03BC, the Greek letter */
-    {{"ms", 2}, 1000 * 1000},
-    {{"s", 1}, 1000 * 1000 * 1000},
-    {{"m", 1}, INT64_C(60) * 1000 * 1000 * 1000},
-    {{"h", 1}, INT64_C(3600) * 1000 * 1000 * 1000},
+    {{"ms", 2}, 1000000},
+    {{"s", 1}, 1000000000},
+    {{"m", 1}, 60 * INT64_C(1000000000)},
+    {{"h", 1}, 3600 * INT64_C(1000000000)},
 };
 
 /* The text in quotes, as Go's time package quotes it: bytes outside printable ASCII as \xNN. Cut
@@ -235,14 +235,14 @@ static void duration_format_fraction(char *out, size_t out_bytes, uint64_t value
 void duration_format(int64_t ns, char *out, size_t out_bytes)
 {
     const uint64_t total_ns = ns < 0 ? 0 - (uint64_t)ns : (uint64_t)ns;
-    const uint64_t second_ns = 1000 * 1000 * 1000;
+    const uint64_t second_ns = 1000000000;
     char text[64];
 
     if (total_ns == 0) {
         (void)snprintf(text, sizeof(text), "0s");
     } else if (total_ns < 1000) {
         (void)snprintf(text, sizeof(text), "%" PRIu64 "ns", total_ns);
-    } else if (total_ns < 1000 * 1000) {
+    } else if (total_ns < 1000000) {
         duration_format_fraction(text, sizeof(text), total_ns, 3, "\xc2\xb5s");
     } else if (total_ns < second_ns) {
         duration_format_fraction(text, sizeof(text), total_ns, 6, "ms");

@@ -6,7 +6,7 @@
     dns -> dns, state, session, kv                    server -> everything
 
 Libraries have their places, too: LMDB is kv's alone, libuv and llhttp are the server's.
-Prints one line per fault; the last line is "N passed, M failed" (files).
+Prints one line per fault; the last line is "N passed, M failed" (modules).
 """
 import os
 import re
@@ -71,6 +71,7 @@ def faults_of(path):
 def main():
     passed = failed = 0
     for top in ("raft", "kv", "session", "dns", "server"):
+        good = bad = 0
         for folder, _, files in sorted(os.walk(os.path.join(ROOT, top))):
             for name in sorted(files):
                 if not name.endswith((".c", ".h")):
@@ -80,9 +81,14 @@ def main():
                 for number, text in faults:
                     print("FAIL %s:%d: %s" % (path, number, text))
                 if faults:
-                    failed += 1
+                    bad += 1
                 else:
-                    passed += 1
+                    good += 1
+        print("%s: %d files" % (top, good + bad))
+        if bad or not good:
+            failed += 1
+        else:
+            passed += 1
     print("%d passed, %d failed" % (passed, failed))
     return 1 if failed or not passed else 0
 

@@ -84,9 +84,9 @@ step() {
     if [ "$3" -ne 0 ]; then
         case $kind in
         ctest | pytest) python3 tests/tally.py "$kind" "$xml" | grep '^FAIL' | head -n 40 ;;
-        runner) grep '^FAIL' "$log" | head -n 40 ;;
+        runner) grep '^FAIL' "$log" | cut -c1-400 | head -n 60 ;;
         esac
-        tail -n 15 "$log" | cut -c1-400 | sed 's/^/    | /'
+        [ "$kind" = runner ] || tail -n 15 "$log" | cut -c1-400 | sed 's/^/    | /'
     fi
 }
 

@@ -255,16 +255,16 @@ static size_t answers_by_count(const struct dns_resolver *r)
 static void put_header(struct dns_resolver *r, struct dns_writer *writer,
                        const struct counts *counts, bool truncated)
 {
-    uint16_t flags = (uint16_t)(DNS_FLAG_QR | ((unsigned)r->query.opcode << DNS_OPCODE_SHIFT) | r->flags |
-                                (unsigned)r->rcode);
+    unsigned flags = DNS_FLAG_QR | ((unsigned)r->query.opcode << DNS_OPCODE_SHIFT) | r->flags |
+                     (unsigned)r->rcode;
 
     if (r->query.opcode == DNS_OPCODE_QUERY) {
-        flags = (uint16_t)(flags | (r->query.flags & (DNS_FLAG_RD | DNS_FLAG_CD)));
+        flags |= r->query.flags & (DNS_FLAG_RD | DNS_FLAG_CD);
     }
     if (truncated) {
         flags |= DNS_FLAG_TC;
     }
-    dns_writer_set_u16(writer, 2, flags);
+    dns_writer_set_u16(writer, 2, (uint16_t)flags);
     dns_writer_set_u16(writer, 4, 1);
     dns_writer_set_u16(writer, 6, counts->answers);
     dns_writer_set_u16(writer, 8, counts->authorities);

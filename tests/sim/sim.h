@@ -133,6 +133,7 @@ struct sim_stats {
     uint64_t delays;
     uint64_t partitions_symmetric;
     uint64_t partitions_asymmetric;
+    uint64_t cut_links;
     uint64_t crashes;
     uint64_t power_cuts;
     uint64_t lost_writes;
@@ -160,7 +161,7 @@ struct sim_parameters {
     uint64_t disk_ms;
     uint64_t disk_slow_ms;
     uint64_t fault_interval_ms;
-    unsigned fault_weights[7];
+    unsigned fault_weights[8]; /* by enum sim_fault */
     uint64_t propose_interval_ms;
     uint64_t read_interval_ms;
     uint64_t fault_phase_ms;

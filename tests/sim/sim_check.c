@@ -197,8 +197,7 @@ void sim_check_update(struct sim *sim, size_t node, const struct raft_event *eve
                 update->hard_state_changed ||
                     (update->term == server->term && update->vote == server->vote),
                 "term or vote changed and is not written");
-    if (event->type == RAFT_EVENT_MESSAGE && event->message->type == RAFT_PRE_VOTE_REQUEST &&
-        !update->leadership_changed) {
+    if (event->type == RAFT_EVENT_MESSAGE && event->message->type == RAFT_PRE_VOTE_REQUEST) {
         sim_require(sim, !update->hard_state_changed, "a pre-vote changes term or vote");
     }
     if (update->truncate_from != 0) {

@@ -78,11 +78,11 @@ int main(int argc, char **argv)
     printf("ok: seeds=%" PRIu64 " steps=%" PRIu64 " elections=%" PRIu64 " commits=%" PRIu64
            " reads=%" PRIu64 " truncations=%" PRIu64 " faults: drops=%" PRIu64
            " duplicates=%" PRIu64 " delays=%" PRIu64 " partitions=%" PRIu64 " asymmetric=%" PRIu64
-           " crashes=%" PRIu64 " power_cuts=%" PRIu64 " lost_writes=%" PRIu64 " pauses=%" PRIu64
-           " slow_disks=%" PRIu64 "\n",
+           " cut_links=%" PRIu64 " crashes=%" PRIu64 " power_cuts=%" PRIu64 " lost_writes=%" PRIu64
+           " pauses=%" PRIu64 " slow_disks=%" PRIu64 "\n",
            count, stats.steps, stats.elections, stats.commits, stats.reads, stats.truncations,
            stats.drops, stats.duplicates, stats.delays, stats.partitions_symmetric,
-           stats.partitions_asymmetric, stats.crashes, stats.power_cuts, stats.lost_writes,
-           stats.pauses, stats.slow_disks);
+           stats.partitions_asymmetric, stats.cut_links, stats.crashes, stats.power_cuts,
+           stats.lost_writes, stats.pauses, stats.slow_disks);
     return 0;
 }

@@ -8,10 +8,13 @@
 
 #include "tests/sim/sim.h"
 
+enum { SIM_BUSY_INTERVAL_MS = 60 };
+
 enum sim_fault {
     SIM_FAULT_HEAL,
     SIM_FAULT_PARTITION,
     SIM_FAULT_ASYMMETRIC,
+    SIM_FAULT_LINKS,
     SIM_FAULT_CRASH,
     SIM_FAULT_POWER, /* all at once */
     SIM_FAULT_PAUSE,
@@ -38,6 +41,23 @@ uint64_t sim_between(struct sim *sim, uint64_t low, uint64_t high)
 bool sim_chance(struct sim *sim, unsigned per_10000)
 {
     return sim_random(sim) % 10000 < per_10000;
+}
+
+/* Any server, but more often one that leads: it has most to lose. */
+static size_t sim_victim(struct sim *sim)
+{
+    const size_t node = sim_between(sim, 0, sim->parameters.node_count - 1);
+
+    if (sim_chance(sim, 5000)) {
+        /* The first one after a random server: there may be two, one of them deposed. */
+        for (size_t i = 0; i < sim->parameters.node_count; i++) {
+            const size_t other = (node + i) % sim->parameters.node_count;
+            if (sim->nodes[other].raft != NULL && sim->nodes[other].role == RAFT_LEADER) {
+                return other;
+            }
+        }
+    }
+    return node;
 }
 
 void *sim_grow(void *array, size_t *capacity, size_t needed, size_t item_bytes)
@@ -121,7 +141,8 @@ static void sim_draw_parameters(struct sim *sim)
 {
     struct sim_parameters *parameters = &sim->parameters;
 
-    parameters->voter_count = sim_chance(sim, 6000) ? 3 : 5;
+    static const size_t voter_counts[] = {3, 3, 3, 5, 5, 4};
+    parameters->voter_count = voter_counts[sim_between(sim, 0, 5)];
     parameters->node_count = parameters->voter_count + (sim_chance(sim, 2500) ? 1 : 0);
     parameters->bootstrap_all = sim_chance(sim, 5000);
     parameters->election_ms = (uint32_t)sim_between(sim, 100, 400);
@@ -145,8 +166,11 @@ static void sim_draw_parameters(struct sim *sim)
     }
     parameters->fault_weights[SIM_FAULT_POWER] /= 5;
     parameters->fault_weights[SIM_FAULT_HEAL] += 3;
-    parameters->propose_interval_ms = sim_between(sim, 5, 60);
-    parameters->read_interval_ms = sim_between(sim, 5, 60);
+    /* With few writes, a server that does not hear its leader keeps up with it, and may win. */
+    parameters->propose_interval_ms =
+        sim_chance(sim, 7000) ? sim_between(sim, 5, SIM_BUSY_INTERVAL_MS)
+                              : sim_between(sim, 5, 4 * (uint64_t)parameters->election_ms);
+    parameters->read_interval_ms = sim_between(sim, 5, SIM_BUSY_INTERVAL_MS);
     parameters->fault_phase_ms = sim_between(sim, 20, 80) * parameters->election_ms;
 }
 
@@ -172,28 +196,30 @@ static void sim_heal_network(struct sim *sim)
     memset(sim->blocked, 0, sizeof(sim->blocked));
 }
 
-/* Any server, but more often one that leads: it has most to lose. */
-static size_t sim_victim(struct sim *sim)
-{
-    const size_t node = sim_between(sim, 0, sim->parameters.node_count - 1);
-
-    if (sim_chance(sim, 5000)) {
-        for (size_t i = 0; i < sim->parameters.node_count; i++) {
-            if (sim->nodes[i].raft != NULL && sim->nodes[i].role == RAFT_LEADER) {
-                return i;
-            }
-        }
-    }
-    return node;
-}
-
 static void sim_crash_and_restart(struct sim *sim, size_t node)
 {
-    const uint64_t down_ms = sim_between(sim, 1, 4 * (uint64_t)sim->parameters.election_ms);
+    /* Often back so soon that nobody notices, except that it has forgotten what it promised. */
+    const uint64_t longest_ms = sim_chance(sim, 4000) ? sim->parameters.election_ms / 4
+                                                      : 4 * (uint64_t)sim->parameters.election_ms;
+    const uint64_t down_ms = sim_between(sim, 1, longest_ms);
 
     sim_node_crash(sim, node);
     sim_schedule(
         sim, &(struct sim_event){.at_ms = sim->now_ms + down_ms, .type = SIM_START, .node = node});
+}
+
+/* Single links in one direction: a server that one peer hears and another does not. */
+static void sim_cut_links(struct sim *sim)
+{
+    const unsigned share = (unsigned)sim_between(sim, 1000, 5000);
+
+    sim_heal_network(sim);
+    for (size_t from = 0; from < sim->parameters.node_count; from++) {
+        for (size_t to = 0; to < sim->parameters.node_count; to++) {
+            sim->blocked[from][to] = from != to && sim_chance(sim, share);
+        }
+    }
+    sim->stats.cut_links++;
 }
 
 /* Two groups that do not hear each other; or, asymmetric, only one of them does not hear. */
@@ -239,8 +265,8 @@ static void sim_fault(struct sim *sim)
         choice -= parameters->fault_weights[fault];
         fault++;
     }
-    static const char *const names[] = {"heal",  "partition", "asymmetric", "crash",
-                                        "power", "pause",     "disk"};
+    static const char *const names[] = {"heal",  "partition", "asymmetric", "links",
+                                        "crash", "power",     "pause",      "disk"};
     sim_trace(sim, node, "fault", "%s", names[fault]);
     switch ((enum sim_fault)fault) {
     case SIM_FAULT_HEAL:
@@ -251,6 +277,9 @@ static void sim_fault(struct sim *sim)
         break;
     case SIM_FAULT_ASYMMETRIC:
         sim_partition(sim, false);
+        break;
+    case SIM_FAULT_LINKS:
+        sim_cut_links(sim);
         break;
     case SIM_FAULT_CRASH:
         sim_crash_and_restart(sim, node);
@@ -284,7 +313,7 @@ static void sim_fault(struct sim *sim)
 
 static void sim_propose(struct sim *sim)
 {
-    const size_t node = sim_between(sim, 0, sim->parameters.node_count - 1);
+    const size_t node = sim_victim(sim);
     uint64_t values[SIM_BATCH_MAX];
     struct raft_entry entries[SIM_BATCH_MAX];
     const size_t count = sim_between(sim, 1, SIM_BATCH_MAX);
@@ -307,7 +336,7 @@ static void sim_propose(struct sim *sim)
 
 static void sim_read(struct sim *sim)
 {
-    const size_t node = sim_between(sim, 0, sim->parameters.node_count - 1);
+    const size_t node = sim_victim(sim);
     const bool quorum = sim_chance(sim, 4000);
 
     sim_schedule(sim,
@@ -409,6 +438,9 @@ static void sim_heal(struct sim *sim)
 {
     sim_trace(sim, 0, "healed", "all faults stop");
     sim->healed = true;
+    if (sim->parameters.propose_interval_ms > SIM_BUSY_INTERVAL_MS) {
+        sim->parameters.propose_interval_ms = SIM_BUSY_INTERVAL_MS;
+    }
     sim->healed_value = sim->next_value + 1;
     sim_heal_network(sim);
     for (size_t i = 0; i < sim->parameters.node_count; i++) {
@@ -447,11 +479,25 @@ static raft_term sim_highest_term(const struct sim *sim)
     return highest;
 }
 
+/* How long the server that lacks most needs at worst, one batch at a time. */
+static uint64_t sim_catch_up_ms(const struct sim *sim)
+{
+    const struct sim_parameters *parameters = &sim->parameters;
+    raft_index least = sim->committed_count;
+
+    for (size_t i = 0; i < parameters->node_count; i++) {
+        least = sim->nodes[i].applied_index < least ? sim->nodes[i].applied_index : least;
+    }
+    const uint64_t missing = sim->committed_count - least + 2 * parameters->uncommitted_max;
+    const uint64_t turn_ms = 2 * parameters->latency_ms + 2 * parameters->disk_ms + 2;
+    return (missing / parameters->batch_max + 1) * turn_ms;
+}
+
 /* A healed cluster serves within a bound, and then keeps its leader. */
 static void sim_demand_progress(struct sim *sim)
 {
     const uint64_t election_ms = sim->parameters.election_ms;
-    const uint64_t bound_ms = sim->now_ms + 25 * election_ms;
+    const uint64_t bound_ms = sim->now_ms + 25 * election_ms + sim_catch_up_ms(sim);
 
     while (!sim_progressed(sim)) {
         sim_require(sim, sim->now_ms < bound_ms, "no progress although all faults have stopped");
@@ -488,6 +534,7 @@ static void sim_stats_add(struct sim_stats *total, const struct sim_stats *stats
     total->delays += stats->delays;
     total->partitions_symmetric += stats->partitions_symmetric;
     total->partitions_asymmetric += stats->partitions_asymmetric;
+    total->cut_links += stats->cut_links;
     total->crashes += stats->crashes;
     total->power_cuts += stats->power_cuts;
     total->lost_writes += stats->lost_writes;

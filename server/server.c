@@ -19,7 +19,8 @@
 enum {
     SERVER_DRAIN_MS_MAX = 5000,   /* how long an orderly stop waits for requests in flight */
     SERVER_CLOSE_MS_MAX = 5000,   /* and then for the parts to close */
-    SERVER_STALL_MS_WARN = 500,   /* a turn of the loop that is worth a line in the log */
+    SERVER_WATCHDOG_MS = 250,     /* how often the loop's stalls are measured */
+    SERVER_STALL_MS_WARN = 500,   /* a stall that is worth a line in the log */
     SERVER_OPEN_FILES_WARN = 4096 /* fewer are too few for the connections that are allowed */
 };
 
@@ -28,12 +29,11 @@ struct server_process {
     struct server server;
     uv_loop_t loop;
     uv_signal_t on_term, on_int, on_hup;
-    uv_check_t on_turn;
+    uv_timer_t watchdog;
     uv_timer_t close_guard;
-    uint64_t turn_at_ns;   /* end of the last turn */
-    uint64_t turn_idle_ns; /* the loop's idle time up to then */
-    uint64_t stall_ms_max; /* longest turn so far */
-    int lock_fd;           /* data_dir/.lock, held while we run; -1 in -dev */
+    uint64_t watchdog_due_ms; /* by uv_hrtime, not the loop's cached clock */
+    uint64_t stall_ms_max;    /* longest stall so far */
+    int lock_fd;              /* data_dir/.lock, held while we run; -1 in -dev */
     int exit_status;
     bool handles_open;
 };
@@ -455,25 +455,23 @@ static void server_on_signal(uv_signal_t *handle, int signal_number)
 
 /* --- the loop --- */
 
-/* Once per turn, behind its I/O: how long was the loop busy since the last time? */
-static void server_on_turn(uv_check_t *handle)
+/* Due every SERVER_WATCHDOG_MS: as late as it comes, so long the loop was busy, or the process
+ * stopped. */
+static void server_on_watchdog(uv_timer_t *handle)
 {
     struct server_process *process = handle->data;
-    const uint64_t now_ns = uv_hrtime();
-    const uint64_t idle_ns = uv_metrics_idle_time(&process->loop);
-    const uint64_t turn_ns = now_ns - process->turn_at_ns;
-    const uint64_t slept_ns = idle_ns - process->turn_idle_ns;
-    const uint64_t busy_ms = turn_ns > slept_ns ? (turn_ns - slept_ns) / 1000000 : 0;
+    const uint64_t now_ms = uv_hrtime() / 1000000;
+    const uint64_t late_ms =
+        now_ms > process->watchdog_due_ms ? now_ms - process->watchdog_due_ms : 0;
 
-    process->turn_at_ns = now_ns;
-    process->turn_idle_ns = idle_ns;
-    if (busy_ms > process->stall_ms_max) {
-        process->stall_ms_max = busy_ms;
+    if (late_ms > process->stall_ms_max) {
+        process->stall_ms_max = late_ms;
     }
-    if (busy_ms > SERVER_STALL_MS_WARN) {
+    if (late_ms > SERVER_STALL_MS_WARN) {
         log_write(LOG_WARN, "agent", "the loop stalled: duration=%llums longest=%llums",
-                  (unsigned long long)busy_ms, (unsigned long long)process->stall_ms_max);
+                  (unsigned long long)late_ms, (unsigned long long)process->stall_ms_max);
     }
+    process->watchdog_due_ms = now_ms + SERVER_WATCHDOG_MS;
 }
 
 static int server_open_handles(struct server_process *process, struct errmsg *err)
@@ -487,14 +485,14 @@ static int server_open_handles(struct server_process *process, struct errmsg *er
     }
     process->server.loop = &process->loop;
     process->handles_open = true;
-    (void)uv_loop_configure(&process->loop, UV_METRICS_IDLE_TIME); /* cannot fail before uv_run */
-    (void)uv_timer_init(&process->loop, &process->close_guard);    /* nor can these two */
-    (void)uv_check_init(&process->loop, &process->on_turn);
+    (void)uv_timer_init(&process->loop, &process->close_guard); /* cannot fail, nor can these */
+    (void)uv_timer_init(&process->loop, &process->watchdog);
     process->close_guard.data = process;
-    process->on_turn.data = process;
-    process->turn_at_ns = uv_hrtime();
-    (void)uv_check_start(&process->on_turn, server_on_turn);
-    uv_unref((uv_handle_t *)&process->on_turn);
+    process->watchdog.data = process;
+    process->watchdog_due_ms = uv_hrtime() / 1000000 + SERVER_WATCHDOG_MS;
+    (void)uv_timer_start(&process->watchdog, server_on_watchdog, SERVER_WATCHDOG_MS,
+                         SERVER_WATCHDOG_MS);
+    uv_unref((uv_handle_t *)&process->watchdog);
     for (size_t i = 0; i < 3; i++) {
         const int init_rc = uv_signal_init(&process->loop, signals[i]);
 
@@ -527,7 +525,7 @@ static void server_close_handles(struct server_process *process)
     uv_close((uv_handle_t *)&process->on_term, NULL);
     uv_close((uv_handle_t *)&process->on_int, NULL);
     uv_close((uv_handle_t *)&process->on_hup, NULL);
-    uv_close((uv_handle_t *)&process->on_turn, NULL);
+    uv_close((uv_handle_t *)&process->watchdog, NULL);
     (void)uv_timer_start(&process->close_guard, server_on_close_guard, SERVER_CLOSE_MS_MAX, 0);
     uv_unref((uv_handle_t *)&process->close_guard);
     (void)uv_run(&process->loop, UV_RUN_DEFAULT);
@@ -579,6 +577,7 @@ int server_run(struct config *config)
     server_raise_open_files();
 
     if (server_start(process, &err) == 0) {
+        process->watchdog_due_ms = uv_hrtime() / 1000000 + SERVER_WATCHDOG_MS;
         (void)uv_run(&process->loop, UV_RUN_DEFAULT);
         log_write(LOG_INFO, "agent", "Requesting shutdown");
     } else {

@@ -57,8 +57,10 @@ struct http_request_private {
     struct uuid session_id; /* http_session.c: the one being made or renewed */
     /* http_read.c */
     struct http_read_spec spec;
-    struct http_watch watches[3];
-    struct replica_read read;
+    union {                           /* never both at once */
+        struct http_watch watches[3]; /* parked */
+        struct replica_read read;     /* asking for freshness */
+    } wait;
     enum replica_consistency consistency;
     bool parsed;    /* the common parameters are */
     bool timed_out; /* answer with what there is */

@@ -176,7 +176,7 @@ static void read_unwatch(struct http_request *request)
     struct http_request_private *private = request->private;
 
     for (size_t i = 0; i < private->spec.watch_count; i++) {
-        watch_remove(request->server->watches, &private->watches[i].watch);
+        watch_remove(request->server->watches, &private->wait.watches[i].watch);
     }
 }
 
@@ -240,8 +240,9 @@ static bool read_watch(struct http_request *request)
     struct http_request_private *private = request->private;
     struct watch_table *table = request->server->watches;
 
+    memset(&private->wait, 0, sizeof(private->wait));
     for (size_t i = 0; i < private->spec.watch_count; i++) {
-        struct http_watch *waiter = &private->watches[i];
+        struct http_watch *waiter = &private->wait.watches[i];
         int rc;
 
         waiter->request = request;
@@ -376,8 +377,8 @@ void http_read_expire(struct http_request *request)
         read_run(request, &freshness);
     } else {
         private->phase = HTTP_PHASE_READ;
-        replica_read(request->server->replica, &private->read, private->consistency, read_on_fresh,
-                     request);
+        replica_read(request->server->replica, &private->wait.read, private->consistency,
+                     read_on_fresh, request);
     }
     http_conn_leave(conn);
 }
@@ -387,7 +388,7 @@ void http_read_cancel(struct http_request *request)
     struct http_request_private *private = request->private;
 
     if (private->phase == HTTP_PHASE_READ) {
-        replica_read_cancel(request->server->replica, &private->read);
+        replica_read_cancel(request->server->replica, &private->wait.read);
     } else {
         assert(private->phase == HTTP_PHASE_PARKED);
         read_unwatch(request);
@@ -404,6 +405,6 @@ void http_read_start(struct http_request *request, const struct http_read_spec *
         return;
     }
     private->phase = HTTP_PHASE_READ;
-    replica_read(request->server->replica, &private->read, private->consistency, read_on_fresh,
+    replica_read(request->server->replica, &private->wait.read, private->consistency, read_on_fresh,
                  request);
 }

@@ -673,7 +673,7 @@ static void test_a_parked_connection_is_small(void **state)
     assert_int_equal(conn->private.phase, HTTP_PHASE_PARKED);
     assert_int_equal(conn->in.capacity + conn->ahead.capacity, 0);
     assert_int_equal(conn->private.headers.capacity, 0);
-    assert_in_range(sizeof(*conn) - sizeof(conn->tcp) + conn->private.text_bytes, 1, 1400);
+    assert_in_range(sizeof(*conn) - sizeof(conn->tcp) + conn->private.text_bytes, 1, 1024 + 64);
     client_close(&client);
 }
 

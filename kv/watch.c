@@ -411,8 +411,11 @@ void watch_table_wake(struct watch_table *table, const struct store_txn *committ
 void watch_table_wake_all(struct watch_table *table)
 {
     for (size_t i = 0; i < table->bucket_count; i++) {
-        while (table->buckets[i] != NULL) {
-            watch_slot_wake(table, table->buckets[i]);
+        struct watch_slot *slot = table->buckets[i];
+        while (slot != NULL) {
+            struct watch_slot *next = slot->next;
+            watch_slot_wake(table, slot);
+            slot = next;
         }
     }
     assert(table->slot_count == 0);

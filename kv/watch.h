@@ -13,6 +13,7 @@
 
 struct watch_table;
 
+/* Zeroed but for on_wake to begin with; in place while it waits. */
 struct watch {
     /* Called once per wake-up, from watch_table_wake, after the waiter was removed from the table.
      * It may add itself again (it is not called again in the same wake) and may remove any other

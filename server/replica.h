@@ -19,7 +19,11 @@ struct replica;
 
 /* Creates the replica (opens log and store in data_dir) and starts it. */
 int replica_new(struct server *server, struct replica **out, struct errmsg *err);
-/* Stops taking requests, fails those that wait, closes log and store. */
+/* Stops: takes no more requests, fails those that wait, closes peers and log. The store stays
+ * readable. */
+void replica_stop(struct replica *replica);
+/* replica_stop, if that was not called, and closes the store: nobody may have a transaction open.
+ * NULL is accepted. */
 void replica_free(struct replica *replica);
 
 /* A member joined, failed, came back or left: dial it, and see whether a new cluster can be formed.

@@ -371,12 +371,15 @@ static void server_stop_parts(struct server_process *process)
         server->membership = NULL;
     }
     if (server->replica != NULL) {
-        replica_free(server->replica);
-        server->replica = NULL;
+        replica_stop(server->replica);
     }
     if (server->http != NULL) {
-        http_server_free(server->http);
+        http_server_free(server->http); /* Ends its read transaction, before the store is closed. */
         server->http = NULL;
+    }
+    if (server->replica != NULL) {
+        replica_free(server->replica);
+        server->replica = NULL;
     }
     if (server->watches != NULL) {
         watch_table_free(server->watches);

@@ -681,9 +681,9 @@ static void replica_remove_memory_dir(struct replica *replica)
     }
 }
 
-void replica_free(struct replica *replica)
+void replica_stop(struct replica *replica)
 {
-    if (replica == NULL) {
+    if (replica->stopping) {
         return;
     }
     replica->stopping = true;
@@ -691,8 +691,18 @@ void replica_free(struct replica *replica)
     replica_read_stop(replica);
     replica_session_stop(replica);
     peers_free(replica->peers);
+    replica->peers = NULL;
     wal_close(replica->wal); /* Its thread uses the async handle until here. */
+    replica->wal = NULL;
     replica_close_handles(replica);
+}
+
+void replica_free(struct replica *replica)
+{
+    if (replica == NULL) {
+        return;
+    }
+    replica_stop(replica);
     raft_free(replica->raft);
     store_close(replica->server->store);
     replica->server->store = NULL;

@@ -248,7 +248,7 @@ int store_scan_next(struct store_scan *scan, struct slice *key, struct slice *va
     for (;;) {
         const size_t depth = store_scan_depth(scan);
         struct slice piece = SLICE_EMPTY;
-        struct slice found;
+        struct slice found = SLICE_EMPTY;
         MDB_val mdb_key;
         MDB_val mdb_value;
         uint64_t id;

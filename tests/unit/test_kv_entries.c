@@ -390,28 +390,39 @@ static void a_full_store_releases_and_deletes(void **state)
     fixture_make_dir(&story.fixture);
     fixture_open(&story.fixture, FIXTURE_BOOT, (size_t)1 << 20);
     memset(session.bytes, 'S', sizeof(session.bytes));
-    while (rc == STORE_OK) {
-        char key[32];
-        (void)snprintf(key, sizeof(key), "key/%05d", count);
-        check_ok(store_write_begin(story.fixture.store, &story.txn));
-        rc = kv_lock(&story.txn, (uint64_t)count + 1, text(key), slice_from(value, sizeof(value)),
-                     0, &session, &done);
-        if (rc == STORE_OK) {
-            check_ok(store_write_commit(&story.txn));
-            store_changes_free(&story.txn);
-            count++;
-        } else {
-            store_write_abort(&story.txn);
-        }
+    /* Ever smaller ones, until not even a few bytes more would do. */
+    for (size_t size = sizeof(value); size > 0; size /= 4) {
+        do {
+            char key[32];
+            (void)snprintf(key, sizeof(key), "key/%05d", count);
+            check_ok(store_write_begin(story.fixture.store, &story.txn));
+            rc = kv_lock(&story.txn, (uint64_t)count + 1, text(key), slice_from(value, size), 0,
+                         &session, &done);
+            if (rc == STORE_OK) {
+                check_ok(store_write_commit(&story.txn));
+                store_changes_free(&story.txn);
+                count++;
+            } else {
+                store_write_abort(&story.txn);
+            }
+        } while (rc == STORE_OK);
     }
     check_rc(rc, STORE_EFULL);
     story.index = (uint64_t)count;
+    check_ok(store_write_begin(story.fixture.store, &story.txn));
+    check_rc(kv_set(&story.txn, story.index + 1, text("one"), text("more"), 0, &done), STORE_EFULL);
+    store_write_abort(&story.txn);
     const struct story_line lines[] = {{"clear key/00000", "yes !key/00000"},
-                                       {"delete key/00001", "yes !key/00001"},
-                                       {"set key/00001 small", "yes !key/00001"}};
+                                       {"delete key/00001", "yes !key/00001"}};
     for (size_t i = 0; i < sizeof(lines) / sizeof(lines[0]); i++) {
         story_step(&story, &lines[i], story_run_kv_write, story_run_kv_read);
     }
+    check_ok(store_write_begin(story.fixture.store, &story.txn));
+    check_ok(kv_delete_prefix(&story.txn, ++story.index, text("key/000")));
+    check_ok(store_write_commit(&story.txn));
+    store_changes_free(&story.txn);
+    story_step(&story, &(struct story_line){"set key/00001 small", "yes !key/00001"},
+               story_run_kv_write, story_run_kv_read);
     story_end(&story);
 }
 

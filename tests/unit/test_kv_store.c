@@ -122,6 +122,7 @@ static void check_scan(struct store_txn *txn, const struct model *model, struct 
         if (at == model->count || !slice_equal(key, model_key(&model->records[at]))) {
             fail_msg("scan gives a key of %zu bytes out of turn", key.size);
         }
+        assert_true(slice_starts_with(key, prefix));
         assert_int_equal(value.size, sizeof(uint64_t));
         assert_memory_equal(value.data, &model->records[at].value, sizeof(uint64_t));
         at++;

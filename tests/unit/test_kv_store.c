@@ -580,6 +580,32 @@ static void a_full_store_reads_and_can_be_emptied(void **state)
     fixture_deinit(&fixture);
 }
 
+/* Without its bookkeeping nothing could be deleted, and no session ended. */
+static void a_full_store_takes_bookkeeping_only(void **state)
+{
+    struct fixture fixture;
+    struct store_txn txn;
+    int count = 0;
+
+    (void)state;
+    fixture_make_dir(&fixture);
+    fixture_open(&fixture, FIXTURE_BOOT, FULL_LIMIT_BYTES);
+    for (size_t size = FULL_VALUE_BYTES; size > 0; size /= 4) {
+        while (full_put(&fixture, count, size) == STORE_OK) {
+            count++;
+        }
+    }
+    for (int table = 0; table < STORE_TABLE_COUNT; table++) {
+        const bool taken = table == STORE_META || table == STORE_INDEX ||
+                           table == STORE_TOMBSTONE || table == STORE_LOCK_DELAY;
+        check_ok(store_write_begin(fixture.store, &txn));
+        check_rc(store_put(&txn, (enum store_table)table, text("new"), text("value")),
+                 taken ? STORE_OK : STORE_EFULL);
+        store_write_abort(&txn);
+    }
+    fixture_deinit(&fixture);
+}
+
 /* A transaction that failed half-way cannot be committed by mistake. */
 static void a_failed_transaction_does_not_commit(void **state)
 {
@@ -761,6 +787,7 @@ int main(void)
         cmocka_unit_test(equal_states_have_equal_checksums),
         cmocka_unit_test(different_states_have_different_checksums),
         cmocka_unit_test(a_full_store_reads_and_can_be_emptied),
+        cmocka_unit_test(a_full_store_takes_bookkeeping_only),
         cmocka_unit_test(a_failed_transaction_does_not_commit),
         cmocka_unit_test(readers_in_threads_see_whole_commits),
         cmocka_unit_test(a_folder_that_cannot_be_made_is_told),

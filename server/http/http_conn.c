@@ -915,6 +915,7 @@ static void conn_take_request(struct http_conn *conn)
         return;
     }
     conn->state = HTTP_CONN_BODY;
+    conn->private.phase = HTTP_PHASE_BODY;
     http_conn_set_deadline(conn, HTTP_BODY_TIMEOUT_MS);
     if (conn->expects_continue && conn->in.size == conn->head_bytes && conn->tcp.loop != NULL) {
         static const char interim[] = "HTTP/1.1 100 Continue\r\n\r\n";
@@ -1021,6 +1022,7 @@ static bool conn_step_body(struct http_conn *conn)
     }
     if (!drain && conn->body_bytes > limit) {
         conn->state = HTTP_CONN_BUSY;
+        conn->private.phase = HTTP_PHASE_HANDLER;
         conn->close_after = true;
         http_reply_too_large(&conn->request, conn->body_bytes);
         return true;
@@ -1041,6 +1043,7 @@ static bool conn_step_body(struct http_conn *conn)
     }
     conn->request.body = (struct slice){conn->in.data + conn->head_bytes, conn->body_bytes};
     conn->state = HTTP_CONN_BUSY;
+    conn->private.phase = HTTP_PHASE_HANDLER;
     conn->deadline_ms = UINT64_MAX;
     http_route_dispatch(&conn->request);
     return true;

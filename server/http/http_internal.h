@@ -31,6 +31,7 @@ enum {
 
 /* How http_handler's promise to answer stands. */
 enum http_phase {
+    HTTP_PHASE_BODY,    /* its body is not complete: nobody works on it yet */
     HTTP_PHASE_HANDLER, /* the handler owes the answer */
     HTTP_PHASE_READ,    /* waits in replica_read */
     HTTP_PHASE_PARKED,  /* a blocking query waits for a change or its time */

@@ -79,7 +79,7 @@ bool http_kv_check(struct http_request *request)
     case HTTP_METHOD_OTHER:
         break;
     }
-    assert(!"a method that the route does not let through");
+    assert(false && "a method that the route does not let through");
     return false;
 }
 

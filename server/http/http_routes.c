@@ -20,6 +20,10 @@ const struct http_route *http_route_find(struct slice path)
     const struct http_route *best = NULL;
     size_t best_size = 0;
 
+    /* Most requests; nothing else lies below it. */
+    if (slice_starts_with(path, SLICE_LITERAL("/v1/kv/"))) {
+        return &http_routes_kv[0];
+    }
     for (size_t table = 0; table < sizeof(route_tables) / sizeof(route_tables[0]); table++) {
         for (const struct http_route *route = route_tables[table]; route->path != NULL; route++) {
             const struct slice pattern = slice_from_text(route->path);

@@ -498,6 +498,22 @@ static void test_a_reset_connection_leaves_no_waiter(void **state)
     assert_int_equal(fixture->server.http->conn_count, 0);
 }
 
+/* Found by fuzzing: its connection was kept for an answer that nobody owed. */
+static void test_a_client_may_leave_amid_its_body(void **state)
+{
+    struct http_fixture *fixture = *state;
+    struct client client;
+
+    client_open(fixture, &client);
+    client_send(fixture, &client, "PUT /v1/kv/w HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n1");
+    turns(fixture, 20);
+    assert_int_equal(fixture->server.http->conn_count, 1);
+    client_close(&client);
+    turns(fixture, 20);
+    assert_int_equal(fixture->server.http->conn_count, 0);
+    assert_int_equal(fixture->replica.index, 1);
+}
+
 /* The write goes on; only nobody hears of it. Its connection lives until the outcome is known. */
 static void test_a_client_may_leave_during_its_write(void **state)
 {
@@ -692,6 +708,7 @@ int main(void)
         TEST(test_pipelining_is_bounded),
         TEST(test_a_vanished_client_leaves_no_waiter),
         TEST(test_a_reset_connection_leaves_no_waiter),
+        TEST(test_a_client_may_leave_amid_its_body),
         TEST(test_a_client_may_leave_during_its_write),
         TEST(test_a_read_that_nobody_waits_for_is_withdrawn),
         TEST(test_a_half_closed_client_gets_its_answer),

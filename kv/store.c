@@ -73,6 +73,7 @@ static int store_error_from(int rc)
     case MDB_CURSOR_FULL:
     case ENOSPC:
     case EDQUOT:
+    case EFBIG:
         return STORE_EFULL;
     case ENOMEM:
     case MDB_READERS_FULL:
@@ -347,6 +348,7 @@ int store_open(const struct store_options *options, struct store **out, bool *wi
 {
     struct store *store = calloc(1, sizeof(*store));
     char mark[STORE_MARK_BYTES_MAX];
+    char found[STORE_MARK_BYTES_MAX];
     struct stat data;
     bool was_wiped = false;
     int rc;
@@ -371,9 +373,13 @@ int store_open(const struct store_options *options, struct store **out, bool *wi
         goto fail;
     }
     store_mark_open(options->boot_id, &data, mark); /* Durable before the first commit. */
-    rc = store_mark_write(store->dir_fd, mark, err);
-    if (rc != 0) {
-        goto fail;
+    store_mark_read(store->dir_fd, found);
+    if (strcmp(found, mark) !=
+        0) { /* So that a full disk does not keep a server from restarting. */
+        rc = store_mark_write(store->dir_fd, mark, err);
+        if (rc != 0) {
+            goto fail;
+        }
     }
     *out = store;
     *wiped = was_wiped;

@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 
@@ -206,6 +207,82 @@ static void opening_ends_being_clean(void **state)
     fixture_deinit(&fixture);
 }
 
+/* Writes until the file may not grow any more, as on a full disk, and dies. */
+static void child_fill(const char *dir)
+{
+    const struct rlimit limit = {.rlim_cur = 1 << 20, .rlim_max = 1 << 20};
+    const struct store_options options = {
+        .dir = dir, .bytes_max = (size_t)64 << 20, .boot_id = FIXTURE_BOOT};
+    struct store *store;
+    struct store_txn txn;
+    bool wiped;
+    int rc = STORE_OK;
+
+    if (store_open(&options, &store, &wiped, NULL) != STORE_OK) {
+        _exit(1);
+    }
+    (void)signal(SIGXFSZ, SIG_IGN);
+    if (setrlimit(RLIMIT_FSIZE, &limit) != 0) {
+        _exit(2);
+    }
+    for (uint64_t number = 1; rc == STORE_OK && number < 10000; number++) {
+        char value[4096] = {0};
+        if (store_write_begin(store, &txn) != STORE_OK) {
+            _exit(3);
+        }
+        rc = store_put(&txn, STORE_KV, slice_from((const char *)&number, sizeof(number)),
+                       slice_from(value, sizeof(value)));
+        if (rc == STORE_OK) {
+            rc = store_applied_set(&txn, 7, number);
+        }
+        if (rc != STORE_OK) {
+            _exit(4);
+        }
+        rc = store_write_commit(&txn);
+        store_changes_free(&txn);
+    }
+    struct slice value;
+    const uint64_t first = 1;
+    if (rc != STORE_EFULL || store_read_begin(store, &txn) != STORE_OK ||
+        store_get(&txn, STORE_KV, slice_from((const char *)&first, sizeof(first)), &value) !=
+            STORE_OK) {
+        _exit(5);
+    }
+    _exit(0);
+}
+
+/* A commit that finds no space is refused as such, changes nothing, and leaves a store that reads
+ * and that is worth keeping. */
+static void a_full_disk_loses_no_commit(void **state)
+{
+    struct fixture fixture;
+    struct store_txn txn;
+    uint64_t term;
+    uint64_t index;
+    uint64_t count;
+    int status;
+
+    (void)state;
+    fixture_make_dir(&fixture);
+    const pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        child_fill(fixture.dir);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 0);
+    fixture_open(&fixture, FIXTURE_BOOT, (size_t)64 << 20);
+    assert_false(fixture.wiped);
+    check_ok(store_read_begin(fixture.store, &txn));
+    check_ok(store_applied_get(&txn, &term, &index));
+    check_ok(store_table_count(&txn, STORE_KV, &count));
+    store_read_end(&txn);
+    assert_true(count > 50);
+    assert_int_equal(count, index);
+    fixture_deinit(&fixture);
+}
+
 /* A copy of a live store may be torn, though its mark names this very boot. */
 static void a_copied_file_is_not_trusted(void **state)
 {
@@ -257,6 +334,7 @@ int main(void)
         cmocka_unit_test(a_killed_process_loses_no_commit),
         cmocka_unit_test(a_store_of_another_boot_is_wiped_unless_closed),
         cmocka_unit_test(opening_ends_being_clean),
+        cmocka_unit_test(a_full_disk_loses_no_commit),
         cmocka_unit_test(a_copied_file_is_not_trusted),
         cmocka_unit_test(a_bad_mark_is_not_trusted),
     };

@@ -102,7 +102,7 @@ static void answer_in_domain(struct dns_resolver *r)
         break;
     case DNS_SUBJECT_FOREIGN:
     case DNS_SUBJECT_REVERSE:
-        assert(!"not in the domain");
+        assert(false && "not in the domain");
         break;
     }
 }

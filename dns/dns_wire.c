@@ -520,7 +520,7 @@ static void writer_rdata(struct dns_writer *writer, const struct dns_record *rec
         dns_writer_u32(writer, record->soa.minimum_s);
         break;
     default:
-        assert(!"a type that we do not make");
+        assert(false && "a type that we do not make");
     }
 }
 

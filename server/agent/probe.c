@@ -56,6 +56,7 @@ struct probe {
     struct buffer field;
     struct buffer location;
     bool in_location;
+    bool head_done; /* the status counts from here on, whatever becomes of the body */
     bool complete;
     uint64_t output_bytes_max;
     uint64_t timeout_ms;
@@ -276,6 +277,7 @@ static int probe_on_headers_complete(llhttp_t *parser)
 {
     struct probe *probe = probe_of_parser(parser);
 
+    probe->head_done = probe->parser.status_code >= 200;
     /* 1 tells llhttp that no body follows, whatever the headers say. */
     return slice_equal(buffer_slice(&probe->method), SLICE_LITERAL("HEAD")) ? 1 : 0;
 }
@@ -377,13 +379,8 @@ static void probe_on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *out)
 
 static void probe_on_end_of_stream(struct probe *probe, int code)
 {
-    if (code == UV_EOF && llhttp_finish(&probe->parser) == HPE_OK &&
-        probe->parser.status_code >= 200) {
+    if (probe->head_done) {
         probe_answered(probe); /* A body without a length ends with the connection. */
-        return;
-    }
-    if (probe->complete) {
-        probe_answered(probe);
         return;
     }
     if (code == UV_EOF) {
@@ -412,17 +409,14 @@ static void probe_on_read(uv_stream_t *stream, ssize_t count, const uv_buf_t *bu
     }
     const llhttp_errno_t rc = llhttp_execute(&probe->parser, buffer->base, (size_t)count);
     probe->response_bytes += (uint64_t)count;
-    if (probe->complete) {
+    const bool enough = probe->response_bytes > PROBE_RESPONSE_BYTES_MAX;
+    if (probe->complete || (probe->head_done && (rc != HPE_OK || enough))) {
         probe_answered(probe);
     } else if (rc != HPE_OK) {
         probe_fail(probe, "net/http: HTTP/1.x transport connection broken: malformed HTTP "
                           "response");
-    } else if (probe->response_bytes > PROBE_RESPONSE_BYTES_MAX) {
-        if (probe->parser.status_code >= 200 && probe->answer.size > 0) {
-            probe_answered(probe);
-        } else {
-            probe_fail(probe, "net/http: server response headers exceeded 1048576 bytes; aborted");
-        }
+    } else if (enough) {
+        probe_fail(probe, "net/http: server response headers exceeded 1048576 bytes; aborted");
     }
 }
 
@@ -648,7 +642,8 @@ bool probe_url_parse(struct slice text, struct probe_url *out, struct buffer *pr
         stop++;
     }
     out->authority = slice_from(at, (size_t)(stop - at));
-    const char *fragment = memchr(stop, '#', (size_t)(end - stop));
+    const size_t left = stop < end ? (size_t)(end - stop) : 0;
+    const char *fragment = left > 0 ? memchr(stop, '#', left) : NULL;
     out->path = slice_from(stop, (size_t)((fragment == NULL ? end : fragment) - stop));
     if (out->authority.size == 0 || memchr(at, '@', out->authority.size) != NULL ||
         memchr(at, ' ', out->authority.size) != NULL ||
@@ -696,6 +691,7 @@ static void probe_begin(struct probe *probe)
     struct buffer problem = {0};
     struct probe_url url;
 
+    probe->head_done = false;
     probe->complete = false;
     probe->response_bytes = 0;
     buffer_clear(&probe->reason);
@@ -842,6 +838,11 @@ static void probe_on_timer(uv_timer_t *timer)
         } else {
             probe_begin_tcp(probe);
         }
+        return;
+    }
+    if (probe->head_done) {
+        probe->redirects = PROBE_REDIRECTS_MAX; /* There is no time left to follow one. */
+        probe_answered(probe);
         return;
     }
     if (probe->http) {

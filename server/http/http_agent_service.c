@@ -543,9 +543,14 @@ void http_agent_health_by_id(struct http_request *request)
         buffer_deinit(&body);
         return;
     }
-    buffer_printf(&body, "ServiceId %.*s not found", (int)request->rest.size, request->rest.data);
     if (slice_equal(http_param_value(request, "format"), SLICE_LITERAL("text"))) {
-        http_reply_text(request, 404, buffer_slice(&body));
+        /* A JSON string, although a text was asked for: Consul's own. */
+        struct buffer text = {0};
+        buffer_printf(&text, "ServiceId %.*s not found", (int)request->rest.size,
+                      request->rest.data);
+        json_put_string(&body, buffer_slice(&text));
+        buffer_deinit(&text);
+        http_reply(request, 404, "application/json", buffer_slice(&body));
     } else {
         http_reply(request, 404, "application/json",
                    SLICE_LITERAL("{\"AggregatedStatus\":\"critical\",\"Service\":null,"

@@ -130,7 +130,7 @@ struct raft {
     /* Follower. */
     uint64_t contact_ms;       /* when the leader was last heard; RAFT_NEVER_MS: never */
     raft_index verified_index; /* equal to this term's leader's log up to here */
-    raft_index acked_index;    /* newest acknowledgement sent to this term's leader */
+    raft_index acked_index;    /* no more than this need be acknowledged to it again */
     uint64_t leader_round;     /* newest seen from this term's leader */
     bool ack_due;
 

@@ -120,6 +120,12 @@ static void raft_append_refuse(struct raft *raft, const struct raft_message *mes
     answer->hint_term = raft_log_term_at(&raft->log, answer->hint_index);
 }
 
+/* What may be acknowledged: durable, and equal to the leader's log. */
+static raft_index raft_match_index(const struct raft *raft)
+{
+    return raft->verified_index < raft->durable_index ? raft->verified_index : raft->durable_index;
+}
+
 void raft_append_request(struct raft *raft, const struct raft_event *event)
 {
     const struct raft_message *message = event->message;
@@ -161,6 +167,9 @@ void raft_append_request(struct raft *raft, const struct raft_event *event)
     /* Entries are answered when they are durable, heartbeats at once. */
     if (event->entry_count == 0 || end_index <= raft->durable_index) {
         raft->ack_due = true;
+    } else if (raft_match_index(raft) > raft->acked_index) {
+        /* What is durable of the entries before them is not worth a message of its own. */
+        raft->acked_index = raft_match_index(raft);
     }
 }
 
@@ -170,8 +179,7 @@ void raft_acknowledge_flush(struct raft *raft)
         raft->ack_due = false;
         return;
     }
-    const raft_index match_index =
-        raft->verified_index < raft->durable_index ? raft->verified_index : raft->durable_index;
+    const raft_index match_index = raft_match_index(raft);
     if (match_index <= raft->acked_index && !raft->ack_due) {
         return;
     }

@@ -9,6 +9,8 @@
 
 #include <cmocka.h>
 
+#include <sys/resource.h>
+
 /* cmocka's header wants to come first; the fixture's asserts are the C library's. */
 #include "tests/unit/http_fixture.h"
 
@@ -435,6 +437,38 @@ static void test_too_many_connections_of_one_client_are_told(void **state)
     }
 }
 
+/* Without descriptors connections are shed; with some again they are served. */
+static void test_running_out_of_descriptors_is_survived(void **state)
+{
+    struct http_fixture *fixture = *state;
+    struct client clients[8];
+    struct client late;
+    struct rlimit limit;
+
+    client_open(fixture, &clients[0]); /* Highest descriptor so far, more or less. */
+    client_send(fixture, &clients[0], "GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    client_expect(fixture, &clients[0], "Consul Agent", 1);
+    for (size_t i = 1; i < 8; i++) {
+        client_open(fixture, &clients[i]);
+    }
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    const struct rlimit low = {.rlim_cur = (rlim_t)clients[7].fd + 1, .rlim_max = limit.rlim_max};
+
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &low), 0);
+    turns(fixture, 40);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    client_expect_close(fixture, &clients[7]); /* Shed, or this tests nothing. */
+    client_send(fixture, &clients[0], "GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    client_expect(fixture, &clients[0], "Consul Agent", 2);
+    client_open(fixture, &late);
+    client_send(fixture, &late, "GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    client_expect(fixture, &late, "Consul Agent", 1);
+    client_close(&late);
+    for (size_t i = 0; i < 8; i++) {
+        client_close(&clients[i]);
+    }
+}
+
 /* What a client sends ahead of its answers is bounded: the rest stays in its own kernel. */
 static void test_pipelining_is_bounded(void **state)
 {
@@ -705,6 +739,7 @@ int main(void)
         TEST(test_chunked_bodies_are_limited_by_what_arrives),
         TEST(test_heads_are_limited),
         TEST(test_too_many_connections_of_one_client_are_told),
+        TEST(test_running_out_of_descriptors_is_survived),
         TEST(test_pipelining_is_bounded),
         TEST(test_a_vanished_client_leaves_no_waiter),
         TEST(test_a_reset_connection_leaves_no_waiter),

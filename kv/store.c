@@ -224,18 +224,28 @@ static bool store_trusted(const struct store *store, const struct stat *data, co
     return strcmp(found, expected) == 0;
 }
 
-static int store_open_env(struct store *store)
+/* The limit and the reserve. A file that grew under a higher limit needs its reserve, too. */
+static size_t store_map_bytes(const struct store *store)
 {
-    int rc;
+    size_t data_bytes = store->limit_bytes;
     size_t reserve_bytes = store->limit_bytes / 8;
+    struct stat data;
 
+    if (fstatat(store->dir_fd, STORE_DATA_NAME, &data, 0) == 0 &&
+        (size_t)data.st_size > data_bytes) {
+        data_bytes = (size_t)data.st_size;
+    }
     if (reserve_bytes < STORE_RESERVE_BYTES_MIN) {
         reserve_bytes = STORE_RESERVE_BYTES_MIN;
     }
-    const size_t map_bytes =
-        (store->limit_bytes + reserve_bytes) / store->page_bytes * store->page_bytes;
+    return (data_bytes + reserve_bytes) / store->page_bytes * store->page_bytes;
+}
 
-    rc = mdb_env_create(&store->env);
+static int store_open_env(struct store *store)
+{
+    const size_t map_bytes = store_map_bytes(store);
+
+    int rc = mdb_env_create(&store->env);
     if (rc != 0) {
         return rc;
     }

@@ -580,6 +580,40 @@ static void a_full_store_reads_and_can_be_emptied(void **state)
     fixture_deinit(&fixture);
 }
 
+/* An operator lowers the limit below what is there: it reads, refuses, and can be emptied. */
+static void a_lowered_limit_refuses_and_can_be_emptied(void **state)
+{
+    enum { COUNT = 4000 };
+    struct fixture fixture;
+    struct store_txn txn;
+    char key[32];
+
+    (void)state;
+    fixture_make_dir(&fixture);
+    fixture_open(&fixture, FIXTURE_BOOT, 8 * FULL_LIMIT_BYTES);
+    check_ok(store_write_begin(fixture.store, &txn));
+    for (int i = 0; i < COUNT; i++) {
+        static char value[FULL_VALUE_BYTES];
+        (void)snprintf(key, sizeof(key), "key/%06d", i);
+        check_ok(store_put(&txn, STORE_KV, text(key), slice_from(value, sizeof(value))));
+    }
+    check_ok(store_write_commit(&txn));
+    store_close(fixture.store);
+
+    fixture_open(&fixture, FIXTURE_BOOT, FULL_LIMIT_BYTES / 2);
+    assert_false(fixture.wiped);
+    assert_int_equal(full_count(&fixture), COUNT);
+    check_rc(full_put(&fixture, COUNT, 1), STORE_EFULL);
+    for (int i = 0; i < COUNT; i++) {
+        (void)snprintf(key, sizeof(key), "key/%06d", i);
+        check_ok(store_write_begin(fixture.store, &txn));
+        check_ok(store_delete(&txn, STORE_KV, text(key)));
+        check_ok(store_write_commit(&txn));
+    }
+    check_ok(full_put(&fixture, COUNT, 1));
+    fixture_deinit(&fixture);
+}
+
 /* Without its bookkeeping nothing could be deleted, and no session ended. */
 static void a_full_store_takes_bookkeeping_only(void **state)
 {
@@ -787,6 +821,7 @@ int main(void)
         cmocka_unit_test(equal_states_have_equal_checksums),
         cmocka_unit_test(different_states_have_different_checksums),
         cmocka_unit_test(a_full_store_reads_and_can_be_emptied),
+        cmocka_unit_test(a_lowered_limit_refuses_and_can_be_emptied),
         cmocka_unit_test(a_full_store_takes_bookkeeping_only),
         cmocka_unit_test(a_failed_transaction_does_not_commit),
         cmocka_unit_test(readers_in_threads_see_whole_commits),

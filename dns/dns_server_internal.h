@@ -14,8 +14,7 @@
 #include "dns/dns_internal.h"
 
 enum {
-    DNS_BATCH_MAX = 64,             /* datagrams per recvmmsg */
-    DNS_BATCHES_PER_TURN = 4,       /* then TCP and the stop signal get their turn */
+    DNS_BATCH_MAX = 64,             /* datagrams per recvmmsg, and per turn */
     DNS_UDP_QUERY_BYTES_MAX = 4096, /* a longer query is cut, and then refused as malformed */
     DNS_CONTROL_BYTES = 64,         /* local address of a datagram (IP_PKTINFO) */
     DNS_TCP_QUERY_BYTES_MAX = 4096, /* a longer query closes the connection */

@@ -67,7 +67,8 @@ static void send_batch(struct dns_udp_batch *batch, int fd, unsigned count)
     }
 }
 
-static unsigned serve_batch(struct dns_worker *worker, int fd)
+/* One batch a turn: then TCP and the stop signal have theirs. */
+void dns_udp_serve(struct dns_worker *worker, int fd)
 {
     struct dns_udp_batch *batch = worker->batch;
     unsigned count = 0;
@@ -79,7 +80,7 @@ static unsigned serve_batch(struct dns_worker *worker, int fd)
     const int received = recvmmsg(fd, batch->messages, DNS_BATCH_MAX, MSG_DONTWAIT, NULL);
 
     if (received <= 0) { /* Nothing, or an error of an earlier datagram; neither matters. */
-        return 0;
+        return;
     }
     dns_worker_renew(worker);
     for (int i = 0; i < received; i++) {
@@ -100,14 +101,4 @@ static unsigned serve_batch(struct dns_worker *worker, int fd)
         count++;
     }
     send_batch(batch, fd, count);
-    return (unsigned)received;
-}
-
-void dns_udp_serve(struct dns_worker *worker, int fd)
-{
-    for (unsigned i = 0; i < DNS_BATCHES_PER_TURN; i++) {
-        if (serve_batch(worker, fd) < DNS_BATCH_MAX) {
-            return;
-        }
-    }
 }

@@ -1,0 +1,417 @@
+/* The responder on real sockets: both transports on one port, and clients that misbehave cost
+ * themselves only. */
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/socket.h>
+
+#include "dns/dns_server_internal.h"
+#include "tests/unit/dns_fixture.h"
+
+enum { ANSWER_WAIT_MS = 20000 };
+
+static struct dns_fixture fixture;
+static struct dns_server *server;
+
+static int client_open(int type)
+{
+    const struct sockaddr_in address = {.sin_family = AF_INET,
+                                        .sin_port = htons(dns_server_port(server)),
+                                        .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    const struct timeval wait = {.tv_sec = ANSWER_WAIT_MS / 1000};
+    const int fd = socket(AF_INET, type | SOCK_CLOEXEC, 0);
+
+    assert_true(fd >= 0);
+    assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof(wait)), 0);
+    assert_int_equal(connect(fd, (const struct sockaddr *)&address, sizeof(address)), 0);
+    return fd;
+}
+
+/* A framed query; returns its size. */
+static size_t tcp_query(const char *question, uint8_t *out, size_t out_bytes)
+{
+    const size_t size = dns_fixture_query(question, 0, out + 2, out_bytes - 2);
+
+    out[0] = (uint8_t)(size >> 8);
+    out[1] = (uint8_t)size;
+    return size + 2;
+}
+
+static void send_all(int fd, const uint8_t *data, size_t size)
+{
+    while (size > 0) {
+        const ssize_t rc = send(fd, data, size, MSG_NOSIGNAL);
+
+        assert_true(rc > 0);
+        data += rc;
+        size -= (size_t)rc;
+    }
+}
+
+/* False when the connection ends. */
+static bool receive_all(int fd, uint8_t *data, size_t size)
+{
+    while (size > 0) {
+        const ssize_t rc = recv(fd, data, size, 0);
+
+        if (rc == 0 || (rc < 0 && errno == ECONNRESET)) {
+            return false;
+        }
+        assert_true(rc > 0);
+        data += rc;
+        size -= (size_t)rc;
+    }
+    return true;
+}
+
+static bool tcp_receive(int fd, struct buffer *text)
+{
+    static uint8_t answer[DNS_MESSAGE_BYTES_MAX];
+    uint8_t head[2];
+
+    if (!receive_all(fd, head, sizeof(head))) {
+        return false;
+    }
+    const size_t size = (size_t)((head[0] << 8) | head[1]);
+
+    assert_true(receive_all(fd, answer, size));
+    buffer_clear(text);
+    dns_fixture_print(answer, size, text);
+    return true;
+}
+
+static void tcp_expect(int fd, const char *expected)
+{
+    struct buffer text = {0};
+
+    assert_true(tcp_receive(fd, &text));
+    assert_string_equal(text.data, expected);
+    buffer_deinit(&text);
+}
+
+static void udp_expect(const char *question, const char *expected)
+{
+    uint8_t message[DNS_UDP_BYTES_DEFAULT];
+    struct buffer text = {0};
+    const int fd = client_open(SOCK_DGRAM);
+    const size_t size = dns_fixture_query(question, 0, message, sizeof(message));
+
+    assert_int_equal(send(fd, message, size, 0), size);
+    const ssize_t got = recv(fd, message, sizeof(message), 0);
+
+    assert_true(got > 0);
+    dns_fixture_print(message, (size_t)got, &text);
+    assert_string_equal(text.data, expected);
+    buffer_deinit(&text);
+    (void)close(fd);
+}
+
+#define N1_QUESTION "n1.node.consul A"
+#define N1_ANSWER "NOERROR aa rd|an n1.node.consul 0 A 10.0.0.1"
+
+static int start_threads(unsigned threads)
+{
+    struct errmsg err = {""};
+    const struct dns_options options = {.store = fixture.store,
+                                        .config = &fixture.config,
+                                        .addresses = {"127.0.0.1", "127.0.0.2"},
+                                        .address_count = 2,
+                                        .threads = threads,
+                                        .seed = 1};
+
+    if (dns_server_start(&options, &server, &err) != 0) {
+        (void)fprintf(stderr, "%s\n", err.text);
+        return -1;
+    }
+    return 0;
+}
+
+static int start(void **state)
+{
+    (void)state;
+    return start_threads(1);
+}
+
+static int stop(void **state)
+{
+    (void)state;
+    dns_server_stop(server);
+    server = NULL;
+    return 0;
+}
+
+static void both_transports_answer_on_one_port(void **state)
+{
+    uint8_t query[DNS_UDP_BYTES_DEFAULT];
+    const size_t size = tcp_query(N1_QUESTION, query, sizeof(query));
+    const int fd = client_open(SOCK_STREAM);
+
+    (void)state;
+    assert_int_not_equal(dns_server_port(server), 0);
+    udp_expect(N1_QUESTION, N1_ANSWER);
+    send_all(fd, query, size);
+    tcp_expect(fd, N1_ANSWER);
+    (void)close(fd);
+}
+
+static void queries_may_come_in_one_piece_or_byte_by_byte(void **state)
+{
+    uint8_t query[DNS_UDP_BYTES_DEFAULT];
+    uint8_t many[8192];
+    const size_t size = tcp_query(N1_QUESTION, query, sizeof(query));
+    const int fd = client_open(SOCK_STREAM);
+    size_t used = 0;
+
+    (void)state;
+    for (int i = 0; i < 100; i++) {
+        memcpy(many + used, query, size);
+        used += size;
+    }
+    send_all(fd, many, used);
+    for (int i = 0; i < 100; i++) {
+        tcp_expect(fd, N1_ANSWER);
+    }
+    for (size_t i = 0; i < size; i++) {
+        send_all(fd, query + i, 1);
+    }
+    tcp_expect(fd, N1_ANSWER);
+    (void)close(fd);
+}
+
+static void what_is_no_query_ends_the_connection(void **state)
+{
+    static const struct {
+        const char *name;
+        struct slice bytes;
+    } cases[] = {
+        {"empty message", {"\0\0", 2}},
+        {"short header", {"\0\3abc", 5}},
+        {"longer than any query", {"\xff\xff", 2}},
+    };
+    uint8_t byte;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        const int fd = client_open(SOCK_STREAM);
+
+        send_all(fd, (const uint8_t *)cases[i].bytes.data, cases[i].bytes.size);
+        if (receive_all(fd, &byte, 1)) {
+            fail_msg("%s: answered", cases[i].name);
+        }
+        (void)close(fd);
+    }
+}
+
+/* It sends queries with large answers and takes none: it must wait, the others must not; and when
+ * it reads at last, nothing is missing. */
+static void a_slow_reader_costs_itself_only(void **state)
+{
+    enum { QUERIES = 3000, ANSWER_BYTES_MAX = 4096 };
+    uint8_t query[DNS_UDP_BYTES_DEFAULT];
+    const size_t size = tcp_query("many.service.consul A", query, sizeof(query));
+    const int fd = client_open(SOCK_STREAM);
+    size_t sent = 0;
+
+    (void)state;
+    /* As much as the kernel takes: the server stops reading when its answers are not taken. */
+    while (sent < QUERIES * size) {
+        const ssize_t rc =
+            send(fd, query + sent % size, size - sent % size, MSG_NOSIGNAL | MSG_DONTWAIT);
+        struct pollfd wait = {.fd = fd, .events = POLLOUT};
+
+        if (rc > 0) {
+            sent += (size_t)rc;
+        } else {
+            assert_int_equal(errno, EAGAIN);
+            if (poll(&wait, 1, 200) == 0) {
+                break;
+            }
+        }
+    }
+    udp_expect(N1_QUESTION, N1_ANSWER);
+    for (size_t i = 0; i < sent / size; i++) {
+        uint8_t head[2], answer[ANSWER_BYTES_MAX];
+
+        assert_true(receive_all(fd, head, sizeof(head)));
+        const size_t answer_size = (size_t)((head[0] << 8) | head[1]);
+
+        assert_in_range(answer_size, 200 * 16, sizeof(answer));
+        assert_true(receive_all(fd, answer, answer_size));
+        assert_int_equal(answer[7], 200); /* records */
+    }
+    (void)close(fd);
+}
+
+static void one_client_has_a_limit_of_connections(void **state)
+{
+    uint8_t query[DNS_UDP_BYTES_DEFAULT];
+    const size_t size = tcp_query(N1_QUESTION, query, sizeof(query));
+    int fds[DNS_TCP_CONNS_PER_CLIENT];
+    uint8_t byte;
+
+    (void)state;
+    for (size_t i = 0; i < DNS_TCP_CONNS_PER_CLIENT; i++) {
+        fds[i] = client_open(SOCK_STREAM);
+        send_all(fds[i], query, size);
+        tcp_expect(fds[i], N1_ANSWER);
+    }
+    const int refused = client_open(SOCK_STREAM);
+
+    assert_false(receive_all(refused, &byte, 1));
+    (void)close(refused);
+    send_all(fds[0], query, size);
+    tcp_expect(fds[0], N1_ANSWER);
+    for (size_t i = 0; i < DNS_TCP_CONNS_PER_CLIENT; i++) {
+        (void)close(fds[i]);
+    }
+}
+
+static void a_reload_holds_for_the_next_query(void **state)
+{
+    struct dns_config config = fixture.config;
+
+    (void)state;
+    udp_expect(N1_QUESTION, N1_ANSWER);
+    for (uint32_t ttl_s = 1; ttl_s < 20; ttl_s++) {
+        char expected[128];
+
+        config.node_ttl_s = ttl_s;
+        (void)snprintf(expected, sizeof(expected), "NOERROR aa rd|an n1.node.consul %u A 10.0.0.1",
+                       ttl_s);
+        assert_int_equal(dns_server_reload(server, &config), 0);
+        udp_expect(N1_QUESTION, expected);
+    }
+    config.domain = "no..name";
+    assert_int_equal(dns_server_reload(server, &config), DNS_ECONFIG);
+    udp_expect(N1_QUESTION, "NOERROR aa rd|an n1.node.consul 19 A 10.0.0.1");
+}
+
+static void registrations_show_in_the_next_answer(void **state)
+{
+    char address[32], expected[128];
+
+    (void)state;
+    for (unsigned i = 1; i < 20; i++) {
+        (void)snprintf(address, sizeof(address), "10.9.0.%u", i);
+        (void)snprintf(expected, sizeof(expected), "NOERROR aa rd|an moving.service.consul 0 A %s",
+                       address);
+        dns_fixture_register(&fixture, &(struct dns_fixture_entry){.node = "n9",
+                                                                   .address = "10.9.1.1",
+                                                                   .service = "moving",
+                                                                   .service_address = address});
+        udp_expect("moving.service.consul A", expected);
+    }
+}
+
+static atomic_bool flood_over;
+
+static void *flood(void *argument)
+{
+    const int fd = *(int *)argument;
+    uint8_t query[DNS_UDP_BYTES_DEFAULT];
+    const size_t size = dns_fixture_query("many.service.consul A", 0, query, sizeof(query));
+
+    while (!atomic_load(&flood_over)) {
+        (void)send(fd, query, size, MSG_DONTWAIT); /* Losses are part of it. */
+    }
+    return NULL;
+}
+
+static void a_flood_stops_neither_tcp_nor_the_end(void **state)
+{
+    uint8_t query[DNS_UDP_BYTES_DEFAULT];
+    const size_t size = tcp_query(N1_QUESTION, query, sizeof(query));
+    pthread_t thread;
+
+    (void)state;
+    assert_int_equal(start_threads(2), 0);
+    int fd = client_open(SOCK_DGRAM);
+
+    atomic_store(&flood_over, false);
+    assert_int_equal(pthread_create(&thread, NULL, flood, &fd), 0);
+    for (int i = 0; i < 5; i++) {
+        const int tcp = client_open(SOCK_STREAM);
+
+        send_all(tcp, query, size);
+        tcp_expect(tcp, N1_ANSWER);
+        (void)close(tcp);
+    }
+    dns_server_stop(server);
+    server = NULL;
+    atomic_store(&flood_over, true);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    (void)close(fd);
+}
+
+static void a_taken_port_is_an_error_that_names_the_address(void **state)
+{
+    struct errmsg err = {""};
+    struct dns_server *second = NULL;
+    struct dns_options options = {.store = fixture.store,
+                                  .config = &fixture.config,
+                                  .addresses = {"127.0.0.1"},
+                                  .address_count = 1,
+                                  .port = dns_server_port(server)};
+
+    (void)state;
+    assert_int_equal(dns_server_start(&options, &second, &err), DNS_EIO);
+    assert_null(second);
+    assert_non_null(strstr(err.text, "127.0.0.1"));
+    options.port = 0;
+    options.addresses[0] = "localhost";
+    assert_int_equal(dns_server_start(&options, &second, &err), DNS_EIO);
+    assert_non_null(strstr(err.text, "localhost"));
+    dns_server_stop(NULL);
+}
+
+static int setup(void **state)
+{
+    char address[32], node[32];
+
+    (void)state;
+    dns_fixture_open(&fixture);
+    dns_fixture_register(&fixture,
+                         &(struct dns_fixture_entry){.node = "n1", .address = "10.0.0.1"});
+    for (unsigned i = 1; i <= 200; i++) {
+        (void)snprintf(node, sizeof(node), "m%03u", i);
+        (void)snprintf(address, sizeof(address), "10.5.1.%u", i);
+        dns_fixture_register(
+            &fixture, &(struct dns_fixture_entry){
+                          .node = node, .address = address, .service = "many", .port = 9000});
+    }
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    dns_fixture_close(&fixture);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(both_transports_answer_on_one_port, start, stop),
+        cmocka_unit_test_setup_teardown(queries_may_come_in_one_piece_or_byte_by_byte, start, stop),
+        cmocka_unit_test_setup_teardown(what_is_no_query_ends_the_connection, start, stop),
+        cmocka_unit_test_setup_teardown(a_slow_reader_costs_itself_only, start, stop),
+        cmocka_unit_test_setup_teardown(one_client_has_a_limit_of_connections, start, stop),
+        cmocka_unit_test_setup_teardown(a_reload_holds_for_the_next_query, start, stop),
+        cmocka_unit_test_setup_teardown(registrations_show_in_the_next_answer, start, stop),
+        cmocka_unit_test(a_flood_stops_neither_tcp_nor_the_end),
+        cmocka_unit_test_setup_teardown(a_taken_port_is_an_error_that_names_the_address, start,
+                                        stop),
+    };
+
+    return cmocka_run_group_tests(tests, setup, teardown);
+}

@@ -38,7 +38,8 @@ struct wal_options {
     size_t segment_bytes; /* preallocated; 0: 64 MiB. Smaller in tests */
     size_t cache_bytes;   /* payload bytes of recent entries kept in memory; 0: 16 MiB */
     void *host;
-    /* Writer thread: writes up to `sequence` are durable. Must only pass it on (e.g.
+    /* on_durable is required, on_failed and on_full may be NULL.
+     * Writer thread: writes up to `sequence` are durable. Must only pass it on (e.g.
      * uv_async_send). */
     void (*on_durable)(void *host, uint64_t sequence);
     /* Writer thread: writing or syncing failed; the log takes nothing more. A failed sync is final

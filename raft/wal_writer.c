@@ -195,6 +195,16 @@ int wal_writer_roll(struct wal *wal, uint64_t bytes, char *message, int *error)
     if (rc != WAL_OK) {
         return rc;
     }
+    /* After the successor has its name: a sealed segment without one is refused by recovery. Before
+     * the loop sees the successor: from then on a trim may free the old segment. */
+    if (old != NULL) {
+        rc = wal_writer_seal(wal, writer->fd, old, writer->end, writer->batch, message);
+        if (rc != WAL_OK) {
+            return rc;
+        }
+        (void)close(writer->fd); /* All of it is synced. */
+        writer->fd = -1;
+    }
     struct wal_segment *segment = wal_segment_new(&header);
     if (segment == NULL) {
         return wal_error(message, WAL_ENOMEM, "out of memory for a segment's index");
@@ -206,19 +216,13 @@ int wal_writer_roll(struct wal *wal, uint64_t bytes, char *message, int *error)
         wal_segment_free(segment);
         return wal_error(message, rc, "out of memory for the list of segments");
     }
-    /* The seal comes last: a sealed segment without a successor is refused by recovery. */
-    if (old != NULL) {
-        rc = wal_writer_seal(wal, writer->fd, old, writer->end, writer->batch, message);
-        (void)close(writer->fd); /* All of it is synced. */
-        writer->fd = -1;
-    }
     writer->segment = segment;
     writer->fd = writer->spare_fd;
     writer->spare_fd = -1;
     writer->end = WAL_FIRST_OFFSET;
     writer->batch = 1;
     writer->mark_due = false;
-    return rc;
+    return WAL_OK;
 }
 
 /* --- trouble --- */

@@ -25,10 +25,16 @@ static struct {
     atomic_bool always;
     atomic_int hits;
     atomic_int short_writes;
+    atomic_int trace_size;
+    _Atomic char trace[256]; /* a letter for each call, in order */
 } fault;
 
 static int fault_hit(enum call call)
 {
+    int at = atomic_fetch_add(&fault.trace_size, 1);
+    if (at < (int)sizeof(fault.trace)) {
+        atomic_store(&fault.trace[at], "-WSADRU"[call]);
+    }
     if (atomic_load(&fault.call) != (int)call) {
         return 0;
     }
@@ -379,6 +385,63 @@ static void test_a_write_that_finds_the_disk_full_is_repeated(void **state)
     test_log_close(&log);
 }
 
+/* The calls since the last time, as text. */
+static const char *traced(char *out)
+{
+    int size = atomic_exchange(&fault.trace_size, 0);
+    int used = 0;
+    for (; used < size && used < (int)sizeof(fault.trace); used++) {
+        out[used] = atomic_load(&fault.trace[used]);
+    }
+    out[used] = '\0';
+    return out;
+}
+
+/* Durability in one glance: write, sync, sync the folder after rename and deletion, only then go
+ * on. W write, S sync, A preallocate, R rename, U unlink, D sync of the folder. */
+static void test_calls_are_made_in_the_order_that_survives_a_power_cut(void **state)
+{
+    (void)state;
+    struct test_log log;
+    char trace[sizeof(fault.trace) + 1];
+    init(&log);
+    (void)traced(trace);
+    test_log_open_ok(&log);
+    test_log_batch(&log, 1, 1, 1);
+    /* The first segment; the spare; the batch. (The spare's old name is unlinked first.) */
+    assert_string_equal(traced(trace), "UAS"
+                                       "WSRD"
+                                       "UAS"
+                                       "WS");
+    assert_int_equal(test_log_write(&log, 0, 2, 20, 1), WAL_OK);
+    test_log_wait(&log);
+    test_log_batch(&log, 22, 5, 1);
+    test_log_close(&log);
+    /* A batch; then the new segment's header, name and folder, the seal of the old one, and only
+     * now the batch; a new spare; the closing mark. */
+    assert_string_equal(traced(trace), "WS"
+                                       "WSRD"
+                                       "WS"
+                                       "WS"
+                                       "UAS"
+                                       "WS");
+    test_log_open_ok(&log);
+    test_log_batch(&log, 27, 60, 1);
+    test_log_batch(&log, 87, 1, 1);
+    (void)traced(trace);
+    assert_true(test_segment_count(dir) >= 3);
+    size_t deleted = test_segment_count(dir) - 1;
+    assert_int_equal(wal_trim(log.wal, 88, log.message), WAL_OK);
+    test_log_close(&log);
+    (void)traced(trace);
+    assert_int_equal(test_segment_count(dir), 1);
+    const char *at = strstr(trace, "UD");
+    for (size_t i = 0; i < deleted; i++) {
+        assert_non_null(at);
+        assert_memory_equal(at + 2 * i, "UD", 2);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -396,6 +459,7 @@ int main(void)
         TEST(test_segments_are_deleted_while_the_disk_is_full),
         TEST(test_closing_while_the_disk_is_full_gives_up_what_waits),
         TEST(test_a_write_that_finds_the_disk_full_is_repeated),
+        TEST(test_calls_are_made_in_the_order_that_survives_a_power_cut),
 #undef TEST
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -222,6 +222,31 @@ static void test_the_log_equals_a_plain_array(void **state)
     test_log_close(&log);
 }
 
+/* Symptom: a trim in the moment in which the writer sealed a full segment freed it under the
+ * writer's hands. Rule: the loop sees a new segment only when the old one is done with. */
+static void test_trimming_while_segments_fill_up_is_safe(void **state)
+{
+    (void)state;
+    struct test_log log;
+    test_log_init(&log, dir);
+    log.options.segment_bytes = WAL_SEGMENT_BYTES_MIN;
+    test_log_open_ok(&log);
+    for (raft_index index = 1; index <= 3000; index += 3) {
+        assert_int_equal(test_log_write(&log, 0, index, 3, 1), WAL_OK);
+        assert_int_equal(wal_trim(log.wal, index, log.message), WAL_OK);
+        test_log_check(&log, index, 1);
+        if (index % 8 == 0) {
+            test_log_wait(&log);
+        }
+    }
+    test_log_close(&log);
+    test_log_open_ok(&log);
+    assert_int_equal(log.state.last_index, 3000);
+    assert_true(log.state.first_index > 1);
+    test_log_check_range(&log, log.state.first_index, 3000, 1);
+    test_log_close(&log);
+}
+
 static void test_term_and_vote_survive_restart_roll_and_trim(void **state)
 {
     (void)state;
@@ -255,6 +280,32 @@ static void test_term_and_vote_survive_restart_roll_and_trim(void **state)
     assert_int_equal(log.state.prev_term, 7);
     assert_int_equal(log.state.runs[0].first, first);
     test_log_check_range(&log, first, 300, 7);
+    test_log_close(&log);
+}
+
+/* A truncation of all that a trim has left must still know the term of the entry before. */
+static void test_the_term_before_the_first_entry_survives_trim_and_truncation(void **state)
+{
+    (void)state;
+    struct test_log log;
+    test_log_init(&log, dir);
+    test_log_open_ok(&log);
+    for (raft_index index = 1; index <= 300; index += 10) {
+        test_log_batch(&log, index, 10, 1 + index / 10);
+    }
+    assert_int_equal(wal_trim(log.wal, 301, log.message), WAL_OK);
+    raft_index first = wal_first_index(log.wal);
+    assert_true(first > 1);
+    raft_term before = 1 + (first - 2) / 10;
+    assert_int_equal(test_log_write(&log, first, first, 2, 99), WAL_OK);
+    test_log_wait(&log);
+    test_log_close(&log);
+    test_log_open_ok(&log);
+    assert_int_equal(log.state.first_index, first);
+    assert_int_equal(log.state.last_index, first + 1);
+    assert_int_equal(log.state.prev_term, before);
+    assert_int_equal(log.state.run_count, 1);
+    test_log_check_range(&log, first, first + 1, 99);
     test_log_close(&log);
 }
 
@@ -515,8 +566,12 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_truncated_and_rewritten_entries_read_back_new, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_the_log_equals_a_plain_array, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_trimming_while_segments_fill_up_is_safe, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(test_term_and_vote_survive_restart_roll_and_trim, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(
+            test_the_term_before_the_first_entry_survives_trim_and_truncation, setup, teardown),
         cmocka_unit_test_setup_teardown(test_trim_keeps_the_segment_of_its_index, setup, teardown),
         cmocka_unit_test_setup_teardown(test_the_last_two_configurations_are_found, setup,
                                         teardown),

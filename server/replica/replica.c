@@ -460,7 +460,8 @@ static int replica_open_log(struct replica *replica, struct raft_state *state, s
     const struct config *config = replica->server->config;
     char path[4096];
     char message[WAL_ERROR_BYTES_MAX];
-    struct wal_options options = {.host = replica,
+    struct wal_options options = {.cache_bytes = REPLICA_LOG_CACHE_BYTES,
+                                  .host = replica,
                                   .on_durable = replica_on_durable,
                                   .on_failed = replica_on_log_failed,
                                   .on_full = replica_on_log_full};

@@ -25,6 +25,7 @@ enum {
     REPLICA_ELECTION_MS = 1000, /* times raft_multiplier, as in Consul */
     REPLICA_HEARTBEAT_MS = 100,
     REPLICA_LEASE_MS = 500,
+    REPLICA_LOG_CACHE_BYTES = 2 * 1024 * 1024, /* recent entries kept in memory for followers */
     REPLICA_APPEND_BYTES_MAX = 1024 * 1024,
     REPLICA_INFLIGHT_MAX = 64,
     REPLICA_UNCOMMITTED_MAX = 64 * 1024,

@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import re
+import resource
 import shutil
 import socket
 import struct
@@ -45,6 +46,28 @@ def cpu_seconds(cluster):
             fields = file.read().rpartition(")")[2].split()
         ticks += int(fields[11]) + int(fields[12])
     return ticks / os.sysconf("SC_CLK_TCK")
+
+
+class CpuClock:
+    """CPU time from its making to read(): of the servers, and of everyone else but our tools."""
+
+    def __init__(self, cluster):
+        self.cluster = cluster
+        self.start = self.now()
+
+    def now(self):
+        with open("/proc/stat", encoding="ascii") as file:
+            user, nice, system = [int(field) for field in file.readline().split()[1:4]]
+        tools = resource.getrusage(resource.RUSAGE_CHILDREN)  # those that have ended
+        return (cpu_seconds(self.cluster), (user + nice + system) / os.sysconf("SC_CLK_TCK"),
+                tools.ru_utime + tools.ru_stime, time.monotonic())
+
+    def read(self):
+        """The servers' seconds, and the share of the machine that strangers took, in percent."""
+        servers, machine, tools, elapsed = [after - before
+                                            for after, before in zip(self.now(), self.start)]
+        strangers = max(machine - servers - tools, 0)
+        return servers, 100 * strangers / elapsed / os.cpu_count()
 
 
 def memory(cluster):
@@ -98,21 +121,22 @@ def http_load(cluster, server, operation, connections, options):
         cluster.servers[0].put("bench/get", "x" * VALUE_BYTES)
         wait_for("the value to read", lambda: server.request("GET", "/v1/kv/bench/get")[0] == 200, 10)
     wrk_once(server, operation, connections, options.threads, WARM_UP_S)
-    before = cpu_seconds(cluster)
+    clock = CpuClock(cluster)
     result = wrk_once(server, operation, connections, options.threads, options.seconds)
-    used = cpu_seconds(cluster) - before
-    return rates(result["operations"], result["errors"], result["duration_us"] / 1e6, used,
+    return rates(result["operations"], result["errors"], result["duration_us"] / 1e6, clock,
                  {"p50_ms": result["latency_us_p50"] / 1000,
                   "p99_ms": result["latency_us_p99"] / 1000})
 
 
-def rates(operations, errors, seconds, cpu, more):
+def rates(operations, errors, seconds, clock, more):
+    cpu, strangers = clock.read()
     if operations == 0:
         raise LoadError("no operation was acknowledged, %d failed" % errors)
     # A few failures do no harm; many mean that something else was measured.
     if errors * 100 > operations:
         raise LoadError("%d of %d operations failed" % (errors, operations + errors))
-    return {"per_s": operations / seconds, "cpu_us": cpu * 1e6 / operations, "errors": errors, **more}
+    return {"per_s": operations / seconds, "cpu_us": cpu * 1e6 / operations, "errors": errors,
+            "strangers_pct": strangers, **more}
 
 
 # --- DNS ---
@@ -130,12 +154,12 @@ def dns_answers(server, name, query_type):
 
 
 def dnsperf_once(server, query_type, seconds):
-    with tempfile.NamedTemporaryFile("w", prefix="bench-queries-") as queries:
+    path = os.path.join(server.cluster.dir, "queries")
+    with open(path, "w", encoding="ascii") as queries:
         queries.write("%s %s\n" % (DNS_NAMES[query_type], TYPE_TEXT[query_type]))
-        queries.flush()
-        output = run_tool(["dnsperf", "-f", "inet", "-m", "udp", "-s", server.address,
-                           "-p", str(DNS_PORT), "-d", queries.name, "-c", str(DNS_SOCKETS),
-                           "-T", "1", "-q", str(DNS_OUTSTANDING), "-l", str(seconds)], seconds)
+    output = run_tool(["dnsperf", "-f", "inet", "-m", "udp", "-s", server.address,
+                       "-p", str(DNS_PORT), "-d", path, "-c", str(DNS_SOCKETS),
+                       "-T", "1", "-q", str(DNS_OUTSTANDING), "-l", str(seconds)], seconds)
     return parse_dnsperf(output)
 
 
@@ -157,10 +181,9 @@ def dns_load(cluster, server, query_type, options):
     wait_for("an answer for " + DNS_NAMES[query_type],
              lambda: dns_answers(server, DNS_NAMES[query_type], query_type), 20)
     dnsperf_once(server, query_type, WARM_UP_S)
-    before = cpu_seconds(cluster)
+    clock = CpuClock(cluster)
     result = dnsperf_once(server, query_type, options.seconds)
-    used = cpu_seconds(cluster) - before
-    return rates(result["operations"], result["errors"], result["duration_s"], used,
+    return rates(result["operations"], result["errors"], result["duration_s"], clock,
                  {"mean_ms": result["latency_ms"]})
 
 

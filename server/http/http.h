@@ -46,6 +46,7 @@ enum {
     HTTP_HEADERS_BYTES_MAX = 64 * 1024,
     HTTP_HEADERS_COUNT_MAX = 256,
     HTTP_PARAMS_MAX = 64,
+    HTTP_WATCHES_MAX = 3, /* topics that one blocking query waits for */
 };
 
 typedef void (*http_handler)(struct http_request *request);
@@ -185,7 +186,7 @@ struct http_read_spec {
         enum store_topic topic;
         struct slice key; /* borrowed from the request */
         bool prefix;
-    } watches[3];
+    } watches[HTTP_WATCHES_MAX];
     size_t watch_count;
     /* Fills `result`. A store error is answered with a 500. */
     int (*run)(struct http_request *request, struct store_txn *txn,

@@ -139,7 +139,7 @@ static bool heap_set(struct http_server *http, struct http_conn *conn)
         if (http->deadline_count == http->deadline_capacity) {
             const size_t capacity = http->deadline_capacity == 0 ? 64 : http->deadline_capacity * 2;
             struct http_conn **grown =
-                realloc(http->deadlines, capacity * sizeof(http->deadlines[0]));
+                realloc(http->deadlines, capacity * sizeof(struct http_conn *));
 
             if (grown == NULL) {
                 return false;

@@ -58,9 +58,9 @@ struct http_request_private {
     struct uuid session_id; /* http_session.c: the one being made or renewed */
     /* http_read.c */
     struct http_read_spec spec;
-    union {                           /* never both at once */
-        struct http_watch watches[3]; /* parked */
-        struct replica_read read;     /* asking for freshness */
+    union {                                          /* never both at once */
+        struct http_watch watches[HTTP_WATCHES_MAX]; /* parked */
+        struct replica_read read;                    /* asking for freshness */
     } wait;
     enum replica_consistency consistency;
     bool parsed;    /* the common parameters are */

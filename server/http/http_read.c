@@ -17,8 +17,8 @@
 
 enum {
     WAIT_DEFAULT_MS = 5 * 60 * 1000,
-    WAIT_MS_MAX = 10 * 60 * 1000,
-    WAIT_JITTER_FRACTION = 16, /* up to a sixteenth is added */
+    WAIT_MS_MAX = 10 * 60 * 1000, /* of a blocking query; a longer ?wait is cut */
+    WAIT_JITTER_FRACTION = 16,    /* up to a sixteenth is added */
     BODY_KEEP_BYTES = 1024 * 1024,
 };
 
@@ -399,7 +399,7 @@ void http_read_start(struct http_request *request, const struct http_read_spec *
 {
     struct http_request_private *private = request->private;
 
-    assert(spec->watch_count <= sizeof(spec->watches) / sizeof(spec->watches[0]));
+    assert(spec->watch_count <= HTTP_WATCHES_MAX);
     private->spec = *spec;
     if (!http_parse_common(request) || !http_check_datacenter(request, spec->flags)) {
         return;

@@ -56,9 +56,9 @@ static const char *reply_date(struct http_server *http)
         http->date_s = (int64_t)now;
         /* Not strftime: names of days must not follow the locale. */
         (void)snprintf(http->date, sizeof(http->date), "%.3s, %02d %.3s %04d %02d:%02d:%02d GMT",
-                       days + 3 * tm.tm_wday, tm.tm_mday % 100, months + 3 * tm.tm_mon,
-                       (tm.tm_year + 1900) % 10000, tm.tm_hour % 100, tm.tm_min % 100,
-                       tm.tm_sec % 100);
+                       days + (size_t)tm.tm_wday * 3, tm.tm_mday % 100,
+                       months + (size_t)tm.tm_mon * 3, (tm.tm_year + 1900) % 10000,
+                       tm.tm_hour % 100, tm.tm_min % 100, tm.tm_sec % 100);
     }
     return http->date;
 }
@@ -123,16 +123,17 @@ static void put_end(struct buffer *out, struct http_conn *conn, size_t body_byte
     buffer_append(out, "\r\n\r\n", 4);
 }
 
-void http_reply_buffer(struct http_request *request, int status, const char *content_type,
-                       const struct http_meta *meta, struct buffer *body)
+/* Composes and sends. The body is `text`, copied, or `large`, taken over. */
+static void reply_send(struct http_request *request, int status, const char *content_type,
+                       const struct http_meta *meta, struct slice text, struct buffer *large)
 {
     struct http_conn *conn = request->conn;
     struct http_server *http = conn->http;
     struct buffer *out = &http->out;
     struct buffer none = {0};
-    const bool small = body->size <= HTTP_COPY_BYTES_MAX || conn->no_body;
 
     assert(request->private->phase == HTTP_PHASE_HANDLER);
+    assert(large == NULL || text.size == 0);
     buffer_clear(out);
     put_status(out, conn, status);
     if (content_type != NULL) {
@@ -148,17 +149,30 @@ void http_reply_buffer(struct http_request *request, int status, const char *con
     if (request->private->headers.size > 0) {
         buffer_append_slice(out, buffer_slice(&request->private->headers));
     }
-    put_end(out, conn, body->size);
-    if (small && !conn->no_body) {
-        buffer_append_slice(out, buffer_slice(body));
+    put_end(out, conn, large != NULL ? large->size : text.size);
+    if (conn->no_body || large == NULL) {
+        large = &none;
     }
-    if (out->failed || body->failed) {
+    if (!conn->no_body) {
+        buffer_append_slice(out, text);
+    }
+    if (out->failed || large->failed || request->private->headers.failed) {
         conn->close_after = true; /* No memory for the answer: the connection says so by closing. */
         buffer_clear(out);
-        buffer_clear(body);
+        large = &none;
     }
     http_request_finish(request);
-    http_conn_send(conn, buffer_slice(out), small ? &none : body);
+    http_conn_send(conn, buffer_slice(out), large);
+}
+
+void http_reply_buffer(struct http_request *request, int status, const char *content_type,
+                       const struct http_meta *meta, struct buffer *body)
+{
+    if (body->size <= HTTP_COPY_BYTES_MAX && !body->failed) {
+        reply_send(request, status, content_type, meta, buffer_slice(body), NULL);
+    } else {
+        reply_send(request, status, content_type, meta, SLICE_EMPTY, body);
+    }
 }
 
 void http_reply(struct http_request *request, int status, const char *content_type,
@@ -166,22 +180,26 @@ void http_reply(struct http_request *request, int status, const char *content_ty
 {
     struct buffer copy = {0};
 
+    if (body.size <= HTTP_COPY_BYTES_MAX) {
+        reply_send(request, status, content_type, NULL, body, NULL);
+        return;
+    }
     buffer_append_slice(&copy, body);
-    http_reply_buffer(request, status, content_type, NULL, &copy);
+    reply_send(request, status, content_type, NULL, SLICE_EMPTY, &copy);
     buffer_deinit(&copy);
 }
 
 void http_reply_json(struct http_request *request, struct slice json)
 {
-    struct buffer body = {0};
+    struct buffer pretty = {0};
 
-    if (request->pretty) {
-        json_indent(&body, json);
-    } else {
-        buffer_append_slice(&body, json);
+    if (!request->pretty) {
+        http_reply(request, 200, APPLICATION_JSON, json);
+        return;
     }
-    http_reply_buffer(request, 200, APPLICATION_JSON, NULL, &body);
-    buffer_deinit(&body);
+    json_indent(&pretty, json);
+    http_reply_buffer(request, 200, APPLICATION_JSON, NULL, &pretty);
+    buffer_deinit(&pretty);
 }
 
 void http_reply_text(struct http_request *request, int status, struct slice text)

@@ -22,6 +22,7 @@
 enum {
     SIM_NODES_MAX = 6,
     SIM_READS_MAX = 1 << 14, /* reads of one run that are remembered */
+    SIM_STEPS_MAX = 1000000, /* of one run: a hundred times the usual */
     SIM_BATCH_MAX = 4,       /* entries of one proposal */
 };
 

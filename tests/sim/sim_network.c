@@ -1,6 +1,7 @@
 /* The network: every message takes its own time, so that they overtake each other; some are lost,
  * some come twice, some very late. */
 
+#include <inttypes.h>
 #include <stdlib.h>
 
 #include "tests/sim/sim.h"
@@ -56,6 +57,22 @@ void sim_send(struct sim *sim, size_t node, const struct raft_message *message)
     sim_send_copy(sim, node, message, at_ms);
 }
 
+static void sim_trace_message(const struct sim *sim, size_t node,
+                              const struct raft_message *message)
+{
+    static const char *const words[] = {"",     "pre-vote?", "pre-vote", "vote?",
+                                        "vote", "append?",   "append"};
+
+    sim_trace(sim, node, words[message->type],
+              "from %" PRIu64 " term %" PRIu64 " last %" PRIu64 "/%" PRIu64 " prev %" PRIu64
+              "/%" PRIu64 " entries %zu commit %" PRIu64 " round %" PRIu64 " %s match %" PRIu64
+              " hint %" PRIu64 "/%" PRIu64,
+              message->from, message->term, message->last_index, message->last_term,
+              message->prev_index, message->prev_term, message->entry_count, message->commit_index,
+              message->round, message->granted ? "yes" : "no", message->match_index,
+              message->hint_index, message->hint_term);
+}
+
 /* Hands the message to its server's core, unless the server is down or the link is cut meanwhile.
  */
 void sim_deliver(struct sim *sim, struct sim_event *event)
@@ -68,6 +85,7 @@ void sim_deliver(struct sim *sim, struct sim_event *event)
         sim_message_free(carried);
         return;
     }
+    sim_trace_message(sim, event->node, message);
     struct raft_entry *entries = calloc(message->entry_count + 1, sizeof(*entries));
     sim_require(sim, entries != NULL, "out of memory");
     for (size_t i = 0; i < message->entry_count; i++) {

@@ -140,6 +140,7 @@ void sim_node_disk_done(struct sim *sim, size_t node)
         sim_disk_pop(disk);
     }
     if (sequence != 0) {
+        sim_trace(sim, node, "durable", "write %" PRIu64, sequence);
         struct raft_event event = {.type = RAFT_EVENT_PERSISTED, .sequence = sequence};
         sim_node_step(sim, node, &event);
     }
@@ -325,6 +326,7 @@ void sim_node_step(struct sim *sim, size_t node, struct raft_event *event)
     struct sim_node *server = &sim->nodes[node];
     struct raft_update update;
 
+    sim_require(sim, sim->stats.steps < SIM_STEPS_MAX, "the servers keep each other busy for ever");
     event->now_ms = sim_node_clock(server, sim->now_ms);
     const int rc = raft_step(server->raft, event, &update);
     sim->stats.steps++;

@@ -328,6 +328,8 @@ static void sim_propose(struct sim *sim)
                                           sim_between(sim, 1, sim->parameters.propose_interval_ms),
                                  .type = SIM_PROPOSE});
     if (sim_node_awake(sim, node)) {
+        sim_trace(sim, node, "propose", "%zu entries, values up to %" PRIu64, count,
+                  sim->next_value);
         struct raft_event event = {
             .type = RAFT_EVENT_PROPOSE, .entries = entries, .entry_count = count};
         sim_node_step(sim, node, &event);
@@ -347,6 +349,7 @@ static void sim_read(struct sim *sim)
         return;
     }
     const uint64_t token = sim->read_count++;
+    sim_trace(sim, node, "read?", "token %" PRIu64 "%s", token, quorum ? " quorum" : "");
     sim->reads[token] = (struct sim_read){true, sim->now_ms, sim->committed_count};
     struct raft_event event = {.type = RAFT_EVENT_READ, .read_token = token, .read_quorum = quorum};
     sim_node_step(sim, node, &event);
@@ -421,6 +424,7 @@ static void sim_advance(struct sim *sim, uint64_t until_ms)
         }
         if (wake_ms < sim->heap[0].at_ms) {
             sim->now_ms = wake_ms > sim->now_ms ? wake_ms : sim->now_ms;
+            sim_trace(sim, node, "tick", "deadline");
             struct raft_event event = {.type = RAFT_EVENT_TICK};
             sim_node_step(sim, node, &event);
             sim_require(sim, sim->nodes[node].wake_ms > sim->now_ms,

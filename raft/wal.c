@@ -130,7 +130,7 @@ static int wal_open_dir(struct wal *wal, char *message)
 static int wal_open_configurations(struct wal *wal, const raft_index indexes[2], char *message)
 {
     for (size_t i = 0; i < 2; i++) {
-        struct raft_entry entry;
+        struct raft_entry entry = {0};
         if (indexes[i] == 0) {
             continue;
         }
@@ -653,7 +653,7 @@ int wal_trim(struct wal *wal, raft_index index, char *message)
         }
         segments->count -= drop;
         memmove(segments->items, segments->items + drop,
-                segments->count * sizeof(*segments->items));
+                segments->count * sizeof(struct wal_segment *));
         first = segments->items[0]->first;
         (void)pthread_cond_signal(&shared->wake);
     }

@@ -226,16 +226,18 @@ static int wal_scan_entry(struct wal_scan *scan, const struct wal_record *record
     if (record->term < writer->last_term || record->term == 0 || record->entry_type == 0) {
         return wal_scan_corrupt(scan, at, "an entry with an impossible term or type");
     }
-    if (wal_positions_grow(segment, 1, &grown, &capacity) != WAL_OK ||
-        wal_runs_reserve(wal, 1) != WAL_OK ||
-        (record->entry_type == RAFT_ENTRY_CONFIGURATION &&
-         wal_scan_configuration(scan, record->index) != WAL_OK)) {
+    if (wal_positions_grow(segment, 1, &grown, &capacity) != WAL_OK) {
         return wal_error(scan->message, WAL_ENOMEM, "out of memory for the log's index");
     }
     if (grown != NULL) {
         free(segment->positions);
         segment->positions = grown;
         segment->capacity = capacity;
+    }
+    if (wal_runs_reserve(wal, 1) != WAL_OK ||
+        (record->entry_type == RAFT_ENTRY_CONFIGURATION &&
+         wal_scan_configuration(scan, record->index) != WAL_OK)) {
+        return wal_error(scan->message, WAL_ENOMEM, "out of memory for the log's index");
     }
     assert(segment->first + segment->count == record->index);
     segment->positions[segment->count++] = (struct wal_position){
@@ -360,8 +362,10 @@ static bool wal_scan_proof(const struct wal_scan *scan)
 static int wal_scan_header(struct wal_scan *scan, uint64_t id)
 {
     struct wal *wal = scan->wal;
-    int rc = wal_header_decode(&wal->crc32c, scan->bytes, scan->size, &scan->header);
+    struct wal_header header = {0};
+    int rc = wal_header_decode(&wal->crc32c, scan->bytes, scan->size, &header);
 
+    scan->header = header;
     if (rc == WAL_EFORMAT) {
         return wal_error(scan->message, rc,
                          "%s/%s: written in a newer format than version %d; start the newer "

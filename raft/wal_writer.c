@@ -557,7 +557,7 @@ static int wal_writer_mark(struct wal *wal)
 
     assert(writer->mark_due);
     writer->mark_due = false;
-    if (writer->end + 2 * WAL_RECORD_BYTES > writer->segment->bytes) {
+    if (writer->end + (uint64_t)2 * WAL_RECORD_BYTES > writer->segment->bytes) {
         return WAL_OK; /* No room but for the seal, which proves as much. */
     }
     wal_writer_mark_encode(wal, 0, mark);

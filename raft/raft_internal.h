@@ -116,8 +116,14 @@ struct raft {
     size_t write_first;
     size_t write_count;
 
-    enum raft_role role;
     raft_id leader;
+    enum raft_role role;
+
+    /* Marks of what raft_flush() and the end of the step have to do. */
+    bool vote_requests_due;  /* once our own vote is durable */
+    bool ack_due;            /* an answer to this term's leader */
+    bool broadcast_due;      /* every peer gets a message in this step */
+    bool hard_state_changed; /* term and vote go into this step's write */
 
     /* Elections. */
     uint64_t election_timeout_ms;
@@ -125,14 +131,12 @@ struct raft {
     uint64_t refuse_until_ms;     /* a leader may hold a lease that counts on us until then */
     raft_id vote_answer_to;       /* owed once the vote is durable; 0: nobody */
     bool votes[RAFT_SERVERS_MAX]; /* granted to us; by position in the configuration */
-    bool vote_requests_due;       /* once our own vote is durable */
 
     /* Follower. */
     uint64_t contact_ms;       /* when the leader was last heard; RAFT_NEVER_MS: never */
     raft_index verified_index; /* equal to this term's leader's log up to here */
     raft_index acked_index;    /* no more than this need be acknowledged to it again */
     uint64_t leader_round;     /* newest seen from this term's leader */
-    bool ack_due;
 
     /* Leader. */
     struct raft_peer peers[RAFT_SERVERS_MAX];
@@ -141,7 +145,6 @@ struct raft {
     raft_index own_term_index; /* our no-op */
     uint64_t leader_since_ms;
     uint64_t heartbeat_due_ms;
-    bool broadcast_due; /* every peer gets a message in this step */
     uint64_t round;
     uint64_t round_started_ms[RAFT_ROUNDS_MAX]; /* by round % RAFT_ROUNDS_MAX */
     uint64_t read_round;                        /* newest round started for a read */
@@ -149,7 +152,6 @@ struct raft {
     size_t waiting_count;
 
     /* The step's results. */
-    bool hard_state_changed;
     raft_index truncate_from;
     struct raft_entry *entries;
     size_t entry_count;

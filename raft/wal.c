@@ -54,7 +54,7 @@ static int wal_open_memory(struct wal *wal)
     wal->writer.spare_fd = -1;
     wal->writer.next = 1;
     wal->first = 1;
-    wal_crc32c_init(&wal->crc32c);
+    crc32c_init(&wal->crc32c);
     if (pthread_mutex_init(&wal->shared.lock, NULL) != 0) {
         return WAL_ENOMEM;
     }

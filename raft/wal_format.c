@@ -16,7 +16,7 @@ static_assert((WAL_SEGMENT_BYTES_MAX + (uint64_t)WAL_WRITE_BYTES_MAX) / WAL_ALIG
                   UINT32_MAX,
               "every offset in a segment fits wal_position.offset_units");
 
-void wal_header_encode(const struct wal_crc32c *crc32c, const struct wal_header *header,
+void wal_header_encode(const struct crc32c *crc32c, const struct wal_header *header,
                        uint8_t out[WAL_HEADER_BYTES])
 {
     memset(out, 0, WAL_HEADER_BYTES);
@@ -30,10 +30,10 @@ void wal_header_encode(const struct wal_crc32c *crc32c, const struct wal_header 
     wal_put_u64(out + 48, header->term);
     wal_put_u64(out + 56, header->vote);
     wal_put_u64(out + 64, header->prev_end);
-    wal_put_u32(out + WAL_HEADER_BYTES - 4, wal_crc32c(crc32c, 0, out, WAL_HEADER_BYTES - 4));
+    wal_put_u32(out + WAL_HEADER_BYTES - 4, crc32c_update(crc32c, 0, out, WAL_HEADER_BYTES - 4));
 }
 
-int wal_header_decode(const struct wal_crc32c *crc32c, const uint8_t *bytes, size_t size,
+int wal_header_decode(const struct crc32c *crc32c, const uint8_t *bytes, size_t size,
                       struct wal_header *out)
 {
     if (size < WAL_HEADER_BYTES || memcmp(bytes, wal_magic, sizeof(wal_magic)) != 0) {
@@ -44,7 +44,7 @@ int wal_header_decode(const struct wal_crc32c *crc32c, const uint8_t *bytes, siz
         return WAL_EFORMAT;
     }
     if (wal_get_u32(bytes + WAL_HEADER_BYTES - 4) !=
-        wal_crc32c(crc32c, 0, bytes, WAL_HEADER_BYTES - 4)) {
+        crc32c_update(crc32c, 0, bytes, WAL_HEADER_BYTES - 4)) {
         return WAL_ECORRUPT;
     }
     struct wal_header header = {
@@ -79,15 +79,15 @@ void wal_record_encode(const struct wal_record *record, uint8_t out[WAL_RECORD_B
     wal_put_u64(out + 24, record->term);
 }
 
-void wal_record_seal(const struct wal_crc32c *crc32c, uint32_t salt, uint32_t batch, uint8_t *bytes)
+void wal_record_seal(const struct crc32c *crc32c, uint32_t salt, uint32_t batch, uint8_t *bytes)
 {
     uint64_t span = wal_record_span(wal_get_u32(bytes + 4));
 
     wal_put_u32(bytes + 8, batch);
-    wal_put_u32(bytes, wal_crc32c(crc32c, salt, bytes + 4, span - 4));
+    wal_put_u32(bytes, crc32c_update(crc32c, salt, bytes + 4, span - 4));
 }
 
-bool wal_record_decode(const struct wal_crc32c *crc32c, uint32_t salt, const uint8_t *bytes,
+bool wal_record_decode(const struct crc32c *crc32c, uint32_t salt, const uint8_t *bytes,
                        uint64_t size, uint64_t offset, struct wal_record *out)
 {
     if (offset > size || size - offset < WAL_RECORD_BYTES) {
@@ -106,7 +106,7 @@ bool wal_record_decode(const struct wal_crc32c *crc32c, uint32_t salt, const uin
     if (span > size - offset) {
         return false;
     }
-    if (wal_get_u32(at) != wal_crc32c(crc32c, salt, at + 4, span - 4)) {
+    if (wal_get_u32(at) != crc32c_update(crc32c, salt, at + 4, span - 4)) {
         return false;
     }
     *out = record;

@@ -13,17 +13,8 @@
 #include <sys/types.h>
 #include <sys/uio.h>
 
+#include "raft/crc32c.h"
 #include "raft/wal.h"
-
-/* --- CRC-32C (Castagnoli), as in RFC 3720 appendix B.4 --- */
-
-struct wal_crc32c {
-    bool hardware;
-    uint32_t table[8][256]; /* slicing by 8, for processors without the instruction */
-};
-void wal_crc32c_init(struct wal_crc32c *crc32c);
-/* Continues from `crc`; 0 begins. */
-uint32_t wal_crc32c(const struct wal_crc32c *crc32c, uint32_t crc, const void *data, size_t size);
 
 /* --- layout --- */
 
@@ -104,18 +95,17 @@ static inline uint64_t wal_record_span(uint32_t size)
            (((uint64_t)size + WAL_ALIGN_BYTES - 1) & ~(uint64_t)(WAL_ALIGN_BYTES - 1));
 }
 
-void wal_header_encode(const struct wal_crc32c *crc32c, const struct wal_header *header,
+void wal_header_encode(const struct crc32c *crc32c, const struct wal_header *header,
                        uint8_t out[WAL_HEADER_BYTES]);
 /* Untrusted bytes. WAL_ECORRUPT, WAL_EFORMAT. */
-int wal_header_decode(const struct wal_crc32c *crc32c, const uint8_t *bytes, size_t size,
+int wal_header_decode(const struct crc32c *crc32c, const uint8_t *bytes, size_t size,
                       struct wal_header *out);
 
 /* Writes all fields of the record's head but batch and checksum, which wal_record_seal adds when
  * the record's place is known. The loop does the one and the writer the other, on different bytes.
  */
 void wal_record_encode(const struct wal_record *record, uint8_t out[WAL_RECORD_BYTES]);
-void wal_record_seal(const struct wal_crc32c *crc32c, uint32_t salt, uint32_t batch,
-                     uint8_t *bytes);
+void wal_record_seal(const struct crc32c *crc32c, uint32_t salt, uint32_t batch, uint8_t *bytes);
 /* Reads the fields that wal_record_encode writes, without checking anything; batch is 0. */
 static inline struct wal_record wal_record_head(const uint8_t bytes[WAL_RECORD_BYTES])
 {
@@ -134,7 +124,7 @@ static inline uint32_t wal_record_batch(const uint8_t bytes[WAL_RECORD_BYTES])
 }
 
 /* Untrusted bytes: true when a whole and valid record stands at `offset`. */
-bool wal_record_decode(const struct wal_crc32c *crc32c, uint32_t salt, const uint8_t *bytes,
+bool wal_record_decode(const struct crc32c *crc32c, uint32_t salt, const uint8_t *bytes,
                        uint64_t size, uint64_t offset, struct wal_record *out);
 
 /* --- the system calls that can fail in interesting ways, so that tests can make them --- */
@@ -295,7 +285,7 @@ struct wal {
     int dir_fd;
     int lock_fd;
     bool memory;
-    struct wal_crc32c crc32c; /* constant after opening */
+    struct crc32c crc32c; /* constant after opening */
 
     pthread_t thread;
     bool thread_started;

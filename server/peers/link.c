@@ -9,7 +9,7 @@
 #include <sys/socket.h>
 
 #include "kv/store.h"
-#include "raft/wal_internal.h"
+#include "raft/crc32c.h"
 
 enum {
     LINK_MAGIC = 0x4c4e4b31,
@@ -70,16 +70,17 @@ struct link_listener {
 static void link_try(struct link *link);
 static void link_fail(struct link *link, const char *reason);
 
-static uint32_t crc32c(uint32_t crc, const void *data, size_t size)
+/* All links run on the loop's thread: the tables are made once. */
+static uint32_t link_checksum(const void *data, size_t size)
 {
-    static struct wal_crc32c tables;
+    static struct crc32c tables;
     static bool ready;
 
     if (!ready) {
-        wal_crc32c_init(&tables);
+        crc32c_init(&tables);
         ready = true;
     }
-    return wal_crc32c(&tables, crc, data, size);
+    return crc32c_update(&tables, 0, data, size);
 }
 
 /* --- memory --- */
@@ -210,8 +211,8 @@ static bool link_queue(struct link *link, uint8_t type, struct slice payload)
     header[5] = (char)type;
     header[6] = 0;
     header[7] = 0;
-    link_put_u32(header + 8, crc32c(0, payload.data, payload.size));
-    link_put_u32(header + 12, crc32c(0, header, 12));
+    link_put_u32(header + 8, link_checksum(payload.data, payload.size));
+    link_put_u32(header + 12, link_checksum(header, 12));
     if (payload.size > 0) {
         memcpy(header + LINK_FRAME_HEADER_BYTES, payload.data, payload.size);
     }
@@ -411,7 +412,7 @@ static bool link_parse_frame(struct link *link)
         return false;
     }
     size = link_get_u32(at);
-    if (link_get_u32(at + 12) != crc32c(0, at, 12) || (uint8_t)at[4] != LINK_VERSION ||
+    if (link_get_u32(at + 12) != link_checksum(at, 12) || (uint8_t)at[4] != LINK_VERSION ||
         size > (link->state == LINK_UP ? LINK_FRAME_BYTES_MAX : LINK_HELLO_BYTES_MAX)) {
         link_fail(link, "received a malformed frame");
         return false;
@@ -419,7 +420,7 @@ static bool link_parse_frame(struct link *link)
     if (left - LINK_FRAME_HEADER_BYTES < size) {
         return false;
     }
-    if (link_get_u32(at + 8) != crc32c(0, at + LINK_FRAME_HEADER_BYTES, size)) {
+    if (link_get_u32(at + 8) != link_checksum(at + LINK_FRAME_HEADER_BYTES, size)) {
         link_fail(link, "received a frame with a wrong checksum");
         return false;
     }

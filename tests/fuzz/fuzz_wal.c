@@ -54,7 +54,7 @@ static void fuzz_on_durable(void *host, uint64_t sequence)
 }
 
 /* Makes the header's and the records' checksums right, as far as sizes make sense. */
-static void fuzz_repair(const struct wal_crc32c *crc32c, uint8_t *bytes, size_t size)
+static void fuzz_repair(const struct crc32c *crc32c, uint8_t *bytes, size_t size)
 {
     uint8_t header[WAL_HEADER_BYTES];
     struct wal_header fields = {.version = 1, .id = 1, .next = 1, .bytes = FUZZ_BYTES_MAX};
@@ -64,14 +64,15 @@ static void fuzz_repair(const struct wal_crc32c *crc32c, uint8_t *bytes, size_t 
     }
     wal_header_encode(crc32c, &fields, header);
     memcpy(bytes, header, 8);
-    wal_put_u32(bytes + WAL_HEADER_BYTES - 4, wal_crc32c(crc32c, 0, bytes, WAL_HEADER_BYTES - 4));
+    wal_put_u32(bytes + WAL_HEADER_BYTES - 4,
+                crc32c_update(crc32c, 0, bytes, WAL_HEADER_BYTES - 4));
     uint32_t salt = wal_get_u32(bytes + 12);
     for (size_t at = WAL_FIRST_OFFSET; at + WAL_RECORD_BYTES <= size;) {
         uint64_t span = wal_record_span(wal_get_u32(bytes + at + 4));
         if (span > size - at) {
             break;
         }
-        wal_put_u32(bytes + at, wal_crc32c(crc32c, salt, bytes + at + 4, span - 4));
+        wal_put_u32(bytes + at, crc32c_update(crc32c, salt, bytes + at + 4, span - 4));
         at += span;
     }
 }
@@ -134,7 +135,7 @@ static raft_index fuzz_use(raft_index expected_last)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static struct wal_crc32c crc32c;
+    static struct crc32c crc32c;
     char path[128];
 
     if (size < 1 || size > FUZZ_BYTES_MAX) {
@@ -142,7 +143,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     if (fuzz_dir[0] == '\0') {
         (void)snprintf(fuzz_dir, sizeof(fuzz_dir), "/dev/shm/fuzz_wal.%d", (int)getpid());
-        wal_crc32c_init(&crc32c);
+        crc32c_init(&crc32c);
         (void)atexit(fuzz_remove);
     }
     fuzz_remove();

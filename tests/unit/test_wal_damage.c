@@ -459,9 +459,9 @@ static void test_a_newer_format_is_refused(void **state)
     (void)state;
     struct test_image image = make_small();
     struct test_log log;
-    struct wal_crc32c crc32c;
+    struct crc32c crc32c;
     struct wal_header header;
-    wal_crc32c_init(&crc32c);
+    crc32c_init(&crc32c);
     assert_int_equal(wal_header_decode(&crc32c, image.files[0].data, image.files[0].size, &header),
                      WAL_OK);
     header.version = WAL_FORMAT_VERSION + 1;

@@ -530,25 +530,25 @@ static void test_every_error_has_a_text(void **state)
 static void test_crc32c_is_castagnolis_by_both_ways(void **state)
 {
     (void)state;
-    static struct wal_crc32c fast;
-    static struct wal_crc32c slow;
+    static struct crc32c fast;
+    static struct crc32c slow;
     uint8_t bytes[600];
-    wal_crc32c_init(&fast);
-    wal_crc32c_init(&slow);
+    crc32c_init(&fast);
+    crc32c_init(&slow);
     slow.hardware = false;
     memset(bytes, 0, 32);
-    assert_int_equal(wal_crc32c(&fast, 0, bytes, 32), 0x8a9136aa);
-    assert_int_equal(wal_crc32c(&slow, 0, bytes, 32), 0x8a9136aa);
+    assert_int_equal(crc32c_update(&fast, 0, bytes, 32), 0x8a9136aa);
+    assert_int_equal(crc32c_update(&slow, 0, bytes, 32), 0x8a9136aa);
     memset(bytes, 0xff, 32);
-    assert_int_equal(wal_crc32c(&slow, 0, bytes, 32), 0x62a8ab43);
-    assert_int_equal(wal_crc32c(&slow, 0, "123456789", 9), 0xe3069283);
+    assert_int_equal(crc32c_update(&slow, 0, bytes, 32), 0x62a8ab43);
+    assert_int_equal(crc32c_update(&slow, 0, "123456789", 9), 0xe3069283);
     for (size_t i = 0; i < sizeof(bytes); i++) {
         bytes[i] = (uint8_t)(i * 131 + 7);
     }
     for (size_t from = 0; from < 16; from++) {
         for (size_t size = 0; size + from < sizeof(bytes); size++) {
-            assert_int_equal(wal_crc32c(&fast, 99, bytes + from, size),
-                             wal_crc32c(&slow, 99, bytes + from, size));
+            assert_int_equal(crc32c_update(&fast, 99, bytes + from, size),
+                             crc32c_update(&slow, 99, bytes + from, size));
         }
     }
 }

@@ -1,18 +1,18 @@
 /* CRC-32C with the processor's instruction where it has one, else by table, eight bytes at a time
  * ("slicing by 8": Kounavis and Berry, 2005). */
 
+#include "raft/crc32c.h"
+
 #include <string.h>
 
-#include "raft/wal_internal.h"
+enum { CRC32C_POLYNOMIAL = 0x82f63b78 }; /* reflected */
 
-enum { WAL_CRC32C_POLYNOMIAL = 0x82f63b78 }; /* reflected */
-
-void wal_crc32c_init(struct wal_crc32c *crc32c)
+void crc32c_init(struct crc32c *crc32c)
 {
     for (uint32_t byte = 0; byte < 256; byte++) {
         uint32_t crc = byte;
         for (int bit = 0; bit < 8; bit++) {
-            crc = (crc >> 1) ^ ((crc & 1) != 0 ? (uint32_t)WAL_CRC32C_POLYNOMIAL : 0);
+            crc = (crc >> 1) ^ ((crc & 1) != 0 ? (uint32_t)CRC32C_POLYNOMIAL : 0);
         }
         crc32c->table[0][byte] = crc;
     }
@@ -29,8 +29,8 @@ void wal_crc32c_init(struct wal_crc32c *crc32c)
 #endif
 }
 
-static uint32_t wal_crc32c_table(const struct wal_crc32c *crc32c, uint32_t crc, const uint8_t *at,
-                                 size_t size)
+static uint32_t crc32c_table(const struct crc32c *crc32c, uint32_t crc, const uint8_t *at,
+                             size_t size)
 {
     const uint32_t(*table)[256] = crc32c->table;
 
@@ -52,8 +52,8 @@ static uint32_t wal_crc32c_table(const struct wal_crc32c *crc32c, uint32_t crc, 
 }
 
 #if defined(__x86_64__)
-__attribute__((target("sse4.2"))) static uint32_t wal_crc32c_sse42(uint32_t crc, const uint8_t *at,
-                                                                   size_t size)
+__attribute__((target("sse4.2"))) static uint32_t crc32c_sse42(uint32_t crc, const uint8_t *at,
+                                                               size_t size)
 {
     uint64_t wide = crc;
 
@@ -74,12 +74,12 @@ __attribute__((target("sse4.2"))) static uint32_t wal_crc32c_sse42(uint32_t crc,
 }
 #endif
 
-uint32_t wal_crc32c(const struct wal_crc32c *crc32c, uint32_t crc, const void *data, size_t size)
+uint32_t crc32c_update(const struct crc32c *crc32c, uint32_t crc, const void *data, size_t size)
 {
 #if defined(__x86_64__)
     if (crc32c->hardware) {
-        return ~wal_crc32c_sse42(~crc, data, size);
+        return ~crc32c_sse42(~crc, data, size);
     }
 #endif
-    return ~wal_crc32c_table(crc32c, ~crc, data, size);
+    return ~crc32c_table(crc32c, ~crc, data, size);
 }

@@ -156,7 +156,11 @@ class Cluster:
             self.servers.append(Server(self, number))
 
     def __enter__(self):
-        self.start()
+        try:
+            self.start()
+        except BaseException:  # An interrupt, too: nobody else would stop what runs by then.
+            self.close(True)
+            raise
         return self
 
     def __exit__(self, kind, value, trace):

@@ -1,7 +1,9 @@
 """Five servers, a load, and kill -9: nothing acknowledged is lost, no lock has two holders."""
 import base64
 import json
+import os
 import random
+import shutil
 import threading
 import time
 
@@ -91,6 +93,32 @@ def test_a_killed_cluster_comes_back_with_all_it_acknowledged():
         for server in cluster.servers:
             check_acknowledged(server, writers)
         cluster.wait_equal()
+
+
+def test_a_lost_state_is_rebuilt_from_the_log():
+    with Cluster(size=3) as cluster:
+        for number in range(200):
+            assert cluster.servers[0].put("k/%03d" % number, str(number)) is True
+        victim = cluster.servers[1]
+        victim.kill()
+        shutil.rmtree(os.path.join(victim.data_dir, "state"))
+        victim.start()
+        cluster.wait_leader()
+        cluster.wait_equal()
+        assert len(victim.get_json("/v1/kv/k/?recurse&stale")) == 200
+
+
+def test_a_lost_log_is_told_and_not_papered_over():
+    with Cluster(size=3) as cluster:
+        assert cluster.servers[0].put("k", "v") is True
+        cluster.wait_equal()
+        victim = cluster.servers[1]
+        victim.kill()
+        shutil.rmtree(os.path.join(victim.data_dir, "raft"))
+        victim.start()
+        assert victim.process.wait(20) == 1
+        assert "part of the log" in victim.log()
+        victim.process = None
 
 
 class Locker(threading.Thread):

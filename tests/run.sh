@@ -100,7 +100,11 @@ check_format() {
 
 check_tidy() {
     sources '*.c' | grep -E '^(raft|kv|session|dns|server)/' |
-        xargs -P "$jobs" -n 4 clang-tidy --quiet -p build/release
+        xargs -P "$jobs" -n 4 clang-tidy --quiet -p build/release >"$logs/tidy-all.log" 2>&1
+    status=$?
+    grep ' error: ' "$logs/tidy-all.log" | sed "s|^$root/|FAIL |" | sort -u
+    if [ $status -eq 0 ]; then echo "1 passed, 0 failed"; else echo "0 passed, 1 failed"; fi
+    return $status
 }
 
 # build PRESET
@@ -150,7 +154,7 @@ step docs runner python3 tests/check_docs.py
 step build-release status build release
 step unit-release ctest run_ctest release unit-release
 if [ $quick = no ]; then
-    step tidy status check_tidy
+    step tidy runner check_tidy
     step build-asan status build asan
     step unit-asan ctest run_ctest asan unit-asan -E '^sim$'
     [ -x build/asan/tests/sim ] &&

@@ -1,6 +1,6 @@
--- What wrk sends. BENCH_OPERATION is "get": the URL as it stands; or "put": 128 bytes to one of 10,000
--- keys, with a counter in the value, so that every PUT changes something. One line "RESULT {json}" at
--- the end, for loads.py.
+-- What wrk sends. BENCH_OPERATION is "get": the URL as it stands; or "put": 128 bytes to one of
+-- 10,000 keys, with a counter in the value, so that every PUT changes something. At the end one
+-- line "RESULT {json}", for loads.py.
 
 local KEY_COUNT = 10000
 local VALUE_BYTES = 128

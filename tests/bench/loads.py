@@ -25,6 +25,7 @@ TOOL_GRACE_S = 30  # what wrk and dnsperf may take beyond the time they were tol
 VALUE_BYTES = 128
 DNS_SOCKETS = 8
 DNS_OUTSTANDING = 64
+DNS_QUERY_ID = 4711
 FAILOVER_S_MAX = 60
 TYPE_A, TYPE_SRV = 1, 33
 DNS_NAMES = {TYPE_A: "master.patroni.service.consul", TYPE_SRV: "db-replica.service.consul"}
@@ -116,10 +117,11 @@ def parse_wrk(output):
 
 
 def http_load(cluster, server, operation, connections, options):
-    """Operations a second that were acknowledged, their CPU time over all servers, their latency."""
+    """Acknowledged operations a second, their CPU time over all servers, their latency."""
     if operation == "get":
         cluster.servers[0].put("bench/get", "x" * VALUE_BYTES)
-        wait_for("the value to read", lambda: server.request("GET", "/v1/kv/bench/get")[0] == 200, 10)
+        wait_for("the value to read",
+                 lambda: server.request("GET", "/v1/kv/bench/get")[0] == 200, 10)
     wrk_once(server, operation, connections, options.threads, WARM_UP_S)
     clock = CpuClock(cluster)
     result = wrk_once(server, operation, connections, options.threads, options.seconds)
@@ -142,15 +144,16 @@ def rates(operations, errors, seconds, clock, more):
 # --- DNS ---
 
 def dns_answers(server, name, query_type):
-    """The number of answers that the server gives over UDP, None when it says anything but NOERROR."""
+    """The number of answers that the server gives over UDP; None if it is not NOERROR."""
     question = b"".join(bytes([len(label)]) + label.encode() for label in name.split(".")) + b"\0"
-    query = struct.pack("!6H", 4711, 0x0100, 1, 0, 0, 0) + question + struct.pack("!2H", query_type, 1)
+    query = (struct.pack("!6H", DNS_QUERY_ID, 0x0100, 1, 0, 0, 0) + question +
+             struct.pack("!2H", query_type, 1))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.settimeout(2)
         sock.sendto(query, (server.address, DNS_PORT))
         answer = sock.recv(4096)
     number, flags, _, count = struct.unpack("!4H", answer[:8])
-    return count if number == 4711 and flags & 0xf == 0 else None
+    return count if number == DNS_QUERY_ID and flags & 0xf == 0 else None
 
 
 def dnsperf_once(server, query_type, seconds):
@@ -188,7 +191,7 @@ def dns_load(cluster, server, query_type, options):
 
 
 def register_services(cluster):
-    """Three database nodes, each with the services patroni (one master) and db-replica, all passing."""
+    """Three nodes, each with the services patroni (one a master) and db-replica, all passing."""
     for number in range(1, 4):
         node = "pg%d" % number
         role = "master" if number == 1 else "replica"
@@ -207,7 +210,7 @@ def register_services(cluster):
 # --- failover ---
 
 def write_until_acknowledged(server, key, deadline, finished):
-    """Tries again at once after a refusal. Appends the time of the acknowledgement to `finished`."""
+    """Tries again soon after a refusal. Appends the acknowledgement's time to `finished`."""
     while time.monotonic() < deadline and not finished:
         try:
             if server.put(key, "after", timeout=10):
@@ -233,7 +236,7 @@ def failover(cluster):
     for writer in writers:
         writer.join(FAILOVER_S_MAX + 15)
     if not finished:
-        raise LoadError("no write was acknowledged within %d s of the leader's end" % FAILOVER_S_MAX)
+        raise LoadError("no write was acknowledged %d s after the leader's end" % FAILOVER_S_MAX)
     leader.start()
     cluster.wait_leader(60)
     cluster.wait_members(60)

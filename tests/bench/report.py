@@ -25,7 +25,8 @@ ROWS = (
     Row("dns-srv", "per_s", "DNS, SRV of `db-replica.service.consul`", "/s", (AT_LEAST, 2)),
     Row("dns-srv", "cpu_us", "DNS, SRV, CPU each", "µs", None),
     Row("memory-idle", "resident_mib", "memory of the five, idle", "MiB", (AT_MOST, 0.2)),
-    Row("memory-loaded", "resident_mib", "memory of the five, after the load", "MiB", (AT_MOST, 0.2)),
+    Row("memory-loaded", "resident_mib", "memory of the five, after the load", "MiB",
+        (AT_MOST, 0.2)),
     Row("memory-loaded", "anonymous_mib", "of that, not backed by files", "MiB", None),
     Row("failover", "failover_s", "leader killed until a write is acknowledged", "s", None),
 )

@@ -41,7 +41,7 @@ static inline void fixture_open(struct fixture *fixture)
 
 static inline void fixture_close(struct fixture *fixture)
 {
-    char path[512];
+    char path[1024];
     struct dirent *entry;
 
     store_close(fixture->store);

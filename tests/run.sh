@@ -109,7 +109,7 @@ check_tidy() {
 
 # build PRESET
 build() {
-    cmake --preset "$1" -DPROCONSUL_TESTS=ON && cmake --build --preset "$1"
+    cmake --preset "$1" && cmake --build --preset "$1"
 }
 
 # run_ctest PRESET NAME ARGUMENTS...

@@ -141,7 +141,7 @@ struct agent {
     struct agent_waiter waiters; /* list head */
 };
 
-/* --- agent.c --- */
+/* --- agent.c, agent_lists.c, agent_wait.c, agent_register.c --- */
 
 /* With ?replace-existing-checks: checks that the definition does not name go. */
 int agent_service_register_replacing(struct agent *agent, const json_t *definition,
@@ -152,6 +152,9 @@ struct agent_check *agent_check_find(const struct agent *agent, struct slice id)
 /* Deleted ones too. */
 struct agent_service *agent_service_find_any(const struct agent *agent, struct slice id);
 struct agent_check *agent_check_find_any(const struct agent *agent, struct slice id);
+/* Finds it, or inserts an empty one; NULL when out of memory. */
+struct agent_service *agent_service_obtain(struct agent *agent, struct slice id);
+struct agent_check *agent_check_obtain(struct agent *agent, struct slice id);
 void agent_service_drop(struct agent *agent, struct agent_service *service);
 void agent_check_drop(struct agent *agent, struct agent_check *check);
 /* Takes over an encoded record (the buffer is emptied) and wakes who waits. */
@@ -167,10 +170,20 @@ void agent_service_note_foreign(struct agent *agent, struct slice id);
 void agent_check_note_foreign(struct agent *agent, struct slice id);
 /* Waits for the next change of any service, at most until waiter->deadline_ms (loop's clock). */
 void agent_wait(struct agent *agent, struct agent_waiter *waiter);
+/* Wakes those that are due at `now_ms`; UINT64_MAX wakes all. Who waits anew comes to a list of its
+ * own, and is not woken twice. */
+void agent_wake(struct agent *agent, uint64_t now_ms);
+void agent_on_wait_timer(uv_timer_t *timer);
 void agent_wait_cancel(struct agent *agent, struct agent_waiter *waiter);
 /* The check as the catalog has it; borrows from the check and its service. */
 void agent_check_record(const struct agent *agent, const struct agent_check *check,
                         struct catalog_check *out);
+/* The configuration's definitions; the first bad one is an error. */
+int agent_load_config(struct agent *agent, const struct config *config, struct errmsg *err);
+/* One document that was kept on disk; a bad one is skipped with a log line. `host` is the agent. */
+void agent_load_service(void *host, const json_t *document);
+void agent_load_check(void *host, const json_t *document);
+
 /* A number below `bound` (0 for 0). */
 uint64_t agent_random(uint64_t bound);
 

@@ -1,0 +1,780 @@
+/* Registering and deregistering services and checks: by clients, from the configuration, from what
+ * was kept on disk; TTL updates and maintenance. */
+
+#include "server/agent/agent.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "server/agent/agent_internal.h"
+#include "server/log.h"
+#include "server/server.h"
+
+static const char *const NO_REASON_SERVICE =
+    "Maintenance mode is enabled for this service, but no reason was provided. This is a default "
+    "message.";
+static const char *const NO_REASON_NODE =
+    "Maintenance mode is enabled for this node, but no reason was provided. This is a default "
+    "message.";
+
+static int agent_no_memory(struct errmsg *err)
+{
+    return errmsg_set(err, AGENT_EINTERNAL, "out of memory");
+}
+
+/* --- services --- */
+
+void agent_service_set_record(struct agent *agent, struct agent_service *service,
+                              struct buffer *encoded)
+{
+    buffer_deinit(&service->encoded);
+    service->encoded = *encoded;
+    *encoded = (struct buffer){0};
+    const bool decoded = catalog_service_decode(buffer_slice(&service->encoded), &service->record);
+    assert(decoded); /* We encoded it. */
+    (void)decoded;
+    service->generation = ++agent->next_generation;
+    agent_wake(agent, UINT64_MAX);
+}
+
+uint64_t agent_service_hash(const struct agent_service *service)
+{
+    uint64_t hash = 14695981039346656037ULL; /* FNV-1a */
+
+    for (size_t i = 0; i < service->encoded.size; i++) {
+        hash ^= (unsigned char)service->encoded.data[i];
+        hash *= 1099511628211ULL;
+    }
+    return hash;
+}
+
+void agent_check_record(const struct agent *agent, const struct agent_check *check,
+                        struct catalog_check *out)
+{
+    const struct agent_service *service = agent_service_find(agent, check->spec.service_id);
+
+    *out = (struct catalog_check){
+        .node = slice_from_text(agent->server->config->node_name),
+        .id = slice_from_text(check->id),
+        .name = check->spec.name,
+        .status = slice_from_text(probe_status_text(check->status)),
+        .notes = check->spec.notes,
+        .output = buffer_slice(&check->output),
+        .service_id = check->spec.service_id,
+        .service_name = service == NULL ? SLICE_EMPTY : service->record.name,
+        .service_tags = service == NULL ? STRINGS_NULL : service->record.tags,
+        .type = slice_from_text(agent_check_type_text(check->type)),
+        .definition = SLICE_EMPTY,
+    };
+    if (out->output.data == NULL) {
+        out->output = SLICE_EMPTY;
+    }
+}
+
+void agent_check_remove(struct agent *agent, struct agent_check *check)
+{
+    agent_check_stop(check);
+    if (agent->store != NULL && !check->from_config) {
+        agent_store_remove(agent->store, AGENT_STORE_CHECKS, slice_from_text(check->id));
+    }
+    check->deleted = true;
+    check->sync = AGENT_SYNC_DIRTY;
+    check->generation = ++agent->next_generation;
+    agent_sync_kick(agent);
+}
+
+void agent_service_remove(struct agent *agent, struct agent_service *service)
+{
+    const struct slice id = slice_from_text(service->id);
+
+    /* The catalog takes a service's checks out with it, so ours need no word of their own. */
+    for (size_t i = agent->check_count; i > 0; i--) {
+        struct agent_check *check = agent->checks[i - 1];
+        if (slice_equal(check->spec.service_id, id)) {
+            if (agent->store != NULL && !check->from_config && !check->deleted) {
+                agent_store_remove(agent->store, AGENT_STORE_CHECKS, slice_from_text(check->id));
+            }
+            agent_check_drop(agent, check);
+        }
+    }
+    if (agent->store != NULL && !service->from_config) {
+        agent_store_remove(agent->store, AGENT_STORE_SERVICES, id);
+    }
+    service->deleted = true;
+    service->sync = AGENT_SYNC_DIRTY;
+    service->generation = ++agent->next_generation;
+    agent_sync_kick(agent);
+    agent_wake(agent, UINT64_MAX);
+}
+
+void agent_service_note_foreign(struct agent *agent, struct slice id)
+{
+    struct agent_service *service = agent_service_obtain(agent, id);
+
+    if (service == NULL) {
+        return; /* No memory: the next comparison finds it again. */
+    }
+    log_write(LOG_INFO, "agent", "Deregistering unknown service of this node: service=%s",
+              service->id);
+    service->deleted = true;
+    service->seen = true;
+    service->sync = AGENT_SYNC_DIRTY;
+    service->generation = ++agent->next_generation;
+}
+
+void agent_check_note_foreign(struct agent *agent, struct slice id)
+{
+    struct agent_check *check = agent_check_obtain(agent, id);
+
+    if (check == NULL) {
+        return; /* No memory: the next comparison finds it again. */
+    }
+    log_write(LOG_INFO, "agent", "Deregistering unknown check of this node: check=%s", check->id);
+    check->deleted = true;
+    check->seen = true;
+    check->sync = AGENT_SYNC_DIRTY;
+    check->generation = ++agent->next_generation;
+}
+
+/* Keeps a check on disk. The wrapper has room for what is no part of the definition. */
+static void agent_check_keep(struct agent *agent, const struct agent_check *check)
+{
+    if (agent->store == NULL || check->from_config) {
+        return;
+    }
+    json_t *document = json_pack("{s:O, s:s}", "Check", check->definition, "Type",
+                                 agent_check_type_text(check->type));
+    if (document != NULL) {
+        agent_store_put(agent->store, AGENT_STORE_CHECKS, slice_from_text(check->id), document);
+    }
+    json_decref(document);
+}
+
+static void agent_service_keep(struct agent *agent, const struct agent_service *service)
+{
+    if (agent->store == NULL || service->from_config) {
+        return;
+    }
+    json_t *document = json_pack("{s:O}", "Service", service->definition);
+    if (document != NULL) {
+        agent_store_put(agent->store, AGENT_STORE_SERVICES, slice_from_text(service->id), document);
+    }
+    json_decref(document);
+}
+
+/* What is to be registered, and who says so. */
+struct agent_check_input {
+    const json_t *json;
+    struct slice id;
+    struct slice name;
+    struct slice service_id;
+    enum agent_check_type type;
+    bool from_config;
+    bool keep; /* write it to disk */
+};
+
+static enum probe_status agent_status_from(struct slice text)
+{
+    return slice_equal(text, SLICE_LITERAL("passing"))   ? PROBE_PASSING
+           : slice_equal(text, SLICE_LITERAL("warning")) ? PROBE_WARNING
+                                                         : PROBE_CRITICAL;
+}
+
+/* The definition with its defaults written in. Returns owned. */
+static json_t *agent_check_normalise(const struct agent_check_input *input)
+{
+    static const char *const own[] = {"ID", "CheckID", "Name", "ServiceID", NULL};
+    json_t *definition = agent_definition_copy_without(input->json, own);
+
+    if (definition == NULL ||
+        json_object_set_new(definition, "CheckID", json_stringn(input->id.data, input->id.size)) !=
+            0 ||
+        json_object_set_new(definition, "Name", json_stringn(input->name.data, input->name.size)) !=
+            0 ||
+        json_object_set_new(definition, "ServiceID",
+                            json_stringn(input->service_id.data, input->service_id.size)) != 0) {
+        json_decref(definition);
+        return NULL;
+    }
+    return definition;
+}
+
+/* Adds or replaces a check whose input was validated. A check that was there keeps its last status
+ * and output (conformance NOTES). */
+static int agent_check_add(struct agent *agent, const struct agent_check_input *input,
+                           struct errmsg *err)
+{
+    struct agent_check_definition spec;
+    bool found;
+
+    if (input->id.size == 0 || input->id.size > AGENT_ID_BYTES_MAX) {
+        return errmsg_set(err, AGENT_EINTERNAL, "CheckID missing or longer than %d bytes",
+                          AGENT_ID_BYTES_MAX);
+    }
+    found = agent_check_find_any(agent, input->id) != NULL;
+    if (!found && agent->check_count >= AGENT_CHECKS_MAX) {
+        return errmsg_set(err, AGENT_EINTERNAL, "too many checks on this agent (limit: %d)",
+                          AGENT_CHECKS_MAX);
+    }
+    json_t *definition = agent_check_normalise(input);
+    if (definition == NULL ||
+        agent_definition_read_check(definition, AGENT_ORIGIN_FILE, &spec, err) != AGENT_OK) {
+        json_decref(definition);
+        return agent_no_memory(err);
+    }
+    struct agent_check *check = agent_check_obtain(agent, input->id);
+    if (check == NULL) {
+        json_decref(definition);
+        return agent_no_memory(err);
+    }
+    agent_check_stop(check);
+    if (!found || check->deleted) {
+        check->status = agent_status_from(spec.status);
+        buffer_clear(&check->output);
+        check->critical_since_ms = 0;
+        check->sync = input->keep || input->from_config ? AGENT_SYNC_DIRTY : AGENT_SYNC_UNKNOWN;
+    } else {
+        check->sync = AGENT_SYNC_DIRTY;
+    }
+    json_decref(check->definition);
+    check->definition = definition;
+    check->spec = spec;
+    check->type = input->type;
+    check->from_config = input->from_config;
+    check->stale = false;
+    check->deleted = false;
+    check->output_deferred = false;
+    check->generation = ++agent->next_generation;
+    agent_check_start(check);
+    if (input->keep) {
+        agent_check_keep(agent, check);
+    }
+    agent_sync_kick(agent);
+    return AGENT_OK;
+}
+
+/* --- registering a service --- */
+
+struct agent_service_input {
+    struct agent *agent;
+    struct agent_service_definition spec;
+    struct slice id;
+    bool from_config;
+    bool keep;
+    bool replace_checks;
+    struct errmsg *err;
+    /* While its checks are visited. */
+    size_t check_total;
+    size_t check_position;
+    json_t *check_ids; /* array of strings */
+};
+
+static int agent_service_validate_check(void *host, const json_t *json)
+{
+    struct agent_service_input *input = host;
+    struct agent_check_definition check;
+    enum agent_check_type type;
+
+    int rc = agent_definition_read_check(json, AGENT_ORIGIN_FILE, &check, input->err);
+    if (rc == AGENT_OK) {
+        rc = agent_definition_check_type(&check, &type, input->err);
+    }
+    if (rc == AGENT_OK && check.status.size > 0 && !agent_status_valid(check.status)) {
+        rc = errmsg_set(input->err, AGENT_EINVAL,
+                        "Status for checks must 'passing', 'warning', 'critical'");
+    }
+    if (rc == AGENT_OK) {
+        rc = agent_definition_refuse_kinds(&check, input->err);
+    }
+    input->check_total++;
+    return rc;
+}
+
+/* "service:<id>" for a single check, "service:<id>:<n>" from 1 for several. */
+static int agent_service_add_check(void *host, const json_t *json)
+{
+    struct agent_service_input *input = host;
+    struct agent_check_definition check;
+    enum agent_check_type type = AGENT_CHECK_NONE;
+    struct buffer id = {0};
+    struct buffer name = {0};
+
+    int rc = agent_definition_read_check(json, AGENT_ORIGIN_FILE, &check, input->err);
+    if (rc == AGENT_OK) {
+        rc = agent_definition_check_type(&check, &type, input->err);
+    }
+    if (rc != AGENT_OK) {
+        return rc;
+    }
+    input->check_position++;
+    if (check.id.size > 0) {
+        buffer_append_slice(&id, check.id);
+    } else {
+        buffer_append_text(&id, "service:");
+        buffer_append_slice(&id, input->id);
+        if (input->check_total > 1) {
+            buffer_printf(&id, ":%zu", input->check_position);
+        }
+    }
+    if (check.name.size > 0) {
+        buffer_append_slice(&name, check.name);
+    } else {
+        buffer_append_text(&name, "Service '");
+        buffer_append_slice(&name, input->spec.name);
+        buffer_append_text(&name, "' check");
+    }
+    const struct agent_check_input add = {
+        .json = json,
+        .id = buffer_slice(&id),
+        .name = buffer_slice(&name),
+        .service_id = input->id,
+        .type = type,
+        .from_config = input->from_config,
+        .keep = input->keep,
+    };
+    rc = id.failed || name.failed ? agent_no_memory(input->err)
+                                  : agent_check_add(input->agent, &add, input->err);
+    if (rc == AGENT_OK) {
+        (void)json_array_append_new(input->check_ids, json_stringn(add.id.data, add.id.size));
+    }
+    buffer_deinit(&id);
+    buffer_deinit(&name);
+    return rc;
+}
+
+static bool agent_list_has(const json_t *list, const char *text)
+{
+    size_t i;
+    json_t *item;
+
+    json_array_foreach(list, i, item)
+    {
+        if (strcmp(json_string_value(item), text) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* ?replace-existing-checks: what the definition does not name goes, but for maintenance. */
+static void agent_service_remove_other_checks(const struct agent_service_input *input)
+{
+    struct agent *agent = input->agent;
+
+    for (size_t i = 0; i < agent->check_count; i++) {
+        struct agent_check *check = agent->checks[i];
+        if (!check->deleted && check->type != AGENT_CHECK_MAINTENANCE &&
+            slice_equal(check->spec.service_id, input->id) &&
+            !agent_list_has(input->check_ids, check->id)) {
+            agent_check_remove(agent, check);
+        }
+    }
+}
+
+static int agent_service_store(struct agent_service_input *input, const json_t *json)
+{
+    static const char *const own[] = {"ID", "Check", "Checks", NULL};
+    struct agent *agent = input->agent;
+    struct buffer encoded = {0};
+    struct agent_service_definition spec = input->spec;
+    json_t *definition = agent_definition_copy_without(json, own);
+
+    spec.id = input->id;
+    agent_definition_encode_service(&encoded, &spec);
+    if (definition == NULL || encoded.failed ||
+        json_object_set_new(definition, "ID", json_stringn(input->id.data, input->id.size)) != 0) {
+        goto fail;
+    }
+    struct agent_service *service = agent_service_obtain(agent, input->id);
+    if (service == NULL) {
+        goto fail;
+    }
+    json_decref(service->definition);
+    service->definition = definition;
+    service->from_config = input->from_config;
+    service->stale = false;
+    service->deleted = false;
+    /* What comes from our own disk may be older than the catalog: its tags may have been changed
+     * there meanwhile (EnableTagOverride). */
+    service->sync = input->keep || input->from_config ? AGENT_SYNC_DIRTY : AGENT_SYNC_UNKNOWN;
+    agent_service_set_record(agent, service, &encoded);
+    if (input->keep) {
+        agent_service_keep(agent, service);
+    }
+    agent_sync_kick(agent);
+    return AGENT_OK;
+
+fail:
+    json_decref(definition);
+    buffer_deinit(&encoded);
+    return agent_no_memory(input->err);
+}
+
+static int agent_service_add(struct agent_service_input *input, const json_t *json,
+                             enum agent_origin origin)
+{
+    int rc = agent_definition_read_service(json, origin, &input->spec, input->err);
+    if (rc == AGENT_OK) {
+        rc = agent_definition_check_service(&input->spec, input->err);
+    }
+    if (rc == AGENT_OK) {
+        rc = agent_definition_visit_checks(&input->spec, agent_service_validate_check, input);
+    }
+    if (rc != AGENT_OK) {
+        return rc;
+    }
+    input->id = input->spec.id.size > 0 ? input->spec.id : input->spec.name;
+    if (input->id.size > AGENT_ID_BYTES_MAX || input->spec.name.size > AGENT_ID_BYTES_MAX) {
+        return errmsg_set(input->err, AGENT_EINVAL, "service ID or name longer than %d bytes",
+                          AGENT_ID_BYTES_MAX);
+    }
+    if (agent_service_find_any(input->agent, input->id) == NULL &&
+        input->agent->service_count >= AGENT_SERVICES_MAX) {
+        return errmsg_set(input->err, AGENT_EINTERNAL,
+                          "too many services on this agent (limit: %d)", AGENT_SERVICES_MAX);
+    }
+    rc = agent_service_store(input, json);
+    if (rc != AGENT_OK) {
+        return rc;
+    }
+    input->check_ids = json_array();
+    rc = agent_definition_visit_checks(&input->spec, agent_service_add_check, input);
+    if (rc == AGENT_OK && input->replace_checks) {
+        agent_service_remove_other_checks(input);
+    }
+    json_decref(input->check_ids);
+    return rc;
+}
+
+int agent_service_register(struct agent *agent, const json_t *definition, struct errmsg *err)
+{
+    struct agent_service_input input = {.agent = agent, .keep = true, .err = err};
+
+    return agent_service_add(&input, definition, AGENT_ORIGIN_API_SERVICE);
+}
+
+int agent_service_register_replacing(struct agent *agent, const json_t *definition,
+                                     struct errmsg *err)
+{
+    struct agent_service_input input = {
+        .agent = agent, .keep = true, .replace_checks = true, .err = err};
+
+    return agent_service_add(&input, definition, AGENT_ORIGIN_API_SERVICE);
+}
+
+int agent_service_deregister(struct agent *agent, struct slice id, struct errmsg *err)
+{
+    if (id.size == 0) {
+        return errmsg_set(err, AGENT_EINTERNAL, "ServiceID missing");
+    }
+    struct agent_service *service = agent_service_find(agent, id);
+    if (service == NULL) {
+        log_write(LOG_WARN, "agent",
+                  "Failed to deregister service: error=\"Service does not exist\"");
+        return AGENT_OK;
+    }
+    log_write(LOG_INFO, "agent", "Deregistered service: service=%s", service->id);
+    agent_service_remove(agent, service);
+    return AGENT_OK;
+}
+
+/* --- checks of their own --- */
+
+/* Takes over a check's definition from a client, a file or our disk. */
+static int agent_check_add_json(struct agent *agent, const json_t *json, enum agent_origin origin,
+                                bool from_config, bool keep, struct errmsg *err)
+{
+    struct agent_check_definition check;
+    enum agent_check_type type;
+
+    int rc = agent_definition_read_check(json, origin, &check, err);
+    if (rc != AGENT_OK) {
+        return rc;
+    }
+    if (check.name.size == 0) {
+        return errmsg_set(err, AGENT_EINVAL, "Missing check name");
+    }
+    if (check.status.size > 0 && !agent_status_valid(check.status)) {
+        return errmsg_set(err, AGENT_EINVAL, "Bad check status");
+    }
+    rc = agent_definition_check_type(&check, &type, err);
+    if (rc == AGENT_OK) {
+        rc = agent_definition_refuse_kinds(&check, err);
+    }
+    if (rc == AGENT_OK && check.service_id.size > 0 &&
+        agent_service_find(agent, check.service_id) == NULL) {
+        rc = errmsg_set(err, AGENT_EINTERNAL, "ServiceID \"%.*s\" does not exist",
+                        (int)check.service_id.size, check.service_id.data);
+    }
+    if (rc != AGENT_OK) {
+        return rc;
+    }
+    const struct agent_check_input input = {
+        .json = json,
+        .id = check.id.size > 0 ? check.id : check.name,
+        .name = check.name,
+        .service_id = check.service_id,
+        .type = type,
+        .from_config = from_config,
+        .keep = keep,
+    };
+    return agent_check_add(agent, &input, err);
+}
+
+int agent_check_register(struct agent *agent, const json_t *definition, struct errmsg *err)
+{
+    return agent_check_add_json(agent, definition, AGENT_ORIGIN_API_CHECK, false, true, err);
+}
+
+int agent_check_deregister(struct agent *agent, struct slice id, struct errmsg *err)
+{
+    if (id.size == 0) {
+        return errmsg_set(err, AGENT_EINTERNAL, "CheckID missing");
+    }
+    struct agent_check *check = agent_check_find(agent, id);
+    if (check != NULL) {
+        log_write(LOG_INFO, "agent", "Deregistered check: check=%s", check->id);
+        agent_check_remove(agent, check);
+    }
+    return AGENT_OK;
+}
+
+int agent_check_update_ttl(struct agent *agent, struct slice check_id, const char *status,
+                           struct slice output, struct errmsg *err)
+{
+    struct agent_check *check = agent_check_find(agent, check_id);
+
+    if (check == NULL || check->type != AGENT_CHECK_TTL) {
+        return errmsg_set(err, AGENT_EINTERNAL, "CheckID \"%.*s\" does not have associated TTL",
+                          (int)check_id.size, check_id.data);
+    }
+    struct buffer text = {0};
+    const size_t limit = AGENT_OUTPUT_BYTES_MAX;
+    buffer_append(&text, output.data, output.size > limit ? limit : output.size);
+    if (output.size > limit) {
+        buffer_printf(&text, " ... (captured %zu of %zu bytes)", limit, output.size);
+    }
+    agent_check_update(check, agent_status_from(slice_from_text(status)), buffer_slice(&text));
+    buffer_deinit(&text);
+    agent_check_start(check); /* The time to live begins again. */
+    return AGENT_OK;
+}
+
+/* --- maintenance --- */
+
+static int agent_maintenance_enable(struct agent *agent, const char *check_id, const char *name,
+                                    const char *service_id, struct slice reason,
+                                    const char *no_reason, struct errmsg *err)
+{
+    if (agent_check_find(agent, slice_from_text(check_id)) != NULL) {
+        return AGENT_OK; /* The first reason stays. */
+    }
+    const struct slice notes = reason.size > 0 ? reason : slice_from_text(no_reason);
+    json_t *json = json_pack("{s:s%, s:s}", "Notes", notes.data, notes.size, "Status", "critical");
+    if (json == NULL) {
+        return agent_no_memory(err); /* Or the reason is no UTF-8. */
+    }
+    const struct agent_check_input input = {
+        .json = json,
+        .id = slice_from_text(check_id),
+        .name = slice_from_text(name),
+        .service_id = slice_from_text(service_id),
+        .type = AGENT_CHECK_MAINTENANCE,
+        .keep = true,
+    };
+    const int rc = agent_check_add(agent, &input, err);
+    json_decref(json);
+    return rc;
+}
+
+static int agent_maintenance_disable(struct agent *agent, const char *check_id)
+{
+    struct agent_check *check = agent_check_find(agent, slice_from_text(check_id));
+
+    if (check != NULL) {
+        agent_check_remove(agent, check);
+    }
+    return AGENT_OK;
+}
+
+int agent_service_maintenance(struct agent *agent, struct slice service_id, bool enable,
+                              struct slice reason, struct errmsg *err)
+{
+    struct buffer id = {0};
+    const struct agent_service *service = agent_service_find(agent, service_id);
+
+    if (service == NULL) {
+        return errmsg_set(err, AGENT_ENOTFOUND, "No service registered with ID \"%.*s\"",
+                          (int)service_id.size, service_id.data);
+    }
+    buffer_append_text(&id, AGENT_SERVICE_MAINTENANCE_PREFIX);
+    buffer_append_text(&id, service->id);
+    buffer_append_char(&id, '\0');
+    const int rc = id.failed ? agent_no_memory(err)
+                   : enable  ? agent_maintenance_enable(agent, id.data, "Service Maintenance Mode",
+                                                        service->id, reason, NO_REASON_SERVICE, err)
+                             : agent_maintenance_disable(agent, id.data);
+    buffer_deinit(&id);
+    return rc;
+}
+
+int agent_node_maintenance(struct agent *agent, bool enable, struct slice reason,
+                           struct errmsg *err)
+{
+    return enable
+               ? agent_maintenance_enable(agent, AGENT_NODE_MAINTENANCE_ID, "Node Maintenance Mode",
+                                          "", reason, NO_REASON_NODE, err)
+               : agent_maintenance_disable(agent, AGENT_NODE_MAINTENANCE_ID);
+}
+
+/* --- what was there before: configuration and disk --- */
+
+int agent_load_config(struct agent *agent, const struct config *config, struct errmsg *err)
+{
+    size_t i;
+    json_t *item;
+    struct errmsg cause;
+
+    json_array_foreach(config->services, i, item)
+    {
+        struct agent_service_input input = {.agent = agent, .from_config = true, .err = &cause};
+        if (agent_service_add(&input, item, AGENT_ORIGIN_FILE) != AGENT_OK) {
+            return errmsg_set(err, AGENT_EINVAL, "service definition %zu (%.100s): %.300s", i + 1,
+                              input.spec.name.data == NULL ? "" : input.spec.name.data, cause.text);
+        }
+    }
+    json_array_foreach(config->checks, i, item)
+    {
+        if (agent_check_add_json(agent, item, AGENT_ORIGIN_FILE, true, false, &cause) != AGENT_OK) {
+            return errmsg_set(err, AGENT_EINVAL, "check definition %zu: %s", i + 1, cause.text);
+        }
+    }
+    return AGENT_OK;
+}
+
+void agent_load_service(void *host, const json_t *document)
+{
+    struct agent *agent = host;
+    struct errmsg err = {""};
+    const json_t *json = json_object_get(document, "Service");
+    struct agent_service_input input = {.agent = agent, .err = &err};
+    const char *id = json_string_value(json_object_get(json, "ID"));
+
+    if (id == NULL) {
+        log_write(LOG_ERROR, "agent", "skipping a kept service: it has no ID");
+        return;
+    }
+    if (agent_service_find(agent, slice_from_text(id)) != NULL) {
+        agent_store_remove(agent->store, AGENT_STORE_SERVICES, slice_from_text(id));
+        return; /* The configuration's definition wins. */
+    }
+    if (agent_service_add(&input, json, AGENT_ORIGIN_FILE) != AGENT_OK) {
+        log_write(LOG_ERROR, "agent", "skipping the kept service %s: %s", id, err.text);
+    }
+}
+
+void agent_load_check(void *host, const json_t *document)
+{
+    struct agent *agent = host;
+    struct errmsg err = {""};
+    const json_t *json = json_object_get(document, "Check");
+    const char *id = json_string_value(json_object_get(json, "CheckID"));
+    const char *type = json_string_value(json_object_get(document, "Type"));
+    struct agent_check_definition spec;
+
+    if (id == NULL) {
+        log_write(LOG_ERROR, "agent", "skipping a kept check: it has no CheckID");
+        return;
+    }
+    if (agent_check_find(agent, slice_from_text(id)) != NULL) {
+        agent_store_remove(agent->store, AGENT_STORE_CHECKS, slice_from_text(id));
+        return; /* The configuration's definition wins. */
+    }
+    int rc;
+    if (type != NULL && strcmp(type, agent_check_type_text(AGENT_CHECK_MAINTENANCE)) == 0) {
+        rc = agent_definition_read_check(json, AGENT_ORIGIN_FILE, &spec, &err);
+        const struct agent_check_input input = {
+            .json = json,
+            .id = slice_from_text(id),
+            .name = spec.name,
+            .service_id = spec.service_id,
+            .type = AGENT_CHECK_MAINTENANCE,
+        };
+        rc = rc == AGENT_OK ? agent_check_add(agent, &input, &err) : rc;
+    } else {
+        rc = agent_check_add_json(agent, json, AGENT_ORIGIN_FILE, false, false, &err);
+    }
+    if (rc != AGENT_OK) {
+        log_write(LOG_ERROR, "agent", "skipping the kept check %s: %s", id, err.text);
+        return;
+    }
+    struct agent_check *check = agent_check_find(agent, slice_from_text(id));
+    /* Nothing is known of its health yet, whatever it was registered with (Consul's rule). */
+    check->status = PROBE_CRITICAL;
+}
+
+/* Refuses a configuration before anything of it is applied. */
+static int agent_validate_config(struct agent *agent, const struct config *config,
+                                 struct errmsg *err)
+{
+    size_t i;
+    json_t *item;
+    struct agent_service_input input = {.agent = agent, .err = err};
+    struct agent_check_definition check;
+    enum agent_check_type type;
+    int rc = AGENT_OK;
+
+    json_array_foreach(config->services, i, item)
+    {
+        rc = agent_definition_read_service(item, AGENT_ORIGIN_FILE, &input.spec, err);
+        rc = rc == AGENT_OK ? agent_definition_check_service(&input.spec, err) : rc;
+        rc = rc == AGENT_OK
+                 ? agent_definition_visit_checks(&input.spec, agent_service_validate_check, &input)
+                 : rc;
+        if (rc != AGENT_OK) {
+            return rc;
+        }
+    }
+    json_array_foreach(config->checks, i, item)
+    {
+        rc = agent_definition_read_check(item, AGENT_ORIGIN_FILE, &check, err);
+        rc = rc == AGENT_OK ? agent_definition_check_type(&check, &type, err) : rc;
+        rc = rc == AGENT_OK ? agent_definition_refuse_kinds(&check, err) : rc;
+        if (rc != AGENT_OK) {
+            return rc;
+        }
+    }
+    return rc;
+}
+
+int agent_reload(struct agent *agent, const struct config *config, struct errmsg *err)
+{
+    int rc = agent_validate_config(agent, config, err);
+
+    if (rc != AGENT_OK) {
+        return rc;
+    }
+    for (size_t i = 0; i < agent->service_count; i++) {
+        agent->services[i]->stale = agent->services[i]->from_config;
+    }
+    for (size_t i = 0; i < agent->check_count; i++) {
+        agent->checks[i]->stale = agent->checks[i]->from_config;
+    }
+    /* What is still defined is registered anew, and its checks keep their status that way. */
+    rc = agent_load_config(agent, config, err);
+    for (size_t i = agent->check_count; i > 0; i--) {
+        struct agent_check *check = agent->checks[i - 1];
+        if (check->stale && !check->deleted) {
+            agent_check_remove(agent, check);
+        }
+    }
+    for (size_t i = 0; i < agent->service_count; i++) {
+        struct agent_service *service = agent->services[i];
+        if (service->stale && !service->deleted) {
+            agent_service_remove(agent, service);
+        }
+    }
+    agent->check_update_interval_ms = config->check_update_interval_ms;
+    return rc;
+}

@@ -165,6 +165,7 @@ if [ $quick = no ]; then
     step conformance runner sh tests/conformance/run.sh build/release/proconsul
     step build-fuzz status build fuzz
     step fuzz runner run_fuzz
+    step bench pytest /usr/bin/python3 -m pytest -q --junitxml "$logs/bench.xml" tests/bench
     [ -n "$(ls tests/e2e/test_*.py 2>/dev/null)" ] &&
         step e2e pytest /usr/bin/python3 -m pytest -q --junitxml "$logs/e2e.xml" tests/e2e
 fi

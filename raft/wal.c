@@ -42,10 +42,32 @@ const char *wal_strerror(int code)
 
 /* --- opening and closing --- */
 
-static int wal_open_memory(struct wal *wal)
+static void wal_open_options(struct wal *wal, const struct wal_options *options)
+{
+    wal->options = *options;
+    wal->memory = options->dir == NULL;
+    if (wal->options.segment_bytes == 0) {
+        wal->options.segment_bytes = WAL_SEGMENT_BYTES_DEFAULT;
+    }
+    if (wal->options.segment_bytes < WAL_SEGMENT_BYTES_MIN) {
+        wal->options.segment_bytes = WAL_SEGMENT_BYTES_MIN;
+    }
+    if (wal->options.segment_bytes > WAL_SEGMENT_BYTES_MAX) {
+        wal->options.segment_bytes = WAL_SEGMENT_BYTES_MAX;
+    }
+    wal->options.segment_bytes &= ~(size_t)(WAL_ALIGN_BYTES - 1);
+    if (wal->options.cache_bytes == 0) {
+        wal->options.cache_bytes = WAL_CACHE_BYTES_DEFAULT;
+    }
+}
+
+int wal_init(struct wal *wal, const struct wal_options *options, const struct wal_ops *ops)
 {
     pthread_condattr_t attributes;
 
+    memset(wal, 0, sizeof(*wal));
+    wal_open_options(wal, options);
+    wal->ops = ops == NULL ? &wal_ops_default : ops;
     wal->magic = WAL_MAGIC;
     wal->dir_fd = -1;
     wal->lock_fd = -1;
@@ -165,7 +187,7 @@ static int wal_open_disk(struct wal *wal, const char *dir, char *message)
     return rc == WAL_OK ? wal_open_configurations(wal, indexes, message) : rc;
 }
 
-static void wal_free(struct wal *wal)
+void wal_deinit(struct wal *wal)
 {
     struct wal_shared *shared = &wal->shared;
     const int fds[] = {wal->read_fd, wal->writer.fd, wal->writer.spare_fd, wal->lock_fd,
@@ -192,26 +214,12 @@ static void wal_free(struct wal *wal)
     free(wal->read_buffer);
     free(wal->dir_name);
     wal->magic = 0;
-    free(wal);
 }
 
-static void wal_open_options(struct wal *wal, const struct wal_options *options)
+static void wal_free(struct wal *wal)
 {
-    wal->options = *options;
-    wal->memory = options->dir == NULL;
-    if (wal->options.segment_bytes == 0) {
-        wal->options.segment_bytes = WAL_SEGMENT_BYTES_DEFAULT;
-    }
-    if (wal->options.segment_bytes < WAL_SEGMENT_BYTES_MIN) {
-        wal->options.segment_bytes = WAL_SEGMENT_BYTES_MIN;
-    }
-    if (wal->options.segment_bytes > WAL_SEGMENT_BYTES_MAX) {
-        wal->options.segment_bytes = WAL_SEGMENT_BYTES_MAX;
-    }
-    wal->options.segment_bytes &= ~(size_t)(WAL_ALIGN_BYTES - 1);
-    if (wal->options.cache_bytes == 0) {
-        wal->options.cache_bytes = WAL_CACHE_BYTES_DEFAULT;
-    }
+    wal_deinit(wal);
+    free(wal);
 }
 
 int wal_open_with(const struct wal_options *options, const struct wal_ops *ops, struct wal **out,
@@ -223,9 +231,7 @@ int wal_open_with(const struct wal_options *options, const struct wal_ops *ops, 
     if (wal == NULL) {
         return wal_error(message, WAL_ENOMEM, "out of memory");
     }
-    wal_open_options(wal, options);
-    wal->ops = ops == NULL ? &wal_ops_default : ops;
-    int rc = wal_open_memory(wal);
+    int rc = wal_init(wal, options, ops);
     if (rc != WAL_OK) {
         free(wal);
         return wal_error(message, rc, "out of memory for a lock");
@@ -294,6 +300,7 @@ static int wal_write_measure(const struct wal_write *write, size_t *bytes)
     uint64_t sum = 0;
 
     sum += write->hard_state_changed ? WAL_RECORD_BYTES : 0;
+    sum += write->reset_index != 0 ? WAL_RECORD_BYTES : 0;
     sum += write->truncate_from != 0 ? WAL_RECORD_BYTES : 0;
     for (size_t i = 0; i < write->entry_count; i++) {
         const struct raft_entry *entry = &write->entries[i];
@@ -322,6 +329,15 @@ static struct wal_chunk *wal_write_encode(const struct wal *wal, const struct wa
     if (write->hard_state_changed) {
         struct wal_record record = {
             .type = WAL_RECORD_HARD_STATE, .index = write->vote, .term = write->term};
+        wal_record_encode(&record, at);
+        at += WAL_RECORD_BYTES;
+    }
+    if (write->reset_index != 0) {
+        struct wal_record record = {
+            .type = WAL_RECORD_RESET,
+            .index = write->reset_index,
+            .term = write->reset_term,
+        };
         wal_record_encode(&record, at);
         at += WAL_RECORD_BYTES;
     }
@@ -388,6 +404,14 @@ static void wal_write_publish(struct wal *wal, const struct wal_write *write,
 {
     uint32_t offset = 0;
 
+    if (write->reset_index != 0) {
+        wal_window_truncate(&wal->window, 0);
+        wal->run_count = 0;
+        wal->first = write->reset_index + 1;
+        wal->last = write->reset_index;
+        wal->prev_term = write->reset_term;
+        offset += WAL_RECORD_BYTES;
+    }
     if (write->truncate_from != 0) {
         wal_window_truncate(&wal->window, write->truncate_from);
         wal_runs_truncate(wal, write->truncate_from);
@@ -415,6 +439,9 @@ int wal_write(struct wal *wal, const struct wal_write *write)
     assert(write->sequence > wal->sequence);
     assert(write->truncate_from == 0 || write->truncate_from >= wal->first);
     assert(write->truncate_from <= wal->last + 1);
+    assert(write->reset_index == 0 || write->truncate_from == 0);
+    /* Else a crash would leave neither the entries nor what they made. */
+    assert(write->reset_index <= wal->snapshot_index || wal->memory);
     if (!wal_collect(wal)) {
         return WAL_EIO;
     }
@@ -595,7 +622,25 @@ uint64_t wal_cut_bytes(const struct wal *wal)
     return wal->cut_bytes;
 }
 
-/* --- trimming --- */
+/* --- snapshots and trimming --- */
+
+void wal_snapshot_synced(struct wal *wal, raft_index index, raft_term term)
+{
+    assert(wal->magic == WAL_MAGIC);
+    assert(index == 0 || term != 0);
+    if (index > wal->snapshot_index) {
+        wal->snapshot_index = index;
+    }
+}
+
+int wal_reset(struct wal *wal, uint64_t sequence, raft_index index, raft_term term)
+{
+    const struct wal_write write = {.sequence = sequence, .reset_index = index, .reset_term = term};
+
+    assert(index != 0);
+    assert(term != 0);
+    return wal_write(wal, &write);
+}
 
 /* The log begins at `first` now. */
 static void wal_trim_to(struct wal *wal, raft_index first)
@@ -635,6 +680,7 @@ int wal_trim(struct wal *wal, raft_index index, char *message)
     if (index > wal->last + 1) {
         index = wal->last + 1;
     }
+    assert(index <= wal->snapshot_index + 1 || index <= wal->first || wal->memory);
     (void)pthread_mutex_lock(&shared->lock);
     raft_index first = wal->memory ? index : wal->first;
     if (!wal->memory) {
@@ -643,17 +689,7 @@ int wal_trim(struct wal *wal, raft_index index, char *message)
         while (drop + 1 < segments->count && segments->items[drop + 1]->first <= index) {
             drop++;
         }
-        if (drop > 0 && shared->trim_from == shared->trim_to) {
-            shared->trim_from = segments->items[0]->id;
-        }
-        for (size_t i = 0; i < drop; i++) {
-            shared->trim_to = segments->items[i]->id + 1;
-            atomic_fetch_sub(&shared->disk_bytes, segments->items[i]->bytes);
-            wal_segment_free(segments->items[i]);
-        }
-        segments->count -= drop;
-        memmove(segments->items, segments->items + drop,
-                segments->count * sizeof(struct wal_segment *));
+        wal_segments_drop(shared, drop);
         first = segments->items[0]->first;
         (void)pthread_cond_signal(&shared->wake);
     }

@@ -67,6 +67,10 @@ struct wal_write {
     bool hard_state_changed;
     raft_term term;
     raft_id vote;
+    /* != 0: drop the whole log first and begin anew behind this index, whose entry has this term;
+     * then truncate_from is 0. See wal_reset. */
+    raft_index reset_index;
+    raft_term reset_term;
     raft_index truncate_from;
     const struct raft_entry *entries; /* borrowed for the call: payloads are copied */
     size_t entry_count;
@@ -94,8 +98,22 @@ uint64_t wal_disk_bytes(const struct wal *wal);
  */
 uint64_t wal_cut_bytes(const struct wal *wal);
 
-/* Forgets entries below `index` (they are in a synced snapshot, or this log is in memory only and
- * they are applied): whole segments are deleted, never the one that holds `index` or later ones.
+/* Says that a snapshot of the state up to `index`, whose entry has `term`, is on disk: synced,
+ * under its final name, the folder synced, too. Entries up to there are no longer needed after a
+ * crash; wal_trim and wal_reset demand it. After wal_open the log knows of none: the host says it
+ * again for the newest valid one. Older ones than said before change nothing. */
+void wal_snapshot_synced(struct wal *wal, raft_index index, raft_term term);
+
+/* Begins the log anew behind a snapshot that is ahead of it, or that contradicts it: all entries
+ * are dropped, the next one is `index` + 1, term and vote stay. The snapshot must have been told to
+ * wal_snapshot_synced: asserted. A write like any other: queued, durable in the order of
+ * `sequence`, and after a crash either all of the old log is there or the new one. Old segments
+ * are deleted when the reset is durable. Errors as wal_write. */
+int wal_reset(struct wal *wal, uint64_t sequence, raft_index index, raft_term term);
+
+/* Forgets entries below `index` (they are in a synced snapshot, see wal_snapshot_synced: asserted;
+ * or this log is in memory only and they are applied): whole segments are deleted, never the one
+ * that holds `index` or later ones.
  * The files are deleted by the writer thread; a failure there ends in on_failed. An index beyond
  * the log's end counts as its end. WAL_ENOMEM, WAL_EIO after on_failed: nothing is forgotten. */
 int wal_trim(struct wal *wal, raft_index index, char *message);

@@ -96,7 +96,7 @@ bool wal_record_decode(const struct crc32c *crc32c, uint32_t salt, const uint8_t
     const uint8_t *at = bytes + offset;
     struct wal_record record = wal_record_head(at);
     record.batch = wal_record_batch(at);
-    if (record.type < WAL_RECORD_ENTRY || record.type > WAL_RECORD_SEAL || record.batch == 0) {
+    if (record.type < WAL_RECORD_ENTRY || record.type > WAL_RECORD_TYPE_LAST || record.batch == 0) {
         return false;
     }
     if (record.type != WAL_RECORD_ENTRY && record.size != 0) {

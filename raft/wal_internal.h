@@ -40,6 +40,8 @@ enum wal_record_type {
     WAL_RECORD_TRUNCATE = 3,   /* index: first one dropped; term: of the entry before it */
     WAL_RECORD_COMMIT = 4,     /* ends a batch; index: the log's last; term holds batch bytes */
     WAL_RECORD_SEAL = 5,       /* ends a segment, a batch by itself; index: id of the next one */
+    WAL_RECORD_RESET = 6,      /* drops all entries; the log goes on behind index, term */
+    WAL_RECORD_TYPE_LAST = WAL_RECORD_RESET,
 };
 
 struct wal_header {
@@ -177,6 +179,7 @@ bool wal_segment_name_parse(const char *name, uint64_t *id);
 struct wal_segment *wal_segment_new(const struct wal_header *header);
 void wal_segment_free(struct wal_segment *segment);
 
+struct wal_shared;
 struct wal_segments {
     struct wal_segment **items; /* by id, without gaps; the last one is written to */
     size_t count;
@@ -187,6 +190,10 @@ int wal_segments_add(struct wal_segments *segments, struct wal_segment *segment)
 void wal_segments_deinit(struct wal_segments *segments);
 /* Drops the positions of entries at and after `from`. */
 void wal_segments_truncate(struct wal_segments *segments, raft_index from);
+/* Drops the positions of all entries; `next` is the next one's index. */
+void wal_segments_reset(struct wal_segments *segments, raft_index next);
+/* Takes the oldest `drop` segments off the list, to be deleted by the writer. Under the lock. */
+void wal_segments_drop(struct wal_shared *shared, size_t drop);
 /* The segment that holds the entry, or NULL. */
 struct wal_segment *wal_segments_find(const struct wal_segments *segments, raft_index index);
 /* Room for `more` further positions in the last segment. The old array comes back in `*old` (free
@@ -277,6 +284,16 @@ struct wal_writer {
     char message[WAL_ERROR_BYTES_MAX];
 };
 
+/* Looks on while recovery reads; for wal_inspect.c. */
+struct wal_observer {
+    void *host;
+    void (*on_segment)(void *host, const char *name, const struct wal_header *header);
+    /* `bytes` is the record with its payload. Called once for each record of a whole batch, in
+     * order, before it takes effect. */
+    void (*on_record)(void *host, uint64_t segment_id, uint64_t offset,
+                      const struct wal_record *record, const uint8_t *bytes);
+};
+
 struct wal {
     uint32_t magic;
     struct wal_options options; /* `dir` points to `dir_name` */
@@ -285,7 +302,9 @@ struct wal {
     int dir_fd;
     int lock_fd;
     bool memory;
-    struct crc32c crc32c; /* constant after opening */
+    bool read_only; /* nothing is changed: the system calls of `ops` only pretend to */
+    const struct wal_observer *observer; /* NULL: none */
+    struct crc32c crc32c;                /* constant after opening */
 
     pthread_t thread;
     bool thread_started;
@@ -296,7 +315,8 @@ struct wal {
     struct wal_window window;
     raft_index first;
     raft_index last;
-    raft_term prev_term; /* of entry first - 1 */
+    raft_term prev_term;       /* of entry first - 1 */
+    raft_index snapshot_index; /* of the newest snapshot known to be synced; 0: none */
     struct raft_term_run *runs;
     size_t run_count;
     size_t run_capacity;
@@ -318,6 +338,11 @@ raft_term wal_runs_term_at(const struct wal *wal, raft_index index);
 
 /* Reads one record back from its segment into wal->read_buffer. */
 int wal_read_disk(struct wal *wal, raft_index index, struct raft_entry *out, char *message);
+
+/* A log without a folder, a thread or entries: what opening begins with. WAL_ENOMEM, and then there
+ * is nothing to undo. wal_deinit undoes it, and what was opened since, but for the thread. */
+int wal_init(struct wal *wal, const struct wal_options *options, const struct wal_ops *ops);
+void wal_deinit(struct wal *wal);
 
 /* Reads what is in the directory into `wal`, cuts the tail, leaves the writer ready to append. */
 int wal_recover(struct wal *wal, raft_index *configuration_indexes, char *message);

@@ -156,7 +156,8 @@ static int wal_scan_load(struct wal_scan *scan, uint64_t id, bool last)
     struct stat status;
 
     wal_segment_name(id, scan->name);
-    scan->fd = openat(scan->wal->dir_fd, scan->name, O_RDWR | O_CLOEXEC);
+    scan->fd = openat(scan->wal->dir_fd, scan->name,
+                      (scan->wal->read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC);
     if (scan->fd < 0) {
         return wal_scan_errno(scan, errno, "open");
     }
@@ -167,7 +168,7 @@ static int wal_scan_load(struct wal_scan *scan, uint64_t id, bool last)
     if (scan->size > (uint64_t)WAL_SEGMENT_BYTES_MAX + WAL_WRITE_BYTES_MAX) {
         return wal_scan_corrupt(scan, 0, "larger than any segment");
     }
-    if (last) {
+    if (last && !scan->wal->read_only) {
         /* What a process that was killed had written but not synced must be on disk before anyone
          * acts on it; and what the page cache holds in spite of a sync that failed must not be
          * taken for what is on disk, so read that. The advice is only advice, hence unchecked. */
@@ -277,6 +278,24 @@ static int wal_scan_truncate(struct wal_scan *scan, const struct wal_record *rec
     return WAL_OK;
 }
 
+/* The log begins anew behind a snapshot. */
+static int wal_scan_reset(struct wal_scan *scan, const struct wal_record *record, uint64_t at)
+{
+    struct wal *wal = scan->wal;
+
+    if (record->index == 0 || record->index > wal_index_max || record->term == 0) {
+        return wal_scan_corrupt(scan, at, "a new beginning at an impossible index or term");
+    }
+    wal_segments_reset(&wal->shared.segments, record->index + 1);
+    wal->run_count = 0;
+    wal->first = record->index + 1;
+    wal->prev_term = record->term;
+    scan->configuration_count = 0;
+    wal->writer.next = record->index + 1;
+    wal->writer.last_term = record->term;
+    return WAL_OK;
+}
+
 /* Applies the records of a whole batch, whose checksums are known to be right. */
 static int wal_scan_apply(struct wal_scan *scan, uint64_t from, uint64_t to)
 {
@@ -285,6 +304,11 @@ static int wal_scan_apply(struct wal_scan *scan, uint64_t from, uint64_t to)
 
     for (uint64_t at = from; at < to && rc == WAL_OK;) {
         struct wal_record record = wal_record_head(scan->bytes + at);
+        record.batch = scan->batch;
+        if (scan->wal->observer != NULL) {
+            scan->wal->observer->on_record(scan->wal->observer->host, scan->header.id, at, &record,
+                                           scan->bytes + at);
+        }
         switch ((enum wal_record_type)record.type) {
         case WAL_RECORD_ENTRY:
             rc = wal_scan_entry(scan, &record, at);
@@ -298,6 +322,9 @@ static int wal_scan_apply(struct wal_scan *scan, uint64_t from, uint64_t to)
             break;
         case WAL_RECORD_TRUNCATE:
             rc = wal_scan_truncate(scan, &record, at);
+            break;
+        case WAL_RECORD_RESET:
+            rc = wal_scan_reset(scan, &record, at);
             break;
         case WAL_RECORD_COMMIT:
             if (record.index != writer->next - 1 || record.term != at - from) {
@@ -542,6 +569,9 @@ static int wal_scan_segment(struct wal_scan *scan, struct wal_scan *before, uint
         wal_segment_free(scan->segment);
         return wal_error(scan->message, WAL_ENOMEM, "out of memory for the list of segments");
     }
+    if (scan->wal->observer != NULL) {
+        scan->wal->observer->on_segment(scan->wal->observer->host, scan->name, &scan->header);
+    }
     rc = wal_scan_batches(scan);
     if (rc != WAL_OK) {
         return rc;
@@ -610,7 +640,9 @@ int wal_recover(struct wal *wal, raft_index *configuration_indexes, char *messag
     if (rc != WAL_OK) {
         return rc;
     }
-    if (count == 0) {
+    if (count == 0 && wal->read_only) {
+        rc = wal_error(message, WAL_ENOTFOUND, "%s: there is no segment", wal->options.dir);
+    } else if (count == 0) {
         rc = wal_writer_roll(wal, 0, message, &error);
     } else {
         rc = wal_recover_segments(wal, ids, count, configuration_indexes, message);

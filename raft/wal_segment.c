@@ -188,6 +188,35 @@ void wal_segments_truncate(struct wal_segments *segments, raft_index from)
     }
 }
 
+void wal_segments_reset(struct wal_segments *segments, raft_index next)
+{
+    for (size_t i = 0; i < segments->count; i++) {
+        segments->items[i]->first = next;
+        segments->items[i]->count = 0;
+    }
+}
+
+void wal_segments_drop(struct wal_shared *shared, size_t drop)
+{
+    struct wal_segments *segments = &shared->segments;
+
+    assert(drop < segments->count); /* The last one is written to. */
+    if (drop == 0) {
+        return;
+    }
+    if (shared->trim_from == shared->trim_to) {
+        shared->trim_from = segments->items[0]->id;
+    }
+    for (size_t i = 0; i < drop; i++) {
+        shared->trim_to = segments->items[i]->id + 1;
+        atomic_fetch_sub(&shared->disk_bytes, segments->items[i]->bytes);
+        wal_segment_free(segments->items[i]);
+    }
+    segments->count -= drop;
+    memmove(segments->items, segments->items + drop,
+            segments->count * sizeof(struct wal_segment *));
+}
+
 struct wal_segment *wal_segments_find(const struct wal_segments *segments, raft_index index)
 {
     size_t low = 0;

@@ -353,6 +353,9 @@ static size_t wal_writer_place(struct wal *wal, const struct wal_batch *batch)
                 assert(record.index <= writer->next);
                 writer->next = record.index;
                 writer->last_term = record.term;
+            } else if (record.type == WAL_RECORD_RESET) {
+                writer->next = record.index + 1;
+                writer->last_term = record.term;
             } else {
                 assert(record.type == WAL_RECORD_HARD_STATE);
                 writer->term = record.term;
@@ -418,6 +421,10 @@ static void wal_writer_index(struct wal *wal, const struct wal_batch *batch)
                 };
             } else if (record.type == WAL_RECORD_TRUNCATE) {
                 wal_segments_truncate(&wal->shared.segments, record.index);
+            } else if (record.type == WAL_RECORD_RESET) {
+                /* Durable now: nothing in the segments before is needed any more. */
+                wal_segments_reset(&wal->shared.segments, record.index + 1);
+                wal_segments_drop(&wal->shared, wal->shared.segments.count - 1);
             }
             at += wal_record_span(record.size);
         }

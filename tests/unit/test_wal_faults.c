@@ -163,7 +163,7 @@ static void every_nth(enum call call, int error)
             }
             next += 2;
             test_log_wait(&log);
-            if (i % 10 == 9 && wal_trim(log.wal, next - 5, log.message) != WAL_OK) {
+            if (i % 10 == 9 && test_log_trim(&log, next - 5) != WAL_OK) {
                 break;
             }
         }
@@ -171,7 +171,7 @@ static void every_nth(enum call call, int error)
         if (failed) {
             assert_non_null(strstr(log.failure, dir));
             assert_int_equal(test_log_write(&log, 0, next, 1, 1), WAL_EIO);
-            assert_int_equal(wal_trim(log.wal, 1, log.message), WAL_EIO);
+            assert_int_equal(test_log_trim(&log, 1), WAL_EIO);
         }
         test_log_close(&log);
         raft_index acknowledged = 2 * log.durable;
@@ -336,7 +336,7 @@ static void test_segments_are_deleted_while_the_disk_is_full(void **state)
     test_log_open_ok(&log);
     (void)fill(&log);
     assert_int_equal(test_segment_count(dir), 2);
-    assert_int_equal(wal_trim(log.wal, wal_last_index(log.wal), log.message), WAL_OK);
+    assert_int_equal(test_log_trim(&log, wal_last_index(log.wal)), WAL_OK);
     while (test_segment_count(dir) > 1) {
         (void)usleep(1000);
     }
@@ -431,7 +431,7 @@ static void test_calls_are_made_in_the_order_that_survives_a_power_cut(void **st
     (void)traced(trace);
     assert_true(test_segment_count(dir) >= 3);
     size_t deleted = test_segment_count(dir) - 1;
-    assert_int_equal(wal_trim(log.wal, 88, log.message), WAL_OK);
+    assert_int_equal(test_log_trim(&log, 88), WAL_OK);
     test_log_close(&log);
     (void)traced(trace);
     assert_int_equal(test_segment_count(dir), 1);

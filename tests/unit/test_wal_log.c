@@ -199,7 +199,7 @@ static void test_the_log_equals_a_plain_array(void **state)
             safe = last - (last - safe) / 2;
         }
         if (dice % 37 == 0) {
-            assert_int_equal(wal_trim(log.wal, safe, log.message), WAL_OK);
+            assert_int_equal(test_log_trim(&log, safe), WAL_OK);
         }
         if (dice % 29 == 0) {
             test_log_close(&log);
@@ -233,7 +233,7 @@ static void test_trimming_while_segments_fill_up_is_safe(void **state)
     test_log_open_ok(&log);
     for (raft_index index = 1; index <= 3000; index += 3) {
         assert_int_equal(test_log_write(&log, 0, index, 3, 1), WAL_OK);
-        assert_int_equal(wal_trim(log.wal, index, log.message), WAL_OK);
+        assert_int_equal(test_log_trim(&log, index), WAL_OK);
         test_log_check(&log, index, 1);
         if (index % 8 == 0) {
             test_log_wait(&log);
@@ -266,7 +266,7 @@ static void test_term_and_vote_survive_restart_roll_and_trim(void **state)
     test_log_batch(&log, 101, 100, 7);
     test_log_batch(&log, 201, 100, 7);
     uint64_t disk_bytes = wal_disk_bytes(log.wal);
-    assert_int_equal(wal_trim(log.wal, 301, log.message), WAL_OK);
+    assert_int_equal(test_log_trim(&log, 301), WAL_OK);
     assert_true(wal_disk_bytes(log.wal) < disk_bytes);
     raft_index first = wal_first_index(log.wal);
     assert_true(first > 1);
@@ -293,7 +293,7 @@ static void test_the_term_before_the_first_entry_survives_trim_and_truncation(vo
     for (raft_index index = 1; index <= 300; index += 10) {
         test_log_batch(&log, index, 10, 1 + index / 10);
     }
-    assert_int_equal(wal_trim(log.wal, 301, log.message), WAL_OK);
+    assert_int_equal(test_log_trim(&log, 301), WAL_OK);
     raft_index first = wal_first_index(log.wal);
     assert_true(first > 1);
     raft_term before = 1 + (first - 2) / 10;
@@ -320,7 +320,7 @@ static void test_trim_keeps_the_segment_of_its_index(void **state)
         test_log_batch(&log, index, 10, 1);
     }
     for (raft_index index = 1; index <= 300; index += 7) {
-        assert_int_equal(wal_trim(log.wal, index, log.message), WAL_OK);
+        assert_int_equal(test_log_trim(&log, index), WAL_OK);
         assert_true(wal_first_index(log.wal) <= index);
         test_log_check_range(&log, index, 300, 1);
     }
@@ -426,11 +426,11 @@ static void test_memory_mode_keeps_entries_until_trimmed(void **state)
     test_log_wait(&log);
     test_log_check_range(&log, 1, 399, 1);
     test_log_check_range(&log, 400, 409, 2);
-    assert_int_equal(wal_trim(log.wal, 100, log.message), WAL_OK);
+    assert_int_equal(test_log_trim(&log, 100), WAL_OK);
     assert_int_equal(wal_first_index(log.wal), 100);
     assert_int_equal(wal_entry(log.wal, 99, &entry), WAL_ENOTFOUND);
     test_log_check_range(&log, 100, 399, 1);
-    assert_int_equal(wal_trim(log.wal, 1000, log.message), WAL_OK);
+    assert_int_equal(test_log_trim(&log, 1000), WAL_OK);
     assert_int_equal(wal_first_index(log.wal), 410);
     assert_int_equal(wal_last_index(log.wal), 409);
     test_log_batch(&log, 410, 5, 2);

@@ -151,6 +151,15 @@ static inline int test_log_vote(struct test_log *log, raft_term term, raft_id vo
     return wal_write(log->wal, &write);
 }
 
+/* wal_trim, with a snapshot that covers what it forgets. */
+static inline int test_log_trim(struct test_log *log, raft_index index)
+{
+    const raft_index last = wal_last_index(log->wal);
+    const raft_index covered = index == 0 ? 0 : index - 1;
+    wal_snapshot_synced(log->wal, covered > last ? last : covered, 1);
+    return wal_trim(log->wal, index, log->message);
+}
+
 static inline void test_log_wait(struct test_log *log)
 {
     pthread_mutex_lock(&log->lock);

@@ -629,8 +629,8 @@ bool probe_url_parse(struct slice text, struct probe_url *out, struct buffer *pr
     }
     const char *mark = memmem(text.data, text.size, "://", 3);
     out->scheme = mark == NULL ? SLICE_EMPTY : slice_from(text.data, (size_t)(mark - text.data));
-    if (!slice_equal_nocase(out->scheme, SLICE_LITERAL("http")) &&
-        !slice_equal_nocase(out->scheme, SLICE_LITERAL("https"))) {
+    if (mark == NULL || (!slice_equal_nocase(out->scheme, SLICE_LITERAL("http")) &&
+                         !slice_equal_nocase(out->scheme, SLICE_LITERAL("https")))) {
         buffer_append_text(problem, "unsupported protocol scheme \"");
         buffer_append_slice(problem, out->scheme);
         buffer_append_char(problem, '"');

@@ -563,6 +563,53 @@ void store_write_abort(struct store_txn *txn)
     store_changes_free(txn);
 }
 
+/* --- savepoints --- */
+
+int store_savepoint_begin(struct store_txn *txn, struct store_savepoint *savepoint)
+{
+    MDB_txn *child;
+
+    assert(txn->write);
+    assert(txn->mdb_txn != NULL);
+    const int rc = mdb_txn_begin(txn->store->env, txn->mdb_txn, 0, &child);
+    if (rc != 0) {
+        return store_txn_error(txn, rc);
+    }
+    *savepoint = (struct store_savepoint){
+        .mdb_parent = txn->mdb_txn,
+        .used_bytes = txn->used_bytes,
+        .topics_noted = txn->topics_noted,
+        .changes_bytes = txn->changes.size,
+        .note_last_offset = txn->note_last_offset,
+    };
+    txn->mdb_txn = child;
+    return STORE_OK;
+}
+
+int store_savepoint_commit(struct store_txn *txn, struct store_savepoint *savepoint)
+{
+    assert(savepoint->mdb_parent != NULL);
+    assert(savepoint->mdb_parent != txn->mdb_txn);
+    const int rc = mdb_txn_commit(txn->mdb_txn);
+    txn->mdb_txn = savepoint->mdb_parent;
+    savepoint->mdb_parent = NULL;
+    return store_txn_error(txn, rc);
+}
+
+void store_savepoint_rollback(struct store_txn *txn, struct store_savepoint *savepoint)
+{
+    assert(savepoint->mdb_parent != NULL);
+    assert(savepoint->mdb_parent != txn->mdb_txn);
+    assert(savepoint->changes_bytes <= txn->changes.size);
+    mdb_txn_abort(txn->mdb_txn);
+    txn->mdb_txn = savepoint->mdb_parent;
+    savepoint->mdb_parent = NULL;
+    txn->used_bytes = savepoint->used_bytes;
+    txn->topics_noted = savepoint->topics_noted;
+    txn->changes.size = savepoint->changes_bytes;
+    txn->note_last_offset = savepoint->note_last_offset;
+}
+
 /* --- changes --- */
 
 void store_note(struct store_txn *txn, enum store_topic topic, struct slice key)

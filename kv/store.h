@@ -126,6 +126,22 @@ int store_write_begin(struct store *store, struct store_txn *txn);
 int store_write_commit(struct store_txn *txn);
 void store_write_abort(struct store_txn *txn);
 
+/* A part of a write transaction that can be undone: writes, what they noted and the space that they
+ * took are dropped by _rollback, and become part of the transaction by _commit. Not nested. Scans,
+ * and slices read before, end with each of the three calls. A failure that breaks the transaction
+ * (STORE_EFULL, STORE_EIO) breaks it after a rollback too. */
+struct store_savepoint {
+    void *mdb_parent;
+    uint64_t used_bytes;
+    uint64_t topics_noted;
+    size_t changes_bytes;
+    size_t note_last_offset;
+};
+int store_savepoint_begin(struct store_txn *txn, struct store_savepoint *savepoint);
+/* On failure the transaction must be aborted. */
+int store_savepoint_commit(struct store_txn *txn, struct store_savepoint *savepoint);
+void store_savepoint_rollback(struct store_txn *txn, struct store_savepoint *savepoint);
+
 /* STORE_ENOTFOUND when missing. */
 int store_get(struct store_txn *txn, enum store_table table, struct slice key, struct slice *value);
 /* Borrows key and value; the value must not be borrowed from this very transaction. */

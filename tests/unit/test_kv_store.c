@@ -798,6 +798,60 @@ static void a_file_that_is_no_database_is_wiped(void **state)
     fixture_deinit(&fixture);
 }
 
+/* A transaction of many operations is undone as a whole while its neighbours in the batch stay. */
+static void a_savepoint_is_undone_or_kept_as_a_whole(void **state)
+{
+    struct fixture fixture;
+    struct store_txn txn;
+    struct store_savepoint savepoint;
+    enum store_topic topic;
+    struct slice key;
+    char long_key[3 * STORE_KEY_INLINE_BYTES];
+    uint64_t checksum[3];
+
+    (void)state;
+    memset(long_key, 'x', sizeof(long_key));
+    const struct slice deep = slice_from(long_key, sizeof(long_key));
+    fixture_init(&fixture);
+    put_text(&fixture, "a", "1");
+    check_ok(store_write_begin(fixture.store, &txn));
+    check_ok(store_put(&txn, STORE_KV, text("b"), text("1")));
+    store_note(&txn, STORE_TOPIC_KV, text("b"));
+    check_ok(store_checksum(&txn, &checksum[0]));
+
+    check_ok(store_savepoint_begin(&txn, &savepoint));
+    check_ok(store_put(&txn, STORE_KV, text("a"), text("2")));
+    check_ok(store_put(&txn, STORE_KV, deep, text("2")));
+    check_ok(store_delete(&txn, STORE_KV, text("b")));
+    store_note(&txn, STORE_TOPIC_KV, text("a"));
+    store_note(&txn, STORE_TOPIC_SESSION, SLICE_EMPTY);
+    store_savepoint_rollback(&txn, &savepoint);
+    check_ok(store_checksum(&txn, &checksum[1]));
+    assert_int_equal(checksum[0], checksum[1]);
+
+    check_ok(store_savepoint_begin(&txn, &savepoint));
+    check_ok(store_put(&txn, STORE_KV, deep, text("3")));
+    store_note(&txn, STORE_TOPIC_SESSION, SLICE_EMPTY);
+    check_ok(store_savepoint_commit(&txn, &savepoint));
+    check_ok(store_checksum(&txn, &checksum[2]));
+    assert_int_not_equal(checksum[0], checksum[2]);
+    check_ok(store_write_commit(&txn));
+
+    struct reader it = store_changes_begin(&txn);
+    assert_true(store_changes_next(&it, &topic, &key));
+    assert_int_equal(topic, STORE_TOPIC_KV);
+    assert_true(slice_equal(key, text("b")));
+    assert_true(store_changes_next(&it, &topic, &key));
+    assert_int_equal(topic, STORE_TOPIC_SESSION);
+    assert_false(store_changes_next(&it, &topic, &key));
+    store_changes_free(&txn);
+    check_ok(store_read_begin(fixture.store, &txn));
+    check_ok(store_checksum(&txn, &checksum[0]));
+    assert_int_equal(checksum[0], checksum[2]);
+    store_read_end(&txn);
+    fixture_deinit(&fixture);
+}
+
 static void every_error_has_its_text(void **state)
 {
     (void)state;
@@ -828,6 +882,7 @@ int main(void)
         cmocka_unit_test(a_folder_that_cannot_be_made_is_told),
         cmocka_unit_test(a_store_in_use_is_refused),
         cmocka_unit_test(a_file_that_is_no_database_is_wiped),
+        cmocka_unit_test(a_savepoint_is_undone_or_kept_as_a_whole),
         cmocka_unit_test(every_error_has_its_text),
     };
 

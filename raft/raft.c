@@ -31,6 +31,8 @@ const char *raft_strerror(int code)
         return "too many requests are waiting";
     case RAFT_EINVAL:
         return "malformed or contradictory input";
+    case RAFT_ETRANSFER:
+        return "leadership is being handed over";
     }
     return "unknown error";
 }
@@ -44,6 +46,7 @@ static void raft_options_assert(const struct raft_options *options)
     assert(options->heartbeat_ms < options->election_ms);
     /* A deposed leader must stop serving before voters may elect another one. */
     assert(options->lease_ms < options->election_ms);
+    assert(options->lease_guard_ms == 0 || options->lease_guard_ms > options->lease_ms);
     assert(options->inflight_max > 0);
     assert(options->inflight_max <= RAFT_INFLIGHT_MAX);
     assert(options->uncommitted_max > 0);
@@ -113,6 +116,12 @@ int raft_new(const struct raft_options *options, const struct raft_state *state,
         return RAFT_ENOMEM;
     }
     raft->options = *options;
+    if (raft->options.lease_guard_ms == 0) {
+        raft->options.lease_guard_ms = options->lease_ms + options->lease_ms / 10 + 2;
+    }
+    if (raft->options.lost_spread_ms == 0) {
+        raft->options.lost_spread_ms = options->election_ms / 20 + 1;
+    }
     raft->random = options->seed ^ (options->id * 0xD1342543DE82EF95U);
     raft->now_ms = now_ms;
     raft->role = RAFT_FOLLOWER;
@@ -320,6 +329,8 @@ static int raft_message_check(const struct raft *raft, const struct raft_event *
         return raft_append_request_check(raft, event);
     case RAFT_APPEND_RESPONSE:
         return raft_append_response_check(raft, message);
+    case RAFT_TIMEOUT_NOW:
+        return RAFT_OK;
     }
     return RAFT_EINVAL; /* The type, too, may come from a stranger. */
 }
@@ -337,6 +348,9 @@ static int raft_propose_check(const struct raft *raft, const struct raft_event *
     }
     if (raft->role != RAFT_LEADER) {
         return RAFT_ENOTLEADER;
+    }
+    if (raft->transfer_to != 0) {
+        return RAFT_ETRANSFER;
     }
     const raft_index uncommitted = raft->log.last_index - raft->commit_index;
     if (uncommitted >= raft->options.uncommitted_max ||
@@ -359,6 +373,10 @@ static int raft_event_check(const struct raft *raft, const struct raft_event *ev
         return raft_propose_check(raft, event);
     case RAFT_EVENT_READ:
         return raft->waiting_count < RAFT_READS_MAX ? RAFT_OK : RAFT_EBUSY;
+    case RAFT_EVENT_PEER_LOST:
+        return RAFT_OK;
+    case RAFT_EVENT_TRANSFER:
+        return raft_transfer_check(raft, event->peer);
     }
     return RAFT_EINVAL;
 }
@@ -412,6 +430,9 @@ static void raft_receive(struct raft *raft, const struct raft_event *event)
     case RAFT_APPEND_RESPONSE:
         raft_append_response(raft, message);
         break;
+    case RAFT_TIMEOUT_NOW:
+        raft_timeout_now(raft, message);
+        break;
     }
 }
 
@@ -432,6 +453,12 @@ static void raft_handle(struct raft *raft, const struct raft_event *event)
     case RAFT_EVENT_READ:
         raft_read(raft, event->read_token, event->read_quorum);
         break;
+    case RAFT_EVENT_PEER_LOST:
+        raft_leader_lost(raft, event->peer);
+        break;
+    case RAFT_EVENT_TRANSFER:
+        raft_transfer(raft, event->peer);
+        break;
     }
 }
 
@@ -442,6 +469,8 @@ static void raft_timers(struct raft *raft)
     if (raft->role == RAFT_LEADER) {
         if (raft->now_ms >= raft_check_quorum_due_ms(raft)) {
             raft_become_follower(raft, raft->term, 0);
+        } else {
+            raft_transfer_timer(raft);
         }
     } else if (raft->now_ms >= raft->election_due_ms) {
         raft_election_timeout(raft);
@@ -457,6 +486,7 @@ static void raft_flush(struct raft *raft)
         raft_reads_release(raft);
         raft_reads_start_round(raft);
         raft_replication_flush(raft);
+        raft_transfer_flush(raft);
         raft_reads_release(raft); /* A cluster of one has just acknowledged the round. */
     }
 }
@@ -470,7 +500,11 @@ static uint64_t raft_deadline_ms(const struct raft *raft)
         return RAFT_NEVER_MS;
     }
     const uint64_t check_ms = raft_check_quorum_due_ms(raft);
-    return check_ms < raft->heartbeat_due_ms ? check_ms : raft->heartbeat_due_ms;
+    uint64_t due_ms = check_ms < raft->heartbeat_due_ms ? check_ms : raft->heartbeat_due_ms;
+    if (raft->transfer_to != 0 && raft->transfer_due_ms < due_ms) {
+        due_ms = raft->transfer_due_ms;
+    }
+    return due_ms;
 }
 
 static void raft_step_begin(struct raft *raft, uint64_t now_ms)
@@ -493,6 +527,8 @@ static void raft_step_end(struct raft *raft, struct raft_update *update)
     assert(raft->role != RAFT_LEADER || raft->leader == raft->options.id);
     assert(raft->role == RAFT_FOLLOWER || raft->role == RAFT_LEADER || raft->leader == 0);
     assert(raft->role == RAFT_LEADER || raft->waiting_count == 0);
+    assert(raft->role == RAFT_LEADER || raft->transfer_to == 0);
+    assert(raft->role == RAFT_CANDIDATE || !raft->transfer_vote);
 
     *update = (struct raft_update){
         .sequence = raft_write_add(raft),

@@ -2,10 +2,11 @@
 #define RAFT_RAFT_H
 
 /* The Raft core: leader election with pre-vote and check-quorum, log replication, commitment,
- * leader lease and ReadIndex, after Ongaro's dissertation. It is a pure step function: no I/O, no
- * clock, no randomness but the seeded generator in `struct raft_options`, no global state; the same
- * inputs give the same outputs. It holds terms and indexes, never payloads: entries live in the
- * host's log (see wal.h), and the host fills them into outgoing APPEND messages.
+ * leader lease and ReadIndex, leadership transfer, after Ongaro's dissertation. It is a pure step
+ * function: no I/O, no clock, no randomness but the seeded generator in `struct raft_options`, no
+ * global state; the same inputs give the same outputs. It holds terms and indexes, never payloads:
+ * entries live in the host's log (see wal.h), and the host fills them into outgoing APPEND
+ * messages.
  *
  * The host's duties, each turn:
  *  1. call raft_step() with one event;
@@ -16,7 +17,10 @@
  *     (votes, append acknowledgements) until it is told PERSISTED, so a host cannot send too early
  *     (dissertation 3.8). Messages may be lost, delayed, duplicated and reordered;
  *  4. apply entries up to update->apply_index, in order;
- *  5. deliver RAFT_EVENT_TICK no later than update->deadline_ms. */
+ *  5. deliver RAFT_EVENT_TICK no later than update->deadline_ms;
+ *  6. read the clock anew for each event: the lease and what it rests on are compared with it. A
+ *     clock that is stale by more than the difference of lease_guard_ms and lease_ms (see there)
+ * can make a deposed leader serve old state. */
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -41,6 +45,7 @@ enum raft_error {
     RAFT_ENOTLEADER = -2, /* this server does not lead; nothing has changed */
     RAFT_EBUSY = -3,      /* too many uncommitted entries or waiting reads; nothing has changed */
     RAFT_EINVAL = -4,     /* malformed event (untrusted bytes); nothing has changed */
+    RAFT_ETRANSFER = -5,  /* leadership is being handed over: retry soon; nothing has changed */
 };
 
 /* Returns a constant text for a raft_error. */
@@ -91,6 +96,8 @@ enum raft_message_type {
     RAFT_VOTE_RESPONSE,
     RAFT_APPEND_REQUEST, /* also the heartbeat, when it carries no entries */
     RAFT_APPEND_RESPONSE,
+    RAFT_TIMEOUT_NOW, /* the leader asks a follower that has all its entries to take over (3.10) */
+    RAFT_MESSAGE_TYPE_LAST = RAFT_TIMEOUT_NOW,
 };
 
 /* One message. Flat, so that it is encoded field by field; fields that a type does not use are 0.
@@ -103,14 +110,17 @@ struct raft_message {
     /* Vote requests: the candidate's last entry. */
     raft_index last_index;
     raft_term last_term;
+    /* Vote requests: the leader itself has asked for this election, so that nobody need protect it.
+     */
+    bool transfer;
     /* Append requests: the entry before the first one, the entries (first_index <= end_index; none
      * when entry_count is 0), and the leader's commit index. */
     raft_index prev_index;
     raft_term prev_term;
     raft_index commit_index;
     size_t entry_count; /* entries prev_index+1 .. prev_index+entry_count */
-    /* Append requests and responses: which round of the leader this is or answers; acknowledges
-     * leadership for the lease and ReadIndex even when the log does not match. */
+    /* Append requests and responses, TIMEOUT_NOW: which round of the leader this is or answers;
+     * acknowledges leadership for the lease and ReadIndex even when the log does not match. */
     uint64_t round;
     /* Responses: vote granted, or append matched. */
     bool granted;
@@ -128,9 +138,19 @@ enum raft_event_type {
     RAFT_EVENT_PERSISTED, /* sequence: this write and all before it are durable */
     RAFT_EVENT_PROPOSE,   /* entries: type (not CONFIGURATION), data, size are read; index and term
                            * are assigned and found in update->entries, which holds nothing else.
-                           * RAFT_ENOTLEADER, RAFT_EBUSY */
+                           * RAFT_ENOTLEADER, RAFT_EBUSY, RAFT_ETRANSFER */
     RAFT_EVENT_READ, /* read_token, read_quorum; elsewhere than on a leader the update answers it
                       * with RAFT_ENOTLEADER. RAFT_EBUSY */
+    /* The connection to `peer` was reset or refused: a sign, no proof, that its process is gone. If
+     * it is the known leader, this server stands for election as soon as lease_guard_ms allows,
+     * not only after election_ms. Anything heard from the leader afterwards takes it back: deliver
+     * what was received on the connection first. Repeated and mistaken ones do no harm. */
+    RAFT_EVENT_PEER_LOST,
+    /* Leader: hand leadership to `peer`, a voter; 0: to the one with the longest log. Until it is
+     * over (update->role tells; see raft_transfer_target), at most election_ms, proposals are
+     * answered with RAFT_ETRANSFER. RAFT_ENOTLEADER; RAFT_EINVAL: no such voter, or none that
+     * answers; RAFT_ETRANSFER: one to another server is under way. */
+    RAFT_EVENT_TRANSFER,
 };
 
 /* What happens to the core. Borrowed for the call. */
@@ -143,6 +163,7 @@ struct raft_event {
     uint64_t sequence;
     uint64_t read_token;
     bool read_quorum; /* confirm leadership with a quorum even while the lease holds */
+    raft_id peer;
 };
 
 /* An answer to RAFT_EVENT_READ: with status 0, state applied up to `index` may be served. */
@@ -182,10 +203,19 @@ struct raft_update {
 
 struct raft_options {
     raft_id id;
-    uint64_t seed;           /* of the election time-outs' generator */
-    uint32_t election_ms;    /* T: time-outs are drawn from [T, 2T) */
-    uint32_t heartbeat_ms;   /* between heartbeats of an idle leader */
-    uint32_t lease_ms;       /* how long a quorum's acknowledgement lets the leader serve reads */
+    uint64_t seed;         /* of the election time-outs' generator */
+    uint32_t election_ms;  /* T: time-outs are drawn from [T, 2T) */
+    uint32_t heartbeat_ms; /* between heartbeats of an idle leader */
+    uint32_t lease_ms;     /* how long a quorum's acknowledgement lets the leader serve reads */
+    /* How long a voter that has lost the leader (RAFT_EVENT_PEER_LOST) still honours what it last
+     * acknowledged: above lease_ms by what clocks of two servers may differ over that time. Most of
+     * what a failover takes is spent waiting for it, so a short lease (one or two heartbeats) makes
+     * for short failovers; a read beyond the lease costs one round, no more. 0: lease_ms + a tenth
+     * of it + 2. The same in all servers. */
+    uint32_t lease_guard_ms;
+    /* Servers that lose the leader wait for up to this long, at random, before they stand for
+     * election: some disk syncs. 0: election_ms / 20. */
+    uint32_t lost_spread_ms;
     size_t append_bytes_max; /* payload of one append request */
     size_t inflight_max;     /* unacknowledged append requests to one follower */
     size_t uncommitted_max;  /* entries proposed and not committed, before RAFT_EBUSY */
@@ -249,6 +279,8 @@ raft_term raft_term_at(const struct raft *raft, raft_index index);
 const struct raft_configuration *raft_configuration(const struct raft *raft);
 /* Leader only: whether default reads may be served at `now_ms` without asking anyone. */
 bool raft_lease_valid(const struct raft *raft, uint64_t now_ms);
+/* Whom this leader is handing leadership to; 0: nobody. */
+raft_id raft_transfer_target(const struct raft *raft);
 /* Milliseconds since this server last heard from the leader; 0 on the leader, UINT64_MAX if never.
  */
 uint64_t raft_last_contact_ms(const struct raft *raft, uint64_t now_ms);

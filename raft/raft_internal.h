@@ -129,6 +129,9 @@ struct raft {
     uint64_t election_timeout_ms;
     uint64_t election_due_ms;
     uint64_t refuse_until_ms;     /* a leader may hold a lease that counts on us until then */
+    bool leader_lost;             /* the connection to whom we heard last is gone */
+    uint64_t hurry_until_ms;      /* a lost leader's election is retried at short intervals */
+    bool transfer_vote;           /* this candidacy is the leader's wish */
     raft_id vote_answer_to;       /* owed once the vote is durable; 0: nobody */
     bool votes[RAFT_SERVERS_MAX]; /* granted to us; by position in the configuration */
 
@@ -148,6 +151,10 @@ struct raft {
     uint64_t round;
     uint64_t round_started_ms[RAFT_ROUNDS_MAX]; /* by round % RAFT_ROUNDS_MAX */
     uint64_t read_round;                        /* newest round started for a read */
+    raft_id transfer_to;                        /* 0: leadership is not being handed over */
+    uint64_t transfer_due_ms;                   /* given up then */
+    uint64_t transfer_send_ms;                  /* TIMEOUT_NOW is sent again then */
+    bool lease_given_up;                        /* for the rest of this term */
     struct raft_waiting_read waiting[RAFT_READS_MAX];
     size_t waiting_count;
 
@@ -197,6 +204,9 @@ void raft_pre_vote_request(struct raft *raft, const struct raft_message *message
 void raft_pre_vote_response(struct raft *raft, const struct raft_message *message);
 void raft_vote_request(struct raft *raft, const struct raft_message *message);
 void raft_vote_response(struct raft *raft, const struct raft_message *message);
+/* The connection to `peer` is gone. */
+void raft_leader_lost(struct raft *raft, raft_id peer);
+void raft_timeout_now(struct raft *raft, const struct raft_message *message);
 /* Sends what waited for term and vote to be durable. */
 void raft_election_flush(struct raft *raft);
 
@@ -212,6 +222,15 @@ void raft_acknowledge_flush(struct raft *raft);
 void raft_commit_advance(struct raft *raft);
 void raft_replication_flush(struct raft *raft);
 struct raft_peer *raft_peer_find(struct raft *raft, raft_id id);
+
+/* --- raft_transfer.c: handing leadership over --- */
+
+int raft_transfer_check(const struct raft *raft, raft_id target);
+void raft_transfer(struct raft *raft, raft_id target);
+/* Gives up when its time is over. */
+void raft_transfer_timer(struct raft *raft);
+/* Asks the target to take over as soon as it has everything. */
+void raft_transfer_flush(struct raft *raft);
 
 /* --- raft_read.c: rounds, lease, check-quorum, reads --- */
 

@@ -5,9 +5,11 @@
  * majority of such answers proves that no other leader had been elected when r was started. So:
  *  - ReadIndex (dissertation 6.4): a read may be served once a quorum has acknowledged a round that
  *    was started after the read came in;
- *  - lease (6.4.1): voters refuse to elect another leader for election_ms after they heard from us.
- *    Counted from the *start* of the round, not from the answer, that leaves us lease_ms, which is
- *    shorter by what clocks may drift;
+ *  - lease (6.4.1): voters refuse to elect another leader for election_ms after they heard from us,
+ *    or, if they lost the connection, for lease_guard_ms (raft_election.c has the proof). Counted
+ *    from the *start* of the round, not from the answer, that leaves us lease_ms, which is shorter
+ *    by what clocks may drift. Only a transfer goes round that: whoever asks for one gives up its
+ *    lease (raft_transfer.c);
  *  - check-quorum (6.2): no acknowledged round younger than election_ms means that others may lead.
  */
 
@@ -89,7 +91,8 @@ static uint64_t raft_round_quorum_sent(const struct raft *raft, uint64_t now_ms,
 
 bool raft_lease_valid(const struct raft *raft, uint64_t now_ms)
 {
-    if (raft->role != RAFT_LEADER || raft->commit_index < raft->own_term_index) {
+    if (raft->role != RAFT_LEADER || raft->lease_given_up ||
+        raft->commit_index < raft->own_term_index) {
         return false;
     }
     const uint64_t sent = raft_round_quorum_sent(raft, now_ms, 0);

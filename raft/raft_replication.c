@@ -237,6 +237,10 @@ void raft_become_leader(struct raft *raft)
     raft->leader_since_ms = raft->now_ms;
     raft->heartbeat_due_ms = raft->now_ms;
     raft->read_round = 0;
+    raft->leader_lost = false;
+    raft->transfer_vote = false;
+    raft->lease_given_up = false;
+    assert(raft->transfer_to == 0);
     /* Committing it commits all before it (3.6.2, 6.4). */
     const struct raft_entry noop = {
         .index = raft->log.last_index + 1, .term = raft->term, .type = RAFT_ENTRY_NOOP};

@@ -2,6 +2,9 @@
 
 #include <string.h>
 
+/* Flags of a Raft message. */
+enum { MESSAGE_GRANTED = 1, MESSAGE_TRANSFER = 2 };
+
 void message_put_raft(struct buffer *out, const struct raft_message *message)
 {
     buffer_put_u8(out, (uint8_t)message->type);
@@ -14,7 +17,8 @@ void message_put_raft(struct buffer *out, const struct raft_message *message)
     buffer_put_u64(out, message->prev_term);
     buffer_put_u64(out, message->commit_index);
     buffer_put_u64(out, message->round);
-    buffer_put_u8(out, message->granted ? 1 : 0);
+    buffer_put_u8(out, (uint8_t)((message->granted ? MESSAGE_GRANTED : 0) |
+                                 (message->transfer ? MESSAGE_TRANSFER : 0)));
     buffer_put_u64(out, message->match_index);
     buffer_put_u64(out, message->hint_index);
     buffer_put_u64(out, message->hint_term);
@@ -33,6 +37,7 @@ bool message_get_raft(struct slice payload, struct raft_message *message,
 {
     struct reader reader = reader_from(payload);
     uint8_t type;
+    uint8_t flags;
 
     memset(message, 0, sizeof(*message));
     type = reader_u8(&reader);
@@ -45,12 +50,15 @@ bool message_get_raft(struct slice payload, struct raft_message *message,
     message->prev_term = reader_u64(&reader);
     message->commit_index = reader_u64(&reader);
     message->round = reader_u64(&reader);
-    message->granted = reader_u8(&reader) != 0;
+    flags = reader_u8(&reader);
+    message->granted = (flags & MESSAGE_GRANTED) != 0;
+    message->transfer = (flags & MESSAGE_TRANSFER) != 0;
     message->match_index = reader_u64(&reader);
     message->hint_index = reader_u64(&reader);
     message->hint_term = reader_u64(&reader);
     message->entry_count = reader_u32(&reader);
-    if (reader.failed || type < RAFT_PRE_VOTE_REQUEST || type > RAFT_APPEND_RESPONSE ||
+    if (reader.failed || type < RAFT_PRE_VOTE_REQUEST || type > RAFT_MESSAGE_TYPE_LAST ||
+        (flags & ~(MESSAGE_GRANTED | MESSAGE_TRANSFER)) != 0 ||
         message->entry_count > MESSAGE_ENTRIES_MAX ||
         (message->entry_count > 0 && type != RAFT_APPEND_REQUEST) ||
         message->prev_index > UINT64_MAX - MESSAGE_ENTRIES_MAX - 1) {

@@ -93,6 +93,7 @@ enum sim_event_type {
     SIM_READ,
     SIM_FAULT,
     SIM_START,
+    SIM_LOST, /* the server learns that its connection to `peer` is gone */
 };
 
 struct sim_event {
@@ -101,6 +102,7 @@ struct sim_event {
     enum sim_event_type type;
     size_t node;
     uint64_t life;
+    raft_id peer;
     struct sim_message *message;
 };
 
@@ -141,6 +143,8 @@ struct sim_stats {
     uint64_t pauses;
     uint64_t slow_disks;
     uint64_t truncations;
+    uint64_t resets;
+    uint64_t transfers;
 };
 
 /* Drawn from the seed. Probabilities are per 10,000. */
@@ -151,6 +155,8 @@ struct sim_parameters {
     uint32_t election_ms;
     uint32_t heartbeat_ms;
     uint32_t lease_ms;
+    uint32_t lease_guard_ms;
+    uint32_t lost_spread_ms;
     size_t inflight_max;
     size_t batch_max;
     size_t uncommitted_max;
@@ -162,7 +168,7 @@ struct sim_parameters {
     uint64_t disk_ms;
     uint64_t disk_slow_ms;
     uint64_t fault_interval_ms;
-    unsigned fault_weights[8]; /* by enum sim_fault */
+    unsigned fault_weights[10]; /* by enum sim_fault */
     uint64_t propose_interval_ms;
     uint64_t read_interval_ms;
     uint64_t fault_phase_ms;

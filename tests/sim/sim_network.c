@@ -61,7 +61,7 @@ static void sim_trace_message(const struct sim *sim, size_t node,
                               const struct raft_message *message)
 {
     static const char *const words[] = {"",     "pre-vote?", "pre-vote", "vote?",
-                                        "vote", "append?",   "append"};
+                                        "vote", "append?",   "append",   "take-over"};
 
     sim_trace(sim, node, words[message->type],
               "from %" PRIu64 " term %" PRIu64 " last %" PRIu64 "/%" PRIu64 " prev %" PRIu64

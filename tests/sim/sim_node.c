@@ -197,9 +197,14 @@ void sim_node_init(struct sim *sim, size_t node)
     struct sim_node *server = &sim->nodes[node];
 
     server->id = node + 1;
-    /* Half of what lies between lease and election time-out, so that two may differ by all. */
-    const uint32_t margin = (sim->parameters.election_ms - sim->parameters.lease_ms) * 1000 /
-                            sim->parameters.election_ms / 3;
+    /* A third of what lies between the lease and how long voters honour it, so that two may differ
+     * by nearly all. */
+    const struct sim_parameters *parameters = &sim->parameters;
+    uint32_t honoured_ms = parameters->lease_guard_ms - 3; /* Whole milliseconds cost that much. */
+    if (honoured_ms > parameters->election_ms) {
+        honoured_ms = parameters->election_ms;
+    }
+    const uint32_t margin = (honoured_ms - parameters->lease_ms) * 1000 / honoured_ms / 3;
     server->clock_drift_permille = (int)sim_between(sim, 0, 2 * (uint64_t)margin) - (int)margin;
     server->clock_offset_ms = sim_between(sim, 0, 100000);
     server->wake_ms = UINT64_MAX;
@@ -255,6 +260,8 @@ void sim_node_start(struct sim *sim, size_t node)
                                    .election_ms = parameters->election_ms,
                                    .heartbeat_ms = parameters->heartbeat_ms,
                                    .lease_ms = parameters->lease_ms,
+                                   .lease_guard_ms = parameters->lease_guard_ms,
+                                   .lost_spread_ms = parameters->lost_spread_ms,
                                    .append_bytes_max = parameters->batch_max,
                                    .inflight_max = parameters->inflight_max,
                                    .uncommitted_max = parameters->uncommitted_max,
@@ -316,6 +323,15 @@ void sim_node_crash(struct sim *sim, size_t node)
     raft_free(server->raft);
     server->raft = NULL;
     server->life++;
+    for (size_t i = 0; i < sim->parameters.node_count; i++) {
+        /* Its peers' connections are reset, unless the whole machine went. */
+        if (i != node && sim_chance(sim, 7000)) {
+            sim_schedule(sim, &(struct sim_event){.at_ms = sim->now_ms + sim_between(sim, 0, 5),
+                                                  .type = SIM_LOST,
+                                                  .node = i,
+                                                  .peer = server->id});
+        }
+    }
     server->paused_until_ms = 0;
     server->wake_ms = UINT64_MAX;
     sim->stats.crashes++;
@@ -334,7 +350,9 @@ void sim_node_step(struct sim *sim, size_t node, struct raft_event *event)
         /* Only clients may be sent away; all else comes from cores that follow the rules. */
         const bool busy = (rc == RAFT_ENOTLEADER && event->type == RAFT_EVENT_PROPOSE) ||
                           (rc == RAFT_EBUSY &&
-                           (event->type == RAFT_EVENT_PROPOSE || event->type == RAFT_EVENT_READ));
+                           (event->type == RAFT_EVENT_PROPOSE || event->type == RAFT_EVENT_READ)) ||
+                          (rc == RAFT_ETRANSFER && event->type == RAFT_EVENT_PROPOSE) ||
+                          event->type == RAFT_EVENT_TRANSFER;
         sim_require(sim, busy, "server %" PRIu64 ": %s", server->id, raft_strerror(rc));
         return;
     }

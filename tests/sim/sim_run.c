@@ -1,6 +1,7 @@
 /* One run: parameters from the seed, the queue of events, faults, clients, and progress at the end.
  */
 
+#include <assert.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -19,8 +20,14 @@ enum sim_fault {
     SIM_FAULT_POWER, /* all at once */
     SIM_FAULT_PAUSE,
     SIM_FAULT_SLOW_DISK,
+    SIM_FAULT_RESET, /* connections, under servers that live on */
+    SIM_FAULT_TRANSFER,
     SIM_FAULT_COUNT,
 };
+
+static_assert(SIM_FAULT_COUNT == sizeof(((struct sim_parameters *)0)->fault_weights) /
+                                     sizeof(((struct sim_parameters *)0)->fault_weights[0]),
+              "every fault has its weight");
 
 /* --- chance --- */
 
@@ -148,6 +155,12 @@ static void sim_draw_parameters(struct sim *sim)
     parameters->election_ms = (uint32_t)sim_between(sim, 100, 400);
     parameters->heartbeat_ms = parameters->election_ms / (uint32_t)sim_between(sim, 4, 10);
     parameters->lease_ms = parameters->election_ms * (uint32_t)sim_between(sim, 50, 90) / 100;
+    if (sim_chance(sim, 5000)) {
+        parameters->lease_ms = (uint32_t)sim_between(sim, 10, parameters->lease_ms);
+    }
+    parameters->lease_guard_ms =
+        parameters->lease_ms + 4 + (uint32_t)sim_between(sim, 0, parameters->lease_ms / 4);
+    parameters->lost_spread_ms = (uint32_t)sim_between(sim, 1, parameters->election_ms / 10);
     parameters->inflight_max = sim_between(sim, 1, 8);
     parameters->batch_max = sim_between(sim, 1, 16);
     parameters->uncommitted_max = sim_between(sim, 8, 64);
@@ -249,6 +262,48 @@ static void sim_partition(struct sim *sim, bool symmetric)
     }
 }
 
+static void sim_lost(struct sim *sim, size_t node, raft_id peer)
+{
+    if (sim->nodes[node].raft == NULL) {
+        return;
+    }
+    sim_trace(sim, node, "lost", "connection to %" PRIu64, peer);
+    struct raft_event event = {.type = RAFT_EVENT_PEER_LOST, .peer = peer};
+    sim_node_step(sim, node, &event);
+}
+
+/* Of one link, or of all of a server's; one end may learn of it and not the other. */
+static void sim_reset(struct sim *sim, size_t node)
+{
+    const bool all = sim_chance(sim, 5000);
+    const size_t one = sim_between(sim, 0, sim->parameters.node_count - 1);
+
+    for (size_t i = 0; i < sim->parameters.node_count; i++) {
+        if (i == node || (!all && i != one)) {
+            continue;
+        }
+        sim->stats.resets++;
+        if (sim_chance(sim, 9000) && sim_node_awake(sim, i)) {
+            sim_lost(sim, i, sim->nodes[node].id);
+        }
+        if (sim_chance(sim, 9000) && sim_node_awake(sim, node)) {
+            sim_lost(sim, node, sim->nodes[i].id);
+        }
+    }
+}
+
+static void sim_transfer(struct sim *sim, size_t node)
+{
+    if (!sim_node_awake(sim, node)) {
+        return;
+    }
+    const raft_id target = sim_between(sim, 0, sim->parameters.node_count);
+    sim_trace(sim, node, "transfer", "to %" PRIu64, target);
+    struct raft_event event = {.type = RAFT_EVENT_TRANSFER, .peer = target};
+    sim_node_step(sim, node, &event);
+    sim->stats.transfers += raft_transfer_target(sim->nodes[node].raft) != 0 ? 1 : 0;
+}
+
 static void sim_fault(struct sim *sim)
 {
     struct sim_parameters *parameters = &sim->parameters;
@@ -265,8 +320,8 @@ static void sim_fault(struct sim *sim)
         choice -= parameters->fault_weights[fault];
         fault++;
     }
-    static const char *const names[] = {"heal",  "partition", "asymmetric", "links",
-                                        "crash", "power",     "pause",      "disk"};
+    static const char *const names[] = {"heal",  "partition", "asymmetric", "links", "crash",
+                                        "power", "pause",     "disk",       "reset", "transfer"};
     sim_trace(sim, node, "fault", "%s", names[fault]);
     switch ((enum sim_fault)fault) {
     case SIM_FAULT_HEAL:
@@ -300,6 +355,12 @@ static void sim_fault(struct sim *sim)
     case SIM_FAULT_SLOW_DISK:
         server->disk.slow = !server->disk.slow;
         sim->stats.slow_disks += server->disk.slow ? 1 : 0;
+        break;
+    case SIM_FAULT_RESET:
+        sim_reset(sim, node);
+        break;
+    case SIM_FAULT_TRANSFER:
+        sim_transfer(sim, node);
         break;
     case SIM_FAULT_COUNT:
         break;
@@ -361,8 +422,8 @@ static void sim_dispatch(struct sim *sim, struct sim_event *event)
 {
     struct sim_node *server = &sim->nodes[event->node];
 
-    if ((event->type == SIM_MESSAGE || event->type == SIM_DISK) && server->raft != NULL &&
-        server->paused_until_ms > sim->now_ms) {
+    if ((event->type == SIM_MESSAGE || event->type == SIM_DISK || event->type == SIM_LOST) &&
+        server->raft != NULL && server->paused_until_ms > sim->now_ms) {
         /* It waits in the socket, or in the completion queue. */
         event->at_ms = server->paused_until_ms;
         sim_schedule(sim, event);
@@ -390,6 +451,9 @@ static void sim_dispatch(struct sim *sim, struct sim_event *event)
         break;
     case SIM_START:
         sim_node_start(sim, event->node);
+        break;
+    case SIM_LOST:
+        sim_lost(sim, event->node, event->peer);
         break;
     }
 }
@@ -545,6 +609,8 @@ static void sim_stats_add(struct sim_stats *total, const struct sim_stats *stats
     total->pauses += stats->pauses;
     total->slow_disks += stats->slow_disks;
     total->truncations += stats->truncations;
+    total->resets += stats->resets;
+    total->transfers += stats->transfers;
 }
 
 void sim_run(uint64_t seed, bool verbose, struct sim_stats *stats)

@@ -1,0 +1,106 @@
+/* Handing leadership over. Dissertation 3.10.
+ *
+ * The leader takes no more proposals, lets replication bring the target to the end of its log, and
+ * asks it (TIMEOUT_NOW) to campaign at once: without pre-vote, and with a mark on its requests that
+ * makes voters forget that they hear a leader. That mark goes round what the lease rests on, and
+ * the request may arrive at any later time, also long after the transfer was given up. So a leader
+ * that has asked holds no lease for the rest of its term: its reads confirm leadership by a round
+ * each. Proposals are taken again when the transfer has failed. */
+
+#include "raft/raft_internal.h"
+
+#include <assert.h>
+
+raft_id raft_transfer_target(const struct raft *raft)
+{
+    return raft->transfer_to;
+}
+
+static bool raft_transfer_possible(const struct raft *raft, const struct raft_peer *peer)
+{
+    return peer->voter && peer->answered_ms != RAFT_NEVER_MS &&
+           raft->now_ms < peer->answered_ms + raft->options.election_ms;
+}
+
+/* The voter that lacks least; NULL if none has answered lately. */
+static const struct raft_peer *raft_transfer_best(const struct raft *raft)
+{
+    const struct raft_peer *best = NULL;
+
+    for (size_t i = 0; i < raft->peer_count; i++) {
+        const struct raft_peer *peer = &raft->peers[i];
+        if (raft_transfer_possible(raft, peer) &&
+            (best == NULL || peer->match_index > best->match_index)) {
+            best = peer;
+        }
+    }
+    return best;
+}
+
+static const struct raft_peer *raft_transfer_choose(const struct raft *raft, raft_id target)
+{
+    if (target == 0) {
+        return raft_transfer_best(raft);
+    }
+    for (size_t i = 0; i < raft->peer_count; i++) {
+        if (raft->peers[i].id == target && raft->peers[i].voter) {
+            return &raft->peers[i];
+        }
+    }
+    return NULL;
+}
+
+int raft_transfer_check(const struct raft *raft, raft_id target)
+{
+    if (raft->role != RAFT_LEADER) {
+        return RAFT_ENOTLEADER;
+    }
+    if (raft->transfer_to != 0) {
+        return target == 0 || target == raft->transfer_to ? RAFT_OK : RAFT_ETRANSFER;
+    }
+    return raft_transfer_choose(raft, target) != NULL ? RAFT_OK : RAFT_EINVAL;
+}
+
+void raft_transfer(struct raft *raft, raft_id target)
+{
+    assert(raft->role == RAFT_LEADER);
+
+    if (raft->transfer_to != 0) {
+        return; /* The same again does not get more time. */
+    }
+    /* Checked with the event. Time may have passed since, but not in favour of another answer. */
+    const struct raft_peer *peer = raft_transfer_choose(raft, target);
+    if (peer == NULL) {
+        return;
+    }
+    raft->transfer_to = peer->id;
+    raft->transfer_due_ms = raft->now_ms + raft->options.election_ms;
+    raft->transfer_send_ms = raft->now_ms;
+}
+
+void raft_transfer_timer(struct raft *raft)
+{
+    assert(raft->role == RAFT_LEADER);
+
+    if (raft->transfer_to != 0 && raft->now_ms >= raft->transfer_due_ms) {
+        raft->transfer_to = 0;
+    }
+}
+
+void raft_transfer_flush(struct raft *raft)
+{
+    assert(raft->role == RAFT_LEADER);
+
+    if (raft->transfer_to == 0 || raft->now_ms < raft->transfer_send_ms) {
+        return;
+    }
+    const struct raft_peer *peer = raft_peer_find(raft, raft->transfer_to);
+    assert(peer != NULL); /* No change of configuration is taken meanwhile. */
+    if (peer->match_index < raft->log.last_index) {
+        return;
+    }
+    /* Again with every heartbeat: it may be lost, or be overtaken, which makes it void. */
+    raft_message_add(raft, RAFT_TIMEOUT_NOW, peer->id)->round = raft_round_now(raft);
+    raft->transfer_send_ms = raft->now_ms + raft->options.heartbeat_ms;
+    raft->lease_given_up = true;
+}

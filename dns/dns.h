@@ -46,9 +46,10 @@ struct dns_config {
         uint32_t expire_s;  /* 86400 */
         uint32_t min_ttl_s; /* 0 */
     } soa;
-    const char *recursors[DNS_RECURSORS_MAX];
+    const char *recursors[DNS_RECURSORS_MAX]; /* "ip", "ip:port", "[ip6]:port" */
     size_t recursor_count;
-    uint32_t recursor_timeout_ms; /* 2000 */
+    uint32_t recursor_timeout_ms; /* 2000; for each recursor */
+    bool advertise_ra;            /* RA in answers of ours also without recursors */
 };
 
 struct dns_options {

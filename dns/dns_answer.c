@@ -55,7 +55,7 @@ static void resolver_begin(struct dns_resolver *r)
     r->rcode = DNS_NOERROR;
     r->edns_echo = true;
     r->flags = DNS_FLAG_AA;
-    if (r->zone->config.recursor_count > 0) {
+    if (r->zone->config.recursor_count > 0 || r->zone->config.advertise_ra) {
         r->flags |= DNS_FLAG_RA;
     }
     r->question_name =
@@ -107,12 +107,13 @@ static void answer_in_domain(struct dns_resolver *r)
     }
 }
 
-/* No recursor answers: reverse names, and all names where recursors are set, fail; others are
- * refused. */
+/* The answer for when no recursor has one: reverse names, and all names where recursors are set,
+ * fail; others are refused. */
 static void answer_not_ours(struct dns_resolver *r)
 {
     const bool reverse = r->subject.kind == DNS_SUBJECT_REVERSE;
 
+    r->forward = r->zone->config.recursor_count > 0;
     if (reverse || r->zone->config.recursor_count > 0) {
         r->rcode = DNS_SERVFAIL;
         r->flags = DNS_FLAG_RA;
@@ -165,6 +166,8 @@ size_t dns_resolver_answer(struct dns_resolver *r, struct dns_zone *zone, struct
 {
     const enum dns_verdict verdict = dns_query_parse(query, query_size, &r->query);
 
+    r->forward = false;
+    r->wanted_count = 0;
     switch (verdict) {
     case DNS_QUERY_IGNORE:
         return 0;

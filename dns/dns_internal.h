@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/socket.h>
 
 #include "dns/dns.h"
 #include "dns/dns_wire.h"
@@ -27,9 +28,18 @@ struct dns_suffix {
     size_t size; /* 0: none */
 };
 
+/* A server that names outside the domain are forwarded to. */
+struct dns_recursor {
+    struct sockaddr_storage address;
+    socklen_t address_size;
+    bool own; /* it is ourselves: never asked */
+};
+
 struct dns_zone {
     struct dns_config config; /* strings owned */
-    char *strings;            /* what they live in */
+    struct dns_recursor recursors[DNS_RECURSORS_MAX];
+    size_t recursor_count; /* those of the configuration that are addresses */
+    char *strings;         /* what they live in */
     struct dns_suffix domain;
     struct dns_suffix alt_domain;
     char domain_text[DNS_SUFFIX_BYTES_MAX + 1]; /* lower case, no final dot */
@@ -103,6 +113,7 @@ enum {
     DNS_CHAIN_STEPS_MAX = 3,       /* names followed inside the domain */
     DNS_CHAIN_RECORDS_MAX = 64,    /* records of one chain; what is beyond is left out */
     DNS_CHAIN_SERVICE_RECORDS = 5, /* kept below a service's CNAME without EDNS */
+    DNS_CHASED_MAX = 16,           /* names asked from recursors for one answer */
     DNS_NAME_SERVERS_MAX = 3,
     DNS_TCP_ANSWERS_MAX = 4096,
     DNS_TCP_SRV_ANSWERS_MAX = 1024,
@@ -135,6 +146,20 @@ struct dns_bad_check {
     enum dns_check_state state;
 };
 
+/* What the recursors said about a name outside the domain. Borrowed throughout. */
+struct dns_chased {
+    const uint8_t *name; /* wire form, the root included */
+    size_t name_size;
+    const uint8_t *answer; /* a whole message, as it came; NULL: nothing came */
+    size_t answer_size;
+};
+
+/* A name outside the domain that an answer leads to. */
+struct dns_wanted {
+    uint8_t size;
+    uint8_t wire[DNS_NAME_BYTES_MAX];
+};
+
 struct dns_slot {
     uint64_t message; /* in use if this message's */
     uint32_t hash;
@@ -157,6 +182,14 @@ struct dns_resolver {
     enum dns_rcode rcode;
     uint16_t flags; /* AA, RA, TC of the answer */
     bool edns_echo;
+
+    /* What the answer lacks. It is an answer all the same, for when no recursor helps. */
+    bool forward; /* the whole question is one for the recursors */
+    size_t wanted_count;
+    struct dns_wanted wanted[DNS_CHASED_MAX];
+    /* Set by the caller between calls: names that are known by now. */
+    const struct dns_chased *chased;
+    size_t chased_count;
 
     /* Count answers, and times that one is written or measured; what belongs to an older one is
      * void without being cleared. */
@@ -225,6 +258,12 @@ void dns_add_authority(struct dns_resolver *r, const struct dns_record *record);
 void dns_add_additional(struct dns_resolver *r, const struct dns_record *record);
 /* A number below `bound`, which is not 0. */
 size_t dns_random_below(struct dns_resolver *r, size_t bound);
+
+/* dns_chase.c: the records that the recursors gave for a name outside the domain, at most
+ * `records_max`; a name not asked so far is noted as wanted. With `addresses_only` only CNAME, A
+ * and AAAA are taken. */
+size_t dns_chase(struct dns_resolver *r, const struct dns_name_text *name, bool addresses_only,
+                 struct dns_record *records, size_t records_max);
 
 /* dns_message.c: writes the sections, shortened to what the client takes; returns the size. */
 size_t dns_message_write(struct dns_resolver *r, void *out, size_t out_bytes);

@@ -474,6 +474,17 @@ static bool address_has_size(struct slice digits)
     return digits.size / 2 == 4 || digits.size / 2 == 16;
 }
 
+static void chain_step_foreign(struct dns_resolver *r, struct chain *chain,
+                               const struct dns_name_text *name)
+{
+    struct dns_record records[DNS_CHAIN_RECORDS_MAX];
+    const size_t count = dns_chase(r, name, chain->in_service, records, DNS_CHAIN_RECORDS_MAX);
+
+    for (size_t i = 0; i < count; i++) {
+        chain_add(chain, records[i]);
+    }
+}
+
 /* One name further; returns the next, empty at the end. */
 static struct slice chain_step(struct dns_resolver *r, struct chain *chain, struct slice text,
                                uint8_t depth)
@@ -512,14 +523,17 @@ static struct slice chain_step(struct dns_resolver *r, struct chain *chain, stru
         break;
     case DNS_SUBJECT_FOREIGN:
     case DNS_SUBJECT_REVERSE:
+        chain_step_foreign(r, chain, &name);
+        break;
     case DNS_SUBJECT_INVALID:
         break;
     }
     return SLICE_EMPTY;
 }
 
-/* What the name `text` leads to, inside the domain and without recursion. With `in_service` a
- * service asks, whose TTL all records get. `records` has room for DNS_CHAIN_RECORDS_MAX. */
+/* What the name `text` leads to, inside the domain step by step, then as the recursors say. With
+ * `in_service` a service asks, whose TTL all records get. `records` has room for
+ * DNS_CHAIN_RECORDS_MAX. */
 static size_t chain_follow(struct dns_resolver *r, struct slice text, bool in_service,
                            uint32_t ttl_s, struct dns_record *records)
 {

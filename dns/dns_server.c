@@ -21,14 +21,20 @@ enum {
 
 /* --- answering --- */
 
-size_t dns_worker_answer(struct dns_worker *worker, const void *query, size_t size, bool tcp,
-                         void *out, size_t out_bytes)
+size_t dns_worker_answer(struct dns_worker *worker, const struct dns_asker *asker,
+                         const void *query, size_t size, void *out, size_t out_bytes)
 {
-    const time_t now = time(NULL);
+    struct dns_resolver *resolver = worker->resolver;
+    const uint64_t seed = worker->random;
+    const size_t answer_size = dns_resolver_answer(
+        resolver, worker->zone, worker->txn_live ? &worker->txn : NULL, query, size,
+        asker->conn != NULL, (uint64_t)time(NULL), &worker->random, out, out_bytes);
 
-    return dns_resolver_answer(worker->resolver, worker->zone,
-                               worker->txn_live ? &worker->txn : NULL, query, size, tcp,
-                               (uint64_t)now, &worker->random, out, out_bytes);
+    if (answer_size > 0 && (resolver->forward || resolver->wanted_count > 0) &&
+        dns_forward_begin(worker, asker, query, size, seed)) {
+        return 0;
+    }
+    return answer_size;
 }
 
 static void worker_reset_txn(struct dns_worker *worker)
@@ -68,6 +74,7 @@ static void worker_follow_config(struct dns_worker *worker)
         dns_zone_free(worker->zone);
         worker->zone = zone;
         worker->zone_generation = generation;
+        dns_forward_prepare(worker);
     }
 }
 
@@ -81,8 +88,8 @@ static void worker_read_clock(struct dns_worker *worker)
     worker->now_ms = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
-/* Connections first and listeners last: to accept one may close another, whose event would then
- * point to nothing. */
+/* Connections first and listeners last: to accept one, or to deliver a recursor's answer, may close
+ * another, whose event would then point to nothing. */
 static void worker_turn(struct dns_worker *worker, const struct epoll_event *events, int count)
 {
     struct dns_source *sockets[DNS_EVENTS_MAX];
@@ -105,6 +112,11 @@ static void worker_turn(struct dns_worker *worker, const struct epoll_event *eve
         }
     }
     for (size_t i = 0; i < socket_count; i++) {
+        if (sockets[i]->kind == DNS_SOURCE_FORWARD) {
+            dns_forward_serve(worker, sockets[i]);
+        }
+    }
+    for (size_t i = 0; i < socket_count; i++) {
         if (sockets[i]->kind == DNS_SOURCE_LISTENER) {
             dns_tcp_accept(worker, sockets[i]->fd);
         }
@@ -118,7 +130,11 @@ static void *worker_main(void *argument)
 
     while (!atomic_load(&worker->server->stopping)) {
         worker_read_clock(worker);
-        const int wait_ms = dns_tcp_expire(worker);
+        const int tcp_ms = dns_tcp_expire(worker);
+        const int forward_ms = dns_forward_expire(worker);
+        worker_reset_txn(worker); /* An idle thread pins no pages. */
+        const int wait_ms =
+            tcp_ms < 0 || (forward_ms >= 0 && forward_ms < tcp_ms) ? forward_ms : tcp_ms;
         const int count = epoll_wait(worker->epoll_fd, events, DNS_EVENTS_MAX, wait_ms);
 
         if (count < 0) {
@@ -128,8 +144,8 @@ static void *worker_main(void *argument)
         worker_read_clock(worker);
         worker_follow_config(worker);
         worker_turn(worker, events, count);
-        worker_reset_txn(worker); /* An idle thread pins no pages. */
     }
+    worker_reset_txn(worker);
     if (worker->txn_open) { /* Here, because a reader's slot may belong to its thread. */
         store_read_end(&worker->txn);
     }
@@ -302,6 +318,9 @@ static int worker_watch(struct dns_worker *worker, struct dns_source *source)
 
 static void worker_deinit(struct dns_worker *worker)
 {
+    if (worker->forwarder != NULL) {
+        dns_forward_drop_all(worker);
+    }
     dns_tcp_close_all(worker);
     for (size_t i = 0; i < worker->socket_count; i++) {
         (void)close(worker->udp[i].fd);
@@ -314,6 +333,7 @@ static void worker_deinit(struct dns_worker *worker)
     dns_resolver_free(worker->resolver);
     free(worker->batch);
     free(worker->tcp_out);
+    dns_forwarder_free(worker->forwarder);
 }
 
 static int worker_init(struct dns_worker *worker, const struct dns_options *options,
@@ -324,9 +344,10 @@ static int worker_init(struct dns_worker *worker, const struct dns_options *opti
     worker->resolver = dns_resolver_new();
     worker->batch = calloc(1, sizeof(*worker->batch));
     worker->tcp_out = malloc(DNS_TCP_OUT_BYTES);
+    worker->forwarder = dns_forwarder_new();
     worker->zone = dns_zone_new(&server->config->config);
     if (worker->resolver == NULL || worker->batch == NULL || worker->tcp_out == NULL ||
-        worker->zone == NULL) {
+        worker->forwarder == NULL || worker->zone == NULL) {
         return errmsg_set(err, DNS_ENOMEM, "no memory for a DNS thread");
     }
     dns_udp_prepare(worker->batch);
@@ -346,6 +367,7 @@ static int worker_init(struct dns_worker *worker, const struct dns_options *opti
             return errmsg_set_errno(err, DNS_EIO, "wait for DNS on %s", options->addresses[i]);
         }
     }
+    dns_forward_prepare(worker);
     return 0;
 }
 

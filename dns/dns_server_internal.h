@@ -24,9 +24,19 @@ enum {
     DNS_TCP_IDLE_MS = 10000, /* without a whole query read or an answer taken */
     DNS_TCP_ACCEPTS_PER_TURN = 64,
     DNS_EVENTS_MAX = 64,
+    DNS_JOBS_MAX = 512,            /* queries that wait for recursors, per thread */
+    DNS_JOBS_PER_CLIENT_MAX = 256, /* of one address */
+    DNS_JOBS_SAME_MAX = 64,        /* with the same question: a loop of forwarders ends there */
+    DNS_FORWARDS_MAX = 1024,       /* questions to recursors under way, a socket each, per thread */
 };
 
-enum dns_source_kind { DNS_SOURCE_WAKE, DNS_SOURCE_UDP, DNS_SOURCE_LISTENER, DNS_SOURCE_CONN };
+enum dns_source_kind {
+    DNS_SOURCE_WAKE,
+    DNS_SOURCE_UDP,
+    DNS_SOURCE_LISTENER,
+    DNS_SOURCE_CONN,
+    DNS_SOURCE_FORWARD
+};
 
 /* What an epoll event points to; first member of whatever is waited for. */
 struct dns_source {
@@ -42,6 +52,8 @@ struct dns_conn {
     struct dns_conn *older, *newer; /* in order of last progress */
     struct in6_addr client;         /* IPv4 mapped */
     uint64_t progress_ms;
+    size_t job_count; /* queries of it that wait for recursors */
+    bool in_over;     /* the client sends no more; it is closed when it has its answers */
     size_t in_size;
     uint8_t *out; /* owned; what the client has not taken yet, NULL if nothing */
     size_t out_size, out_at;
@@ -58,6 +70,15 @@ struct dns_udp_batch {
     uint8_t in[DNS_BATCH_MAX][DNS_UDP_QUERY_BYTES_MAX];
     uint8_t out[DNS_BATCH_MAX][DNS_UDP_BYTES_MAX];
 };
+
+/* Whom an answer goes to, while the query is looked at. */
+struct dns_asker {
+    struct dns_conn *conn;       /* NULL: over UDP */
+    int udp_fd;                  /* the socket that it came to */
+    const struct msghdr *header; /* UDP: with the client's address, and ours */
+};
+
+struct dns_forwarder;
 
 struct dns_worker {
     struct dns_server *server;
@@ -80,6 +101,7 @@ struct dns_worker {
     uint64_t now_ms;
     struct dns_conn *oldest, *newest;
     size_t conn_count;
+    struct dns_forwarder *forwarder;
 };
 
 struct dns_server {
@@ -96,14 +118,17 @@ struct dns_server {
     struct dns_worker *workers;
 };
 
-/* Answers one query with what the store holds now. */
-size_t dns_worker_answer(struct dns_worker *worker, const void *query, size_t size, bool tcp,
-                         void *out, size_t out_bytes);
+/* Answers one query with what the store holds now. Returns 0 for silence, which may be for now
+ * only: what recursors are asked for is answered later. */
+size_t dns_worker_answer(struct dns_worker *worker, const struct dns_asker *asker,
+                         const void *query, size_t size, void *out, size_t out_bytes);
 /* A fresh view of the store for the next answers. */
 void dns_worker_renew(struct dns_worker *worker);
 
 void dns_udp_prepare(struct dns_udp_batch *batch);
 void dns_udp_serve(struct dns_worker *worker, int fd);
+/* Makes the answer to `query` leave from the address that the query came to. */
+void dns_udp_reuse_control(struct msghdr *answer, struct msghdr *query);
 
 void dns_tcp_accept(struct dns_worker *worker, int listener);
 void dns_tcp_serve(struct dns_worker *worker, struct dns_conn *conn, uint32_t events);
@@ -111,5 +136,24 @@ void dns_tcp_serve(struct dns_worker *worker, struct dns_conn *conn, uint32_t ev
  * be, -1 for never. */
 int dns_tcp_expire(struct dns_worker *worker);
 void dns_tcp_close_all(struct dns_worker *worker);
+/* A late answer, its length in front: `size` bytes with it. May close the connection. */
+void dns_tcp_deliver(struct dns_worker *worker, struct dns_conn *conn, const uint8_t *framed,
+                     size_t size);
+
+/* dns_forward.c: questions to the recursors. */
+struct dns_forwarder *dns_forwarder_new(void); /* returns owned, or NULL */
+void dns_forwarder_free(struct dns_forwarder *forwarder);
+/* Finds out which recursors are ourselves; after each change of the worker's zone. */
+void dns_forward_prepare(struct dns_worker *worker);
+/* Asks the recursors for what the resolver lacks of its last answer, which was to `query`; false
+ * when nobody can be asked. */
+bool dns_forward_begin(struct dns_worker *worker, const struct dns_asker *asker, const void *query,
+                       size_t size, uint64_t seed);
+void dns_forward_serve(struct dns_worker *worker, struct dns_source *source);
+/* Gives up those whose time is over; returns the milliseconds until the next is, -1 for never. */
+int dns_forward_expire(struct dns_worker *worker);
+/* Forgets what a connection waits for. */
+void dns_forward_drop(struct dns_worker *worker, const struct dns_conn *conn);
+void dns_forward_drop_all(struct dns_worker *worker);
 
 #endif

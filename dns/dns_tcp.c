@@ -49,6 +49,10 @@ static void conn_close(struct dns_worker *worker, struct dns_conn *conn)
 {
     assert(conn->source.magic == DNS_SOURCE_MAGIC);
     assert(worker->conn_count > 0);
+    if (conn->job_count > 0) {
+        dns_forward_drop(worker, conn);
+    }
+    assert(conn->job_count == 0);
     conn_unlink(worker, conn);
     worker->conn_count--;
     (void)close(conn->source.fd); /* Leaves epoll, too; there is nothing to do about errors. */
@@ -104,6 +108,8 @@ static bool conn_add(struct dns_worker *worker, int fd, const struct sockaddr_st
     }
     conn->source = (struct dns_source){DNS_SOURCE_MAGIC, DNS_SOURCE_CONN, fd};
     conn->client = client;
+    conn->job_count = 0;
+    conn->in_over = false;
     conn->in_size = 0;
     conn->out = NULL;
     conn->out_size = conn->out_at = 0;
@@ -141,10 +147,13 @@ void dns_tcp_accept(struct dns_worker *worker, int listener)
     }
 }
 
-/* Waits for room to write (`writing`) or for queries, never both. False on failure. */
-static bool conn_wait(struct dns_worker *worker, struct dns_conn *conn, bool writing)
+/* Waits for room to write if there is something to be written, else for queries, if any may come;
+ * never for both. False on failure. */
+static bool conn_wait(struct dns_worker *worker, struct dns_conn *conn)
 {
-    struct epoll_event event = {.events = writing ? EPOLLOUT : EPOLLIN, .data.ptr = &conn->source};
+    const uint32_t reading = conn->in_over ? 0 : EPOLLIN;
+    struct epoll_event event = {.events = conn->out != NULL ? EPOLLOUT : reading,
+                                .data.ptr = &conn->source};
 
     return epoll_ctl(worker->epoll_fd, EPOLL_CTL_MOD, conn->source.fd, &event) == 0;
 }
@@ -168,14 +177,15 @@ static ssize_t conn_send(struct dns_conn *conn, const uint8_t *data, size_t size
     return (ssize_t)at;
 }
 
-/* Writes gathered answers, keeps what is not taken. False when the connection must be closed. */
-static bool conn_write(struct dns_worker *worker, struct dns_conn *conn, size_t size)
+/* Writes answers, keeps what is not taken. False when the connection must be closed. */
+static bool conn_write(struct dns_worker *worker, struct dns_conn *conn, const uint8_t *data,
+                       size_t size)
 {
     assert(conn->out == NULL);
     if (size == 0) {
         return true;
     }
-    const ssize_t sent = conn_send(conn, worker->tcp_out, size);
+    const ssize_t sent = conn_send(conn, data, size);
 
     if (sent < 0) {
         return false;
@@ -189,8 +199,8 @@ static bool conn_write(struct dns_worker *worker, struct dns_conn *conn, size_t 
     if (conn->out == NULL) {
         return false;
     }
-    memcpy(conn->out, worker->tcp_out + sent, conn->out_size);
-    return conn_wait(worker, conn, true);
+    memcpy(conn->out, data + sent, conn->out_size);
+    return conn_wait(worker, conn);
 }
 
 /* Answers the whole queries that have come. False when the connection must be closed. */
@@ -211,8 +221,9 @@ static bool conn_answer(struct dns_worker *worker, struct dns_conn *conn)
         if (conn->in_size - at - 2 < size) {
             break;
         }
-        const size_t answer_size = dns_worker_answer(worker, conn->in + at + 2, size, true, out + 2,
-                                                     DNS_MESSAGE_BYTES_MAX);
+        const size_t answer_size =
+            dns_worker_answer(worker, &(struct dns_asker){.conn = conn}, conn->in + at + 2, size,
+                              out + 2, DNS_MESSAGE_BYTES_MAX);
 
         at += 2 + size;
         if (answer_size == 0) {
@@ -223,7 +234,7 @@ static bool conn_answer(struct dns_worker *worker, struct dns_conn *conn)
         out[1] = (uint8_t)answer_size;
         out_size += 2 + answer_size;
         if (DNS_TCP_OUT_BYTES - out_size < 2 + DNS_MESSAGE_BYTES_MAX) {
-            good = conn_write(worker, conn, out_size);
+            good = conn_write(worker, conn, worker->tcp_out, out_size);
             out_size = 0;
         }
     }
@@ -232,7 +243,7 @@ static bool conn_answer(struct dns_worker *worker, struct dns_conn *conn)
         memmove(conn->in, conn->in + at, conn->in_size);
         conn_progress(worker, conn);
     }
-    if (conn->out == NULL && !conn_write(worker, conn, out_size)) {
+    if (conn->out == NULL && !conn_write(worker, conn, worker->tcp_out, out_size)) {
         return false;
     }
     return good;
@@ -248,8 +259,9 @@ static bool conn_read(struct dns_worker *worker, struct dns_conn *conn)
     if (rc < 0) {
         return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR;
     }
-    if (rc == 0) {
-        return false;
+    if (rc == 0) { /* It may have closed only its half, to wait for what recursors say. */
+        conn->in_over = true;
+        return conn->job_count > 0 && conn_wait(worker, conn);
     }
     conn->in_size += (size_t)rc;
     dns_worker_renew(worker);
@@ -272,19 +284,53 @@ static bool conn_flush(struct dns_worker *worker, struct dns_conn *conn)
     }
     free(conn->out);
     conn->out = NULL;
-    if (!conn_wait(worker, conn, false)) {
+    if (!conn_wait(worker, conn)) {
         return false;
     }
     dns_worker_renew(worker);
-    return conn_answer(worker, conn); /* Queries that had to wait for the room. */
+    return conn_answer(worker, conn) && /* Queries that had to wait for the room. */
+           (!conn->in_over || conn->job_count > 0 || conn->out != NULL);
+}
+
+/* False when the connection must be closed. */
+static bool conn_deliver(struct dns_worker *worker, struct dns_conn *conn, const uint8_t *framed,
+                         size_t size)
+{
+    conn_progress(worker, conn);
+    if (conn->out == NULL) {
+        return conn_write(worker, conn, framed, size) &&
+               (!conn->in_over || conn->job_count > 0 || conn->out != NULL);
+    }
+    if (conn->out_size - conn->out_at + size > DNS_TCP_OUT_BYTES) {
+        return false; /* It asks and asks, and takes nothing. */
+    }
+    uint8_t *out = realloc(conn->out, conn->out_size + size);
+
+    if (out == NULL) {
+        return false;
+    }
+    memcpy(out + conn->out_size, framed, size);
+    conn->out = out;
+    conn->out_size += size;
+    return true;
+}
+
+void dns_tcp_deliver(struct dns_worker *worker, struct dns_conn *conn, const uint8_t *framed,
+                     size_t size)
+{
+    if (!conn_deliver(worker, conn, framed, size)) {
+        conn_close(worker, conn);
+    }
 }
 
 void dns_tcp_serve(struct dns_worker *worker, struct dns_conn *conn, uint32_t events)
 {
     bool good = (events & EPOLLERR) == 0;
 
-    if (good) {
-        good = conn->out != NULL ? conn_flush(worker, conn) : conn_read(worker, conn);
+    if (good && conn->out != NULL) {
+        good = conn_flush(worker, conn);
+    } else if (good) {
+        good = !conn->in_over && conn_read(worker, conn); /* Else only the end is told here. */
     }
     if (!good) {
         conn_close(worker, conn);
@@ -295,7 +341,11 @@ int dns_tcp_expire(struct dns_worker *worker)
 {
     while (worker->oldest != NULL &&
            worker->now_ms - worker->oldest->progress_ms >= DNS_TCP_IDLE_MS) {
-        conn_close(worker, worker->oldest);
+        if (worker->oldest->job_count > 0) {
+            conn_progress(worker, worker->oldest); /* The wait is ours, and bounded. */
+        } else {
+            conn_close(worker, worker->oldest);
+        }
     }
     if (worker->oldest == NULL) {
         return -1;

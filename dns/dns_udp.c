@@ -23,7 +23,7 @@ void dns_udp_prepare(struct dns_udp_batch *batch)
 
 /* The answer leaves from the address that the question came to; the interface is the kernel's
  * choice, since the way back may be another one. */
-static void reuse_control(struct msghdr *answer, struct msghdr *query)
+void dns_udp_reuse_control(struct msghdr *answer, struct msghdr *query)
 {
     answer->msg_control = NULL;
     answer->msg_controllen = 0;
@@ -86,8 +86,10 @@ void dns_udp_serve(struct dns_worker *worker, int fd)
     for (int i = 0; i < received; i++) {
         struct msghdr *query = &batch->messages[i].msg_hdr;
         uint8_t *out = batch->out[count];
-        const size_t size = dns_worker_answer(worker, batch->in[i], batch->messages[i].msg_len,
-                                              false, out, sizeof(batch->out[count]));
+        const struct dns_asker asker = {.udp_fd = fd, .header = query};
+        const size_t size =
+            dns_worker_answer(worker, &asker, batch->in[i], batch->messages[i].msg_len, out,
+                              sizeof(batch->out[count]));
 
         if (size == 0) {
             continue;
@@ -97,7 +99,7 @@ void dns_udp_serve(struct dns_worker *worker, int fd)
         batch->out_vectors[count] = (struct iovec){out, size};
         answer->msg_name = query->msg_name;
         answer->msg_namelen = query->msg_namelen;
-        reuse_control(answer, query);
+        dns_udp_reuse_control(answer, query);
         count++;
     }
     send_batch(batch, fd, count);

@@ -489,6 +489,10 @@ static void writer_txt(struct dns_writer *writer, const struct dns_record *recor
 
 static void writer_rdata(struct dns_writer *writer, const struct dns_record *record)
 {
+    if (record->foreign) {
+        dns_writer_bytes(writer, record->data.bytes, record->data.size);
+        return;
+    }
     switch (record->type) {
     case DNS_A:
         dns_writer_bytes(writer, record->address, 4);

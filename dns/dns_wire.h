@@ -170,7 +170,12 @@ struct dns_record {
     struct dns_name *owner;
     uint32_t ttl_s;
     uint16_t type;
+    bool foreign; /* of another server's making: `data` is written as it is */
     union {
+        struct {
+            const uint8_t *bytes; /* borrowed; holds no compressed name */
+            uint16_t size;
+        } data;
         uint8_t address[16];     /* A: the first four */
         struct dns_name *target; /* CNAME, NS, PTR */
         struct {

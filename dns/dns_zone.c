@@ -1,6 +1,9 @@
 /* The configuration made ready: copied, lower-cased, its names in wire form. */
 
+#include <arpa/inet.h>
 #include <assert.h>
+#include <netinet/in.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -110,6 +113,44 @@ static bool zone_names(struct dns_zone *zone)
     return true;
 }
 
+enum { RECURSOR_PORT_DEFAULT = 53, RECURSOR_TEXT_BYTES_MAX = 64 };
+
+/* "ip", "ip:port", "[ip6]:port". */
+static bool recursor_parse(const char *text, struct dns_recursor *out)
+{
+    char host[RECURSOR_TEXT_BYTES_MAX];
+    unsigned port = RECURSOR_PORT_DEFAULT;
+    int used = 0;
+    struct sockaddr_in v4 = {.sin_family = AF_INET};
+    struct sockaddr_in6 v6 = {.sin6_family = AF_INET6};
+
+    *out = (struct dns_recursor){.own = false};
+    if (strlen(text) >= sizeof(host)) {
+        return false;
+    }
+    strcpy(host, text);
+    if (inet_pton(AF_INET6, host, &v6.sin6_addr) != 1 &&
+        ((sscanf(text, "[%45[^]]]:%5u%n", host, &port, &used) != 2 &&
+          sscanf(text, "%45[0-9.]:%5u%n", host, &port, &used) != 2) ||
+         text[used] != '\0' || port == 0 || port > UINT16_MAX)) {
+        strcpy(host, text);
+        port = RECURSOR_PORT_DEFAULT;
+    }
+    if (inet_pton(AF_INET, host, &v4.sin_addr) == 1) {
+        v4.sin_port = htons((uint16_t)port);
+        memcpy(&out->address, &v4, sizeof(v4));
+        out->address_size = sizeof(v4);
+        return true;
+    }
+    if (inet_pton(AF_INET6, host, &v6.sin6_addr) == 1) {
+        v6.sin6_port = htons((uint16_t)port);
+        memcpy(&out->address, &v6, sizeof(v6));
+        out->address_size = sizeof(v6);
+        return true;
+    }
+    return false;
+}
+
 struct dns_zone *dns_zone_new(const struct dns_config *config)
 {
     struct dns_zone *zone = calloc(1, sizeof(*zone));
@@ -131,6 +172,11 @@ struct dns_zone *dns_zone_new(const struct dns_config *config)
     assert(zone->config.datacenter != NULL);
     if (!zone_names(zone)) {
         goto fail;
+    }
+    for (size_t i = 0; i < zone->config.recursor_count; i++) {
+        if (recursor_parse(zone->config.recursors[i], &zone->recursors[zone->recursor_count])) {
+            zone->recursor_count++;
+        }
     }
     return zone;
 

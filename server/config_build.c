@@ -683,6 +683,7 @@ static void build_dns(struct builder *builder)
     dns->soa.retry_s = (uint32_t)build_int(builder, "dns_config.soa.retry", 600, 0, UINT32_MAX);
     dns->soa.expire_s = (uint32_t)build_int(builder, "dns_config.soa.expire", 86400, 0, UINT32_MAX);
     dns->soa.min_ttl_s = (uint32_t)build_int(builder, "dns_config.soa.min_ttl", 0, 0, UINT32_MAX);
+    dns->advertise_ra = build_bool(builder, "dns_config.advertise_ra", false);
     build_recursors(builder, dns);
     dns->recursor_timeout_ms = build_ms(builder, "dns_config.recursor_timeout", 2 * SECOND_NS);
 }

@@ -1,0 +1,799 @@
+/* Questions that the recursors are asked: whole ones, passed on as they came, and those for names
+ * that answers lead to.
+ *
+ * Each attempt has a connected socket of its own in the thread's epoll: the kernel draws its source
+ * port and takes datagrams of that recursor alone, a refusal shows at once, and the answer must
+ * carry our random id and the question (RFC 5452). c-ares, which could send prepared questions too,
+ * keeps one UDP socket per server in the releases that we build on (before 1.20), cuts datagrams at
+ * 4096 bytes and asks again without EDNS by itself, so that answers would not be passed on whole.
+ */
+
+#include <assert.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/random.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "dns/dns_server_internal.h"
+
+enum {
+    FRAME_BYTES = 2, /* a message's length, before it over TCP */
+    CHASE_QUERY_BYTES_MAX = 12 + DNS_NAME_BYTES_MAX + 4,
+    RCODE_MASK = 0xf,
+};
+
+struct job;
+
+/* One question to the recursors, in their order; `source.fd` is -1 between attempts. */
+struct forward {
+    struct dns_source source;
+    struct job *job;
+    struct forward *next_free;
+    struct forward *sooner, *later; /* those under way, by deadline */
+    uint64_t deadline_ms;
+    size_t recursor_index;
+    uint16_t id;
+    bool under_way;
+    size_t sent;     /* TCP: bytes, the length with them */
+    size_t received; /* TCP: likewise */
+    uint8_t head[FRAME_BYTES];
+    uint8_t *answer; /* owned */
+    size_t answer_size;
+    size_t chase_size; /* 0: the job's own query is asked */
+    uint8_t chase[CHASE_QUERY_BYTES_MAX];
+};
+
+/* A query that waits. */
+struct job {
+    struct job *next_free;
+    bool busy;
+    struct dns_conn *conn; /* NULL: over UDP */
+    int udp_fd;
+    struct sockaddr_storage peer;
+    socklen_t peer_size;
+    size_t control_size;
+    _Alignas(struct cmsghdr) uint8_t control[DNS_CONTROL_BYTES];
+    uint64_t seed;       /* the generator's state, so that the same answer is made again */
+    size_t answer_limit; /* bytes that the client takes */
+    size_t forward_count;
+    size_t waiting_count;
+    struct forward *forwards[DNS_CHASED_MAX];
+    size_t size;
+    uint8_t query[DNS_UDP_QUERY_BYTES_MAX];
+};
+
+/* What is compared for each new job, apart from the jobs, so that it is read at once. */
+struct job_key {
+    uint32_t question_hash;
+    uint32_t client_hash;
+    uint16_t id; /* sent to the recursor */
+    bool busy;
+};
+
+struct dns_forwarder {
+    size_t job_count; /* jobs that were ever used; behind them memory is untouched */
+    size_t forward_count;
+    struct job *free_jobs;
+    struct forward *free_forwards;
+    struct forward *soonest, *latest;
+    struct job_key keys[DNS_JOBS_MAX];
+    struct job jobs[DNS_JOBS_MAX];
+    struct forward forwards[DNS_FORWARDS_MAX];
+};
+
+static_assert(DNS_TCP_QUERY_BYTES_MAX <= DNS_UDP_QUERY_BYTES_MAX, "a job holds any query");
+
+struct dns_forwarder *dns_forwarder_new(void)
+{
+    return calloc(1, sizeof(struct dns_forwarder));
+}
+
+void dns_forwarder_free(struct dns_forwarder *forwarder)
+{
+    free(forwarder);
+}
+
+/* --- recursors that are ourselves --- */
+
+static bool address_is_wildcard(const struct sockaddr_storage *address)
+{
+    if (address->ss_family == AF_INET6) {
+        struct sockaddr_in6 v6;
+
+        memcpy(&v6, address, sizeof(v6));
+        return IN6_IS_ADDR_UNSPECIFIED(&v6.sin6_addr);
+    }
+    struct sockaddr_in v4;
+
+    memcpy(&v4, address, sizeof(v4));
+    return v4.sin_addr.s_addr == htonl(INADDR_ANY);
+}
+
+static uint16_t address_port(const struct sockaddr_storage *address)
+{
+    struct sockaddr_in v4; /* The port stands at the same place in both families. */
+
+    memcpy(&v4, address, sizeof(v4));
+    return v4.sin_port;
+}
+
+static bool address_hosts_equal(const struct sockaddr_storage *a, const struct sockaddr_storage *b)
+{
+    if (a->ss_family == AF_INET6) {
+        struct sockaddr_in6 a6, b6;
+
+        memcpy(&a6, a, sizeof(a6));
+        memcpy(&b6, b, sizeof(b6));
+        return memcmp(&a6.sin6_addr, &b6.sin6_addr, sizeof(a6.sin6_addr)) == 0;
+    }
+    struct sockaddr_in a4, b4;
+
+    memcpy(&a4, a, sizeof(a4));
+    memcpy(&b4, b, sizeof(b4));
+    return a4.sin_addr.s_addr == b4.sin_addr.s_addr;
+}
+
+/* Whether this machine has the address: only then a socket can be bound to it. */
+static bool address_is_local(const struct dns_recursor *recursor)
+{
+    struct sockaddr_storage address = recursor->address;
+    struct sockaddr_in v4;
+
+    memcpy(&v4, &address, sizeof(v4));
+    v4.sin_port = 0;
+    memcpy(&address, &v4, sizeof(v4));
+    const int fd = socket(address.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+    if (fd < 0) {
+        return false;
+    }
+    const bool local = bind(fd, (const struct sockaddr *)&address, recursor->address_size) == 0;
+
+    (void)close(fd);
+    return local;
+}
+
+static bool recursor_is_own(const struct dns_worker *worker, const struct dns_recursor *recursor)
+{
+    for (size_t i = 0; i < worker->socket_count; i++) {
+        struct sockaddr_storage own = {0};
+        socklen_t size = sizeof(own);
+
+        if (getsockname(worker->udp[i].fd, (struct sockaddr *)&own, &size) != 0 ||
+            own.ss_family != recursor->address.ss_family ||
+            address_port(&own) != address_port(&recursor->address)) {
+            continue;
+        }
+        if (address_is_wildcard(&own) ? address_is_local(recursor)
+                                      : address_hosts_equal(&own, &recursor->address)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void dns_forward_prepare(struct dns_worker *worker)
+{
+    struct dns_zone *zone = worker->zone;
+
+    for (size_t i = 0; i < zone->recursor_count; i++) {
+        zone->recursors[i].own = recursor_is_own(worker, &zone->recursors[i]);
+    }
+}
+
+/* --- attempts --- */
+
+static void forward_unlink(struct dns_forwarder *forwarder, struct forward *forward)
+{
+    if (forward->sooner != NULL) {
+        forward->sooner->later = forward->later;
+    } else {
+        forwarder->soonest = forward->later;
+    }
+    if (forward->later != NULL) {
+        forward->later->sooner = forward->sooner;
+    } else {
+        forwarder->latest = forward->sooner;
+    }
+}
+
+/* By deadline; all have the same time but across a reload, so this looks at one, as a rule. */
+static void forward_link(struct dns_forwarder *forwarder, struct forward *forward)
+{
+    struct forward *sooner = forwarder->latest;
+
+    while (sooner != NULL && sooner->deadline_ms > forward->deadline_ms) {
+        sooner = sooner->sooner;
+    }
+    forward->sooner = sooner;
+    forward->later = sooner != NULL ? sooner->later : forwarder->soonest;
+    if (forward->later != NULL) {
+        forward->later->sooner = forward;
+    } else {
+        forwarder->latest = forward;
+    }
+    if (sooner != NULL) {
+        sooner->later = forward;
+    } else {
+        forwarder->soonest = forward;
+    }
+}
+
+static void forward_close(struct dns_forwarder *forwarder, struct forward *forward)
+{
+    if (forward->source.fd >= 0) {
+        (void)close(forward->source.fd); /* Leaves epoll, too. */
+        forward->source.fd = -1;
+    }
+    if (forward->under_way) {
+        forward_unlink(forwarder, forward);
+        forward->under_way = false;
+    }
+    free(forward->answer);
+    forward->answer = NULL;
+    forward->answer_size = 0;
+}
+
+static bool forward_is_tcp(const struct forward *forward)
+{
+    return forward->chase_size == 0 && forward->job->conn != NULL;
+}
+
+/* The message as it is sent: `out` has room for FRAME_BYTES and any query. */
+static size_t forward_compose(const struct forward *forward, uint8_t *out)
+{
+    const bool chase = forward->chase_size > 0;
+    const size_t size = chase ? forward->chase_size : forward->job->size;
+
+    out[0] = (uint8_t)(size >> 8);
+    out[1] = (uint8_t)size;
+    memcpy(out + FRAME_BYTES, chase ? forward->chase : forward->job->query, size);
+    out[FRAME_BYTES] = (uint8_t)(forward->id >> 8);
+    out[FRAME_BYTES + 1] = (uint8_t)forward->id;
+    return FRAME_BYTES + size;
+}
+
+static bool forward_watch(const struct dns_worker *worker, struct forward *forward, int operation,
+                          uint32_t events)
+{
+    struct epoll_event event = {.events = events, .data.ptr = &forward->source};
+
+    return epoll_ctl(worker->epoll_fd, operation, forward->source.fd, &event) == 0;
+}
+
+/* Sends, over TCP as much as goes. False when this recursor cannot be asked. */
+static bool forward_send(const struct dns_worker *worker, struct forward *forward)
+{
+    uint8_t message[FRAME_BYTES + DNS_UDP_QUERY_BYTES_MAX];
+    const size_t size = forward_compose(forward, message);
+    const int fd = forward->source.fd;
+
+    if (!forward_is_tcp(forward)) {
+        return send(fd, message + FRAME_BYTES, size - FRAME_BYTES, MSG_NOSIGNAL) ==
+               (ssize_t)(size - FRAME_BYTES);
+    }
+    const ssize_t rc = send(fd, message + forward->sent, size - forward->sent, MSG_NOSIGNAL);
+
+    if (rc < 0) {
+        return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR;
+    }
+    forward->sent += (size_t)rc;
+    return forward->sent < size || forward_watch(worker, forward, EPOLL_CTL_MOD, EPOLLIN);
+}
+
+/* Opens a socket to the recursor and sends, or begins to. */
+static bool forward_attempt(struct dns_worker *worker, struct forward *forward,
+                            const struct dns_recursor *recursor)
+{
+    const bool tcp = forward_is_tcp(forward);
+    const int fd = socket(recursor->address.ss_family,
+                          (tcp ? SOCK_STREAM : SOCK_DGRAM) | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+
+    if (fd < 0 || getrandom(&forward->id, sizeof(forward->id), GRND_NONBLOCK) !=
+                      (ssize_t)sizeof(forward->id)) {
+        if (fd >= 0) {
+            (void)close(fd);
+        }
+        return false;
+    }
+    forward->source = (struct dns_source){DNS_SOURCE_MAGIC, DNS_SOURCE_FORWARD, fd};
+    forward->sent = forward->received = 0;
+    forward->deadline_ms = worker->now_ms + worker->zone->config.recursor_timeout_ms;
+    const int rc = connect(fd, (const struct sockaddr *)&recursor->address, recursor->address_size);
+
+    return (rc == 0 || (tcp && errno == EINPROGRESS)) &&
+           forward_watch(worker, forward, EPOLL_CTL_ADD, tcp ? EPOLLOUT : EPOLLIN) &&
+           (tcp || forward_send(worker, forward));
+}
+
+/* Asks the first recursor from `recursor_index` on that can be asked; false if none can. */
+static bool forward_start(struct dns_worker *worker, struct forward *forward)
+{
+    const struct dns_zone *zone = worker->zone;
+    struct dns_forwarder *forwarder = worker->forwarder;
+
+    assert(!forward->under_way);
+    for (; forward->recursor_index < zone->recursor_count; forward->recursor_index++) {
+        const struct dns_recursor *recursor = &zone->recursors[forward->recursor_index];
+
+        if (recursor->own) {
+            continue;
+        }
+        if (forward_attempt(worker, forward, recursor)) {
+            forward_link(forwarder, forward);
+            forward->under_way = true;
+            forwarder->keys[forward->job - forwarder->jobs].id = forward->id;
+            return true;
+        }
+        forward_close(forwarder, forward);
+    }
+    return false;
+}
+
+/* --- jobs --- */
+
+static uint32_t hash_add(uint32_t hash, const void *data, size_t size)
+{
+    const uint8_t *bytes = data;
+
+    for (size_t i = 0; i < size; i++) { /* FNV-1a: only to count what is alike */
+        hash = (hash ^ (uint8_t)slice_lower((char)bytes[i])) * 0x01000193u;
+    }
+    return hash;
+}
+
+static struct job_key job_key(const struct dns_resolver *resolver, const struct dns_asker *asker)
+{
+    const struct dns_query *query = &resolver->query;
+    struct job_key key = {.busy = true};
+    const uint16_t kind[] = {query->type, query->class};
+
+    key.question_hash = hash_add(0x811c9dc5u, query->name.wire, query->name.size);
+    key.question_hash = hash_add(key.question_hash, kind, sizeof(kind));
+    if (asker->conn != NULL) {
+        key.client_hash = hash_add(1, &asker->conn->client, sizeof(asker->conn->client));
+    } else if (((const struct sockaddr *)asker->header->msg_name)->sa_family == AF_INET) {
+        struct sockaddr_in v4;
+
+        memcpy(&v4, asker->header->msg_name, sizeof(v4));
+        key.client_hash = hash_add(2, &v4.sin_addr, sizeof(v4.sin_addr));
+    } else {
+        struct sockaddr_in6 v6;
+
+        memcpy(&v6, asker->header->msg_name, sizeof(v6));
+        key.client_hash = hash_add(3, &v6.sin6_addr, sizeof(v6.sin6_addr));
+    }
+    return key;
+}
+
+/* Whether there is room for one more of this kind, and it is not our own question come back. */
+static bool job_is_welcome(const struct dns_forwarder *forwarder, const struct job_key *key,
+                           uint16_t query_id)
+{
+    size_t of_client = 0;
+    size_t same = 0;
+
+    for (size_t i = 0; i < forwarder->job_count; i++) {
+        const struct job_key *other = &forwarder->keys[i];
+
+        if (!other->busy) {
+            continue;
+        }
+        of_client += other->client_hash == key->client_hash;
+        if (other->question_hash == key->question_hash) {
+            same++;
+            if (other->id == query_id) {
+                return false;
+            }
+        }
+    }
+    return of_client < DNS_JOBS_PER_CLIENT_MAX && same < DNS_JOBS_SAME_MAX;
+}
+
+static struct job *job_take(struct dns_forwarder *forwarder)
+{
+    struct job *job = forwarder->free_jobs;
+
+    if (job != NULL) {
+        forwarder->free_jobs = job->next_free;
+        return job;
+    }
+    return forwarder->job_count < DNS_JOBS_MAX ? &forwarder->jobs[forwarder->job_count++] : NULL;
+}
+
+/* Gives the job a question; false when there is no room. */
+static bool job_add_forward(struct dns_forwarder *forwarder, struct job *job,
+                            const struct dns_wanted *wanted)
+{
+    struct forward *forward = forwarder->free_forwards;
+
+    if (forward != NULL) {
+        forwarder->free_forwards = forward->next_free;
+    } else if (forwarder->forward_count < DNS_FORWARDS_MAX) {
+        forward = &forwarder->forwards[forwarder->forward_count++];
+    } else {
+        return false;
+    }
+    forward->source = (struct dns_source){DNS_SOURCE_MAGIC, DNS_SOURCE_FORWARD, -1};
+    forward->job = job;
+    forward->recursor_index = 0;
+    forward->under_way = false;
+    forward->answer = NULL;
+    forward->chase_size = 0;
+    if (wanted != NULL) {
+        struct dns_writer writer = {.data = forward->chase, .limit = sizeof(forward->chase)};
+
+        dns_writer_u16(&writer, 0);
+        dns_writer_u16(&writer, DNS_FLAG_RD);
+        dns_writer_u16(&writer, 1);
+        for (size_t i = 0; i < 3; i++) {
+            dns_writer_u16(&writer, 0);
+        }
+        dns_writer_bytes(&writer, wanted->wire, wanted->size);
+        dns_writer_u16(&writer, DNS_A);
+        dns_writer_u16(&writer, DNS_CLASS_IN);
+        assert(!writer.failed);
+        forward->chase_size = writer.size;
+    }
+    job->forwards[job->forward_count++] = forward;
+    return true;
+}
+
+static void job_free(struct dns_forwarder *forwarder, struct job *job)
+{
+    assert(job->busy);
+    for (size_t i = 0; i < job->forward_count; i++) {
+        struct forward *forward = job->forwards[i];
+
+        forward_close(forwarder, forward);
+        forward->job = NULL;
+        forward->next_free = forwarder->free_forwards;
+        forwarder->free_forwards = forward;
+    }
+    if (job->conn != NULL) {
+        assert(job->conn->job_count > 0);
+        job->conn->job_count--;
+    }
+    job->busy = false;
+    forwarder->keys[job - forwarder->jobs].busy = false;
+    job->next_free = forwarder->free_jobs;
+    forwarder->free_jobs = job;
+}
+
+static void job_set_client(struct job *job, const struct dns_asker *asker)
+{
+    job->conn = asker->conn;
+    job->control_size = 0;
+    if (asker->conn != NULL) {
+        asker->conn->job_count++;
+        return;
+    }
+    job->udp_fd = asker->udp_fd;
+    job->peer_size = asker->header->msg_namelen;
+    assert(job->peer_size <= sizeof(job->peer));
+    memcpy(&job->peer, asker->header->msg_name, job->peer_size);
+    job->control_size = asker->header->msg_controllen;
+    assert(job->control_size <= sizeof(job->control));
+    memcpy(job->control, asker->header->msg_control, job->control_size);
+}
+
+bool dns_forward_begin(struct dns_worker *worker, const struct dns_asker *asker, const void *query,
+                       size_t size, uint64_t seed)
+{
+    struct dns_forwarder *forwarder = worker->forwarder;
+    const struct dns_resolver *resolver = worker->resolver;
+    const struct job_key key = job_key(resolver, asker);
+    const uint16_t edns_size = resolver->query.edns ? resolver->query.edns_size : 0;
+
+    if (worker->zone->recursor_count == 0 || size > DNS_UDP_QUERY_BYTES_MAX ||
+        !job_is_welcome(forwarder, &key, resolver->query.id)) {
+        return false;
+    }
+    struct job *job = job_take(forwarder);
+
+    if (job == NULL) {
+        return false;
+    }
+    job->busy = true;
+    forwarder->keys[job - forwarder->jobs] = key;
+    job_set_client(job, asker);
+    job->seed = seed;
+    job->answer_limit = edns_size > DNS_UDP_BYTES_DEFAULT ? edns_size : DNS_UDP_BYTES_DEFAULT;
+    job->size = size;
+    memcpy(job->query, query, size);
+    job->forward_count = 0;
+    job->waiting_count = 0;
+    bool room = true;
+
+    if (resolver->forward) {
+        room = job_add_forward(forwarder, job, NULL);
+    }
+    for (size_t i = 0; i < resolver->wanted_count && room; i++) {
+        room = job_add_forward(forwarder, job, &resolver->wanted[i]);
+    }
+    for (size_t i = 0; i < job->forward_count; i++) {
+        job->waiting_count += forward_start(worker, job->forwards[i]);
+    }
+    if (job->waiting_count == 0) {
+        job_free(forwarder, job);
+        return false;
+    }
+    return true;
+}
+
+/* --- answers --- */
+
+/* Sends the `size` bytes behind the first FRAME_BYTES of the worker's TCP buffer; the job is over.
+ */
+static void job_deliver(struct dns_worker *worker, struct job *job, size_t size)
+{
+    uint8_t *framed = worker->tcp_out;
+    struct dns_conn *conn = job->conn;
+
+    if (conn == NULL) {
+        struct iovec vector = {framed + FRAME_BYTES, size};
+        struct msghdr query = {.msg_control = job->control, .msg_controllen = job->control_size};
+        struct msghdr answer = {.msg_name = &job->peer,
+                                .msg_namelen = job->peer_size,
+                                .msg_iov = &vector,
+                                .msg_iovlen = 1};
+
+        dns_udp_reuse_control(&answer, &query);
+        /* A datagram that cannot be sent is dropped, as the network may do, too. */
+        (void)sendmsg(job->udp_fd, &answer, MSG_DONTWAIT);
+        job_free(worker->forwarder, job);
+        return;
+    }
+    framed[0] = (uint8_t)(size >> 8);
+    framed[1] = (uint8_t)size;
+    job_free(worker->forwarder, job);
+    dns_tcp_deliver(worker, conn, framed, FRAME_BYTES + size);
+}
+
+/* Makes our own answer, with all that the recursors have told. */
+static void job_answer(struct dns_worker *worker, struct job *job)
+{
+    struct dns_resolver *resolver = worker->resolver;
+    struct dns_chased chased[DNS_CHASED_MAX];
+    uint64_t random = job->seed;
+
+    for (size_t i = 0; i < job->forward_count; i++) {
+        const struct forward *forward = job->forwards[i];
+
+        chased[i] = (struct dns_chased){
+            .name = forward->chase + DNS_HEADER_BYTES,
+            .name_size = forward->chase_size == 0 ? 0 : forward->chase_size - DNS_HEADER_BYTES - 4,
+            .answer = forward->answer,
+            .answer_size = forward->answer_size};
+    }
+    dns_worker_renew(worker);
+    resolver->chased = chased;
+    resolver->chased_count = job->forward_count;
+    const size_t size = dns_resolver_answer(
+        resolver, worker->zone, worker->txn_live ? &worker->txn : NULL, job->query, job->size,
+        job->conn != NULL, (uint64_t)time(NULL), &random, worker->tcp_out + FRAME_BYTES,
+        job->conn != NULL ? DNS_MESSAGE_BYTES_MAX : DNS_UDP_BYTES_MAX);
+
+    resolver->chased = NULL;
+    resolver->chased_count = 0;
+    assert(size > 0); /* The same query had an answer before. */
+    job_deliver(worker, job, size);
+}
+
+/* The recursor cannot answer, does not, or answers what does not count. */
+static void forward_fail(struct dns_worker *worker, struct forward *forward)
+{
+    struct job *job = forward->job;
+
+    forward_close(worker->forwarder, forward);
+    forward->recursor_index++;
+    if (forward_start(worker, forward)) {
+        return;
+    }
+    assert(job->waiting_count > 0);
+    job->waiting_count--;
+    if (job->waiting_count == 0) {
+        job_answer(worker, job);
+    }
+}
+
+enum match { MATCH_NOT, MATCH_FAILURE, MATCH_ANSWER };
+
+/* Whether the message answers what was asked; `*question_end` is the question's end in it. */
+static enum match forward_match(const struct forward *forward, const uint8_t *message, size_t size,
+                                size_t *question_end)
+{
+    const bool chase = forward->chase_size > 0;
+    const struct job *job = forward->job;
+    struct dns_reader reader = dns_reader_from(message, size);
+    struct dns_reader asked = dns_reader_from(chase ? forward->chase : job->query,
+                                              chase ? forward->chase_size : job->size);
+    struct dns_name_text name, asked_name;
+    const uint16_t id = dns_reader_u16(&reader);
+    const uint16_t flags = dns_reader_u16(&reader);
+    const uint16_t question_count = dns_reader_u16(&reader);
+    const unsigned rcode = flags & RCODE_MASK;
+    const bool failure = !chase && rcode != DNS_NOERROR && rcode != DNS_NXDOMAIN;
+
+    (void)dns_reader_bytes(&reader, 6);
+    if (reader.failed || id != forward->id || (flags & DNS_FLAG_QR) == 0) {
+        return MATCH_NOT;
+    }
+    if (question_count != 1) { /* Old servers leave it out when they fail. */
+        return question_count == 0 && failure ? MATCH_FAILURE : MATCH_NOT;
+    }
+    (void)dns_reader_bytes(&asked, DNS_HEADER_BYTES);
+    dns_reader_name(&reader, &name);
+    dns_reader_name(&asked, &asked_name);
+    if (!slice_equal_nocase(slice_from((const char *)name.wire, name.size),
+                            slice_from((const char *)asked_name.wire, asked_name.size))) {
+        return MATCH_NOT;
+    }
+    const uint32_t kind = dns_reader_u32(&reader); /* type and class */
+
+    if (reader.failed ||
+        (!asked.failed && dns_reader_left(&asked) >= 4 && kind != dns_reader_u32(&asked))) {
+        return MATCH_NOT;
+    }
+    *question_end = (size_t)(reader.at - message);
+    return failure ? MATCH_FAILURE : MATCH_ANSWER;
+}
+
+/* Passes the message in the worker's TCP buffer on; only the id is the client's, and what is larger
+ * than the client takes is cut to the question. */
+static void job_pass_on(struct dns_worker *worker, struct job *job, size_t size,
+                        size_t question_end)
+{
+    uint8_t *message = worker->tcp_out + FRAME_BYTES;
+
+    memcpy(message, job->query, 2);
+    if (job->conn == NULL && size > job->answer_limit) {
+        message[2] |= DNS_FLAG_TC >> 8;
+        memset(message + 6, 0, 6); /* no records */
+        size = question_end;
+    }
+    job_deliver(worker, job, size);
+}
+
+/* Takes a message of `size` bytes in the worker's TCP buffer. Returns false if it is not the
+ * answer.
+ */
+static bool forward_take(struct dns_worker *worker, struct forward *forward, size_t size)
+{
+    const uint8_t *message = worker->tcp_out + FRAME_BYTES;
+    struct job *job = forward->job;
+    size_t question_end = 0;
+
+    switch (forward_match(forward, message, size, &question_end)) {
+    case MATCH_NOT:
+        return false;
+    case MATCH_FAILURE:
+        forward_fail(worker, forward);
+        return true;
+    case MATCH_ANSWER:
+        break;
+    }
+    if (forward->chase_size == 0) {
+        job_pass_on(worker, job, size, question_end);
+        return true;
+    }
+    forward_close(worker->forwarder, forward);
+    forward->answer = malloc(size);
+    if (forward->answer != NULL) { /* Else the name stays bare. */
+        memcpy(forward->answer, message, size);
+        forward->answer_size = size;
+    }
+    assert(job->waiting_count > 0);
+    job->waiting_count--;
+    if (job->waiting_count == 0) {
+        job_answer(worker, job);
+    }
+    return true;
+}
+
+static void forward_read_udp(struct dns_worker *worker, struct forward *forward)
+{
+    const ssize_t rc =
+        recv(forward->source.fd, worker->tcp_out + FRAME_BYTES, DNS_MESSAGE_BYTES_MAX, 0);
+
+    if (rc >= 0) {
+        /* What is not the answer may be somebody's guess: the wait goes on. */
+        (void)forward_take(worker, forward, (size_t)rc);
+    } else if (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR) {
+        forward_fail(worker, forward); /* Nobody listens there. */
+    }
+}
+
+static void forward_read_tcp(struct dns_worker *worker, struct forward *forward)
+{
+    const bool in_head = forward->received < FRAME_BYTES;
+    uint8_t *place = in_head ? forward->head + forward->received
+                             : forward->answer + (forward->received - FRAME_BYTES);
+    const size_t room = in_head ? FRAME_BYTES - forward->received
+                                : FRAME_BYTES + forward->answer_size - forward->received;
+    const ssize_t rc = recv(forward->source.fd, place, room, 0);
+
+    if (rc < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)) {
+        return;
+    }
+    if (rc <= 0) {
+        forward_fail(worker, forward);
+        return;
+    }
+    forward->received += (size_t)rc;
+    if (in_head && forward->received == FRAME_BYTES) {
+        forward->answer_size = (size_t)((forward->head[0] << 8) | forward->head[1]);
+        forward->answer = forward->answer_size == 0 ? NULL : malloc(forward->answer_size);
+        if (forward->answer == NULL) {
+            forward_fail(worker, forward);
+        }
+        return;
+    }
+    if (forward->received == FRAME_BYTES + forward->answer_size) {
+        const size_t size = forward->answer_size;
+
+        memcpy(worker->tcp_out + FRAME_BYTES, forward->answer, size);
+        if (!forward_take(worker, forward, size)) {
+            forward_fail(worker, forward);
+        }
+    }
+}
+
+void dns_forward_serve(struct dns_worker *worker, struct dns_source *source)
+{
+    struct forward *forward = (struct forward *)source;
+
+    /* It may be over since the event was taken, or ask something new: so only what the socket says
+     * counts, not the event. */
+    if (!forward->under_way) {
+        return;
+    }
+    if (!forward_is_tcp(forward)) {
+        forward_read_udp(worker, forward);
+    } else if (forward->sent < FRAME_BYTES + forward->job->size) {
+        if (!forward_send(worker, forward)) {
+            forward_fail(worker, forward);
+        }
+    } else {
+        forward_read_tcp(worker, forward);
+    }
+}
+
+int dns_forward_expire(struct dns_worker *worker)
+{
+    struct dns_forwarder *forwarder = worker->forwarder;
+
+    while (forwarder->soonest != NULL && forwarder->soonest->deadline_ms <= worker->now_ms) {
+        forward_fail(worker, forwarder->soonest); /* The next attempt's deadline is later. */
+    }
+    if (forwarder->soonest == NULL) {
+        return -1;
+    }
+    return (int)(forwarder->soonest->deadline_ms - worker->now_ms);
+}
+
+void dns_forward_drop(struct dns_worker *worker, const struct dns_conn *conn)
+{
+    struct dns_forwarder *forwarder = worker->forwarder;
+
+    for (size_t i = 0; i < forwarder->job_count; i++) {
+        if (forwarder->jobs[i].busy && forwarder->jobs[i].conn == conn) {
+            job_free(forwarder, &forwarder->jobs[i]);
+        }
+    }
+}
+
+void dns_forward_drop_all(struct dns_worker *worker)
+{
+    struct dns_forwarder *forwarder = worker->forwarder;
+
+    for (size_t i = 0; i < forwarder->job_count; i++) {
+        if (forwarder->jobs[i].busy) {
+            job_free(forwarder, &forwarder->jobs[i]);
+        }
+    }
+}

@@ -79,6 +79,9 @@ class Server:
         config.update(self.cluster.extra)
         return config
 
+    def command(self, path):
+        return [self.cluster.binary, "agent", "-config-file", path]
+
     def start(self):
         assert self.process is None, self.name + " runs already"
         os.makedirs(self.data_dir, exist_ok=True)
@@ -88,8 +91,8 @@ class Server:
         with open(self.log_path, "a", encoding="utf-8") as log:
             log.write("---- started\n")
             log.flush()
-            self.process = subprocess.Popen([self.cluster.binary, "agent", "-config-file", path],
-                                            stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self.process = subprocess.Popen(self.command(path), stdin=subprocess.DEVNULL,
+                                            stdout=log, stderr=log)
 
     def alive(self):
         return self.process is not None and self.process.poll() is None
@@ -143,7 +146,7 @@ class Server:
 
 
 class Cluster:
-    def __init__(self, size=5, extra=None, binary=BINARY, parent_dir=None):
+    def __init__(self, size=5, extra=None, binary=BINARY, parent_dir=None, server_class=Server):
         """`extra` goes over the servers' configuration; their files go into `parent_dir`."""
         self.size = size
         self.extra = extra or {}
@@ -153,7 +156,7 @@ class Cluster:
         os.chmod(self.dir, 0o755)
         self.servers = []
         for number in range(1, size + 1):
-            self.servers.append(Server(self, number))
+            self.servers.append(server_class(self, number))
 
     def __enter__(self):
         try:

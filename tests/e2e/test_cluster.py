@@ -175,6 +175,16 @@ class Locker(threading.Thread):
         self.session = None
 
 
+def assert_never_held_twice(lockers):
+    """All spans in which the lock was held, in order."""
+    spans = sorted((span + (locker.name_text,)) for locker in lockers for span in locker.held)
+    assert len({name for _, _, name in spans}) == 2, "both must have had the lock"
+    for before, after in zip(spans, spans[1:]):
+        assert before[2] == after[2] or before[1] <= after[0], \
+            "held twice: %r and %r" % (before, after)
+    return spans
+
+
 def test_two_clients_fight_for_a_lock_and_never_hold_it_both():
     with Cluster() as cluster:
         ending = threading.Event()
@@ -191,12 +201,7 @@ def test_two_clients_fight_for_a_lock_and_never_hold_it_both():
         ending.set()
         for locker in lockers:
             locker.join(30)
-        spans = sorted((span + (locker.name_text,)) for locker in lockers for span in locker.held)
-        assert len({name for _, _, name in spans}) == 2, "both must have had the lock"
-        for before, after in zip(spans, spans[1:]):
-            assert before[2] == after[2] or before[1] <= after[0], \
-                "held twice: %r and %r" % (before, after)
-        assert len(spans) > 20
+        assert len(assert_never_held_twice(lockers)) > 20
 
 
 def test_an_orderly_stop_and_start_keeps_everything():

@@ -44,6 +44,7 @@ struct link {
     bool failing;     /* link_fail is under way */
     int handles_open; /* uv handles and requests that still refer to this memory */
     uint32_t reconnect_ms;
+    unsigned tries; /* which of a name's addresses is next */
     uv_tcp_t socket;
     uv_timer_t timer; /* hand-shake limit, or the next try */
     uv_connect_t connect;
@@ -197,7 +198,7 @@ static bool link_queue(struct link *link, uint8_t type, struct slice payload)
     char *header;
 
     assert(payload.size <= LINK_FRAME_BYTES_MAX);
-    if (link->out.size + link->sending.size + payload.size > LINK_QUEUE_BYTES_MAX) {
+    if (link->out.size + link->sending.size > LINK_QUEUE_BYTES_MAX) {
         return false;
     }
     header = buffer_reserve(&link->out, LINK_FRAME_HEADER_BYTES + payload.size);
@@ -536,9 +537,12 @@ static void link_greet(struct link *link)
     (void)uv_tcp_nodelay(&link->socket, 1);
     if (uv_fileno((uv_handle_t *)&link->socket, &fd) == 0) {
         const unsigned limit_ms = LINK_UNACKNOWLEDGED_MS;
+        const int interval_s = LINK_KEEPALIVE_S;
 
         /* Without it a peer that lost its power is noticed by TCP after a quarter of an hour. */
         (void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &limit_ms, sizeof(limit_ms));
+        (void)uv_tcp_keepalive(&link->socket, 1, LINK_KEEPALIVE_S);
+        (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_s, sizeof(interval_s));
     }
     rc = uv_read_start((uv_stream_t *)&link->socket, link_on_alloc, link_on_read);
     if (rc < 0) {
@@ -595,6 +599,22 @@ static void link_connect(struct link *link, const struct sockaddr *address)
     link->handles_open++;
 }
 
+/* Another one with each try: a name can have addresses on which nobody listens ("localhost"). */
+static const struct addrinfo *link_choose_address(struct link *link, const struct addrinfo *found)
+{
+    const struct addrinfo *it = found;
+    unsigned count = 0;
+
+    for (; it != NULL; it = it->ai_next) {
+        count++;
+    }
+    it = found;
+    for (unsigned i = link->tries++ % count; i > 0; i--) {
+        it = it->ai_next;
+    }
+    return it;
+}
+
 static void link_on_resolved(uv_getaddrinfo_t *request, int status, struct addrinfo *found)
 {
     struct link *link = link_from(request->data);
@@ -603,7 +623,7 @@ static void link_on_resolved(uv_getaddrinfo_t *request, int status, struct addri
         if (status < 0 || found == NULL) {
             link_fail(link, status < 0 ? uv_strerror(status) : "name has no address");
         } else {
-            link_connect(link, found->ai_addr);
+            link_connect(link, link_choose_address(link, found)->ai_addr);
         }
     }
     uv_freeaddrinfo(found);

@@ -29,14 +29,16 @@ enum {
     LINK_VERSION = 1,
     LINK_FRAME_BYTES_MAX = 64 * 1024 * 1024,
     LINK_QUEUE_BYTES_MAX =
-        64 * 1024 * 1024, /* unsent, per connection; beyond it frames are refused */
+        16 * 1024 * 1024, /* unsent, per connection: beyond it no further frame is taken */
     LINK_NAME_BYTES_MAX = 128,
     LINK_INCOMING_MAX = 256,    /* connections per listener */
     LINK_HANDSHAKE_MS = 5000,   /* for connect and hello */
     LINK_RECONNECT_MS_MIN = 50, /* doubles up to the maximum while dialling fails */
     LINK_RECONNECT_MS_MAX = 1000,
     LINK_UNACKNOWLEDGED_MS =
-        10000, /* TCP_USER_TIMEOUT: sent and not acknowledged for so long: dead */
+        10000,            /* TCP_USER_TIMEOUT: sent and not acknowledged for so long: dead */
+    LINK_KEEPALIVE_S = 5, /* silence after which TCP asks whether the other side is there, and how
+                             often: an incoming link sends nothing that could go unacknowledged */
 };
 
 /* Frame types below this one are the link's own (hello, refusal). */

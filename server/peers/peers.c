@@ -14,6 +14,7 @@ struct peer {
     raft_id id; /* 0: free slot */
     struct link *link;
     char address[96];
+    bool mistaken; /* another server answers there, which was logged */
 };
 
 struct peers {
@@ -65,12 +66,16 @@ static void peers_on_up(void *host, struct link *link, const struct link_identit
 
     assert(peer != NULL);
     if (peers_id(&identity->id) != peer->id) {
-        log_write(LOG_WARN, LOG_MODULE,
-                  "another server answers at a peer's address: address=%s answered=%s",
-                  peer->address, identity->name);
+        if (!peer->mistaken) {
+            log_write(LOG_WARN, LOG_MODULE,
+                      "another server answers at a peer's address: address=%s answered=%s",
+                      peer->address, identity->name);
+        }
+        peer->mistaken = true;
         link_reject(link, "another server answers there");
         return;
     }
+    peer->mistaken = false;
     log_write(LOG_DEBUG, LOG_MODULE, "connected: name=%s address=%s", identity->name,
               peer->address);
     peers->handlers.on_up(peers->handlers.host, peer->id);
@@ -105,9 +110,11 @@ static void peers_on_incoming_up(void *host, struct link *link,
 
 static void peers_on_incoming_down(void *host, struct link *link, const char *reason)
 {
-    (void)host;
+    struct peers *peers = host;
+
     log_write(LOG_DEBUG, LOG_MODULE, "incoming connection ended: address=%s reason=\"%s\"",
               link_address(link), reason);
+    peers->handlers.on_down(peers->handlers.host, peers_id(&link_peer(link)->id));
 }
 
 int peers_new(uv_loop_t *loop, const char *bind_ip, uint16_t port, const struct link_identity *self,

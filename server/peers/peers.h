@@ -23,7 +23,7 @@ struct peers;
 struct peers_handlers {
     void *host;
     void (*on_frame)(void *host, raft_id from, uint8_t type, struct slice payload);
-    /* The dialled link came up or went down. */
+    /* The dialled link came up; the dialled one, or one from there, went down. */
     void (*on_up)(void *host, raft_id id);
     void (*on_down)(void *host, raft_id id);
 };

@@ -30,12 +30,13 @@ struct membership_target {
     void (*join_done)(void *context, const char *failure); /* a join request that waits */
     void *join_context;
     uint64_t join_deadline_ms;
-    bool quiet; /* its failure was logged */
+    bool quiet;   /* its failure was logged */
+    bool learned; /* not asked for by the operator: dropped when the member moves */
 };
 
 struct membership_entry {
     struct member member;
-    uint64_t heard_ms;
+    bool conflict; /* another server with its node id was seen, and logged */
 };
 
 struct membership {
@@ -48,7 +49,10 @@ struct membership {
     struct membership_target targets[MEMBERSHIP_TARGETS_MAX];
     struct membership_entry entries[MEMBERS_MAX];
     size_t count;
-    uv_timer_t *timer; /* frees itself on close, after this struct */
+    uint64_t timer_ms;       /* when the timer last fired */
+    uint64_t judge_from_ms;  /* this server was paused: nobody is judged by his silence before */
+    uint64_t choose_from_ms; /* no choice is published before */
+    uv_timer_t *timer;       /* frees itself on close, after this struct */
     struct buffer scratch;
 };
 
@@ -123,7 +127,8 @@ static void membership_reach(struct membership *membership, const struct member 
                    member->serf_port);
     for (size_t i = 0; i < MEMBERSHIP_TARGETS_MAX; i++) {
         if (membership->targets[i].link != NULL &&
-            (uuid_equal(&membership->targets[i].id, &member->id) ||
+            ((uuid_equal(&membership->targets[i].id, &member->id) &&
+              link_is_up(membership->targets[i].link)) ||
              strcmp(link_address(membership->targets[i].link), address) == 0)) {
             return;
         }
@@ -135,6 +140,7 @@ static void membership_reach(struct membership *membership, const struct member 
     }
     target->id = member->id;
     target->quiet = true;
+    target->learned = true;
 }
 
 /* --- members --- */
@@ -156,6 +162,74 @@ static void membership_set_status(struct membership *membership, struct membersh
     membership->on_change(membership->host, &entry->member);
 }
 
+/* A member says of itself what it said before, or it was started again with another name or
+ * address: then what leads to the old one is dropped. */
+static void membership_describe(struct membership *membership, struct membership_entry *entry,
+                                const struct link_identity *peer)
+{
+    struct member *member = &entry->member;
+    const bool known = member->serf_port != 0 || member->server_port != 0;
+    const bool moved = strcmp(member->address, peer->address) != 0 ||
+                       member->serf_port != peer->serf_port ||
+                       member->server_port != peer->server_port;
+    const bool renamed = strcmp(member->name, peer->name) != 0;
+
+    if (!moved && !renamed) {
+        return;
+    }
+    if (known) {
+        log_write(LOG_INFO, LOG_MODULE,
+                  "member has changed: name=%s address=%s port=%u was=%s at=%s:%u", peer->name,
+                  peer->address, peer->server_port, member->name, member->address,
+                  member->server_port);
+    }
+    (void)snprintf(member->name, sizeof(member->name), "%s", peer->name);
+    (void)snprintf(member->address, sizeof(member->address), "%s", peer->address);
+    member->serf_port = peer->serf_port;
+    member->server_port = peer->server_port;
+    for (size_t i = 0; moved && i < MEMBERSHIP_TARGETS_MAX; i++) {
+        struct membership_target *target = &membership->targets[i];
+
+        if (target->link != NULL && target->learned && !link_is_up(target->link) &&
+            uuid_equal(&target->id, &member->id)) {
+            membership_drop_target(target);
+        }
+    }
+    if (known) {
+        membership->on_change(membership->host, member);
+    }
+}
+
+/* Whether somebody else speaks under the node id of a member that is there: two servers that would
+ * count as one. Its old connection stands, so it was not started again elsewhere. */
+static bool membership_conflicts(struct membership *membership, const struct link_identity *peer)
+{
+    struct membership_entry *entry = membership_entry(membership, &peer->id);
+    bool reached;
+
+    if (entry == NULL || (strcmp(entry->member.address, peer->address) == 0 &&
+                          entry->member.server_port == peer->server_port)) {
+        return false;
+    }
+    reached = entry->member.self;
+    for (size_t i = 0; i < MEMBERSHIP_TARGETS_MAX; i++) {
+        const struct membership_target *target = &membership->targets[i];
+
+        reached |= target->link != NULL && link_is_up(target->link) &&
+                   uuid_equal(&target->id, &peer->id) &&
+                   link_peer(target->link)->server_port == entry->member.server_port &&
+                   strcmp(link_peer(target->link)->address, entry->member.address) == 0;
+    }
+    if (reached && !entry->conflict) {
+        entry->conflict = true;
+        log_write(LOG_ERROR, LOG_MODULE,
+                  "two servers have the same node id, ignoring the second: name=%s address=%s "
+                  "second=%s at=%s. Remove the node-id file in the second one's data_dir",
+                  entry->member.name, entry->member.address, peer->name, peer->address);
+    }
+    return reached;
+}
+
 /* Learns of a member from its own hello, or from another one's list (then without having heard it).
  */
 static struct membership_entry *membership_learn(struct membership *membership,
@@ -175,10 +249,7 @@ static struct membership_entry *membership_learn(struct membership *membership,
     } else if (entry->member.self) {
         return NULL;
     }
-    (void)snprintf(entry->member.name, sizeof(entry->member.name), "%s", peer->name);
-    (void)snprintf(entry->member.address, sizeof(entry->member.address), "%s", peer->address);
-    entry->member.serf_port = peer->serf_port;
-    entry->member.server_port = peer->server_port;
+    membership_describe(membership, entry, peer);
     return entry;
 }
 
@@ -282,6 +353,10 @@ static void membership_on_up(void *host, struct link *link, const struct link_id
     struct membership_target *target = link_context(link);
     struct membership_entry *entry;
 
+    if (membership_conflicts(membership, peer)) {
+        link_reject(link, "two servers have the same node id");
+        return;
+    }
     if (uuid_equal(&peer->id, &membership->self.id)) {
         if (target != NULL) {
             membership_join_answer(target, NULL);
@@ -339,7 +414,7 @@ static void membership_on_frame(void *host, struct link *link, uint8_t type, str
     switch (type) {
     case MEMBERSHIP_PING:
     case MEMBERSHIP_PONG:
-        entry->heard_ms = membership_now_ms(membership);
+        entry->member.heard_ms = membership_now_ms(membership);
         membership_read_state(membership, entry, payload);
         membership_set_status(membership, entry, MEMBER_ALIVE);
         if (type == MEMBERSHIP_PING) {
@@ -370,12 +445,17 @@ static void membership_on_timer(uv_timer_t *timer)
     struct membership *membership = timer->data;
     const uint64_t now_ms = membership_now_ms(membership);
 
+    /* This server was stopped for a while: what the others said waits in the sockets. */
+    if (now_ms - membership->timer_ms > 2 * MEMBERSHIP_PING_MS) {
+        membership->judge_from_ms = now_ms + 2 * MEMBERSHIP_PING_MS;
+    }
+    membership->timer_ms = now_ms;
     membership_ping_all(membership);
     for (size_t i = 1; i < membership->count; i++) {
         struct membership_entry *entry = &membership->entries[i];
 
-        if (entry->member.status == MEMBER_ALIVE &&
-            now_ms - entry->heard_ms > MEMBERSHIP_FAILED_MS) {
+        if (entry->member.status == MEMBER_ALIVE && now_ms >= membership->judge_from_ms &&
+            now_ms - entry->member.heard_ms > MEMBERSHIP_FAILED_MS) {
             membership_set_status(membership, entry, MEMBER_FAILED);
         }
     }
@@ -460,6 +540,7 @@ int membership_new(struct server *server,
             return rc;
         }
     }
+    membership->timer_ms = membership_now_ms(membership);
     (void)uv_timer_start(timer, membership_on_timer, MEMBERSHIP_PING_MS, MEMBERSHIP_PING_MS);
     *out = membership;
     return 0;
@@ -533,10 +614,16 @@ void membership_choose(struct membership *membership, const struct uuid *id)
 {
     struct member *self = &membership->entries[0].member;
 
-    if (uuid_equal(&self->bootstrap_choice, id)) {
+    if (uuid_equal(&self->bootstrap_choice, id) ||
+        membership_now_ms(membership) < membership->choose_from_ms) {
         return;
     }
-    self->bootstrap_choice = *id;
+    if (uuid_is_zero(&self->bootstrap_choice)) {
+        self->bootstrap_choice = *id;
+    } else {
+        memset(&self->bootstrap_choice, 0, sizeof(self->bootstrap_choice));
+        membership->choose_from_ms = membership_now_ms(membership) + MEMBERSHIP_CHOICE_MS;
+    }
     membership_ping_all(membership);
 }
 

@@ -18,7 +18,8 @@ struct membership;
 enum {
     MEMBERS_MAX = 64,
     MEMBERSHIP_PING_MS = 1000,
-    MEMBERSHIP_FAILED_MS = 5000, /* silence after which a member counts as failed */
+    MEMBERSHIP_FAILED_MS = 5000,  /* silence after which a member counts as failed */
+    MEMBERSHIP_CHOICE_MS = 10000, /* between giving up a choice and the next one */
 };
 
 enum member_status {
@@ -36,6 +37,7 @@ struct member {
     uint16_t server_port;
     enum member_status status;
     bool self;
+    uint64_t heard_ms;         /* when it last spoke here, by the loop's clock; 0: never */
     bool bootstrap;            /* started with -bootstrap */
     uint32_t bootstrap_expect; /* 0 once it has Raft state */
     struct uuid
@@ -60,7 +62,9 @@ const struct member *membership_find(const struct membership *membership, const 
 void membership_join(struct membership *membership, const char *address,
                      void (*done)(void *context, const char *failure), void *context);
 
-/* Publishes whom this server would have make the first configuration (member.bootstrap_choice). */
+/* Publishes whom this server would have make the first configuration (member.bootstrap_choice).
+ * Another one than before is published only after a while without any: by then nobody counts on the
+ * former choice any more, and no two configurations can be made that this server is in. */
 void membership_choose(struct membership *membership, const struct uuid *id);
 /* This server has Raft state now: stop offering to bootstrap. */
 void membership_bootstrapped(struct membership *membership);

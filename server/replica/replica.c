@@ -32,6 +32,25 @@ uint64_t replica_now_ms(const struct replica *replica)
     return uv_now(replica->server->loop);
 }
 
+/* libuv reads the clock once per pass of the loop. If the process is stopped amid a pass, requests
+ * that were made after the stop are seen with a time from before it, when our lease still held, or
+ * a leader's message looks older than it is. A long gap shows the stop: what clients sent meanwhile
+ * waits in the sockets, so nobody's session may be judged by the time that has passed. */
+uint64_t replica_clock_ms(struct replica *replica)
+{
+    uint64_t now_ms;
+
+    uv_update_time(replica->server->loop);
+    now_ms = replica_now_ms(replica);
+    if (replica->seen_ms != 0 && now_ms - replica->seen_ms > REPLICA_PAUSE_MS) {
+        log_write(LOG_WARN, REPLICA_LOG, "this server was paused, extending sessions: pause=%llums",
+                  (unsigned long long)(now_ms - replica->seen_ms));
+        session_timers_extend(replica->timers, now_ms - replica->seen_ms);
+    }
+    replica->seen_ms = now_ms;
+    return now_ms;
+}
+
 /* --- waking --- */
 
 static void replica_on_idle(uv_idle_t *idle)
@@ -42,7 +61,7 @@ static void replica_on_idle(uv_idle_t *idle)
 /* Makes sure that a turn comes in this pass of the loop or the next. */
 void replica_wake(struct replica *replica)
 {
-    if (!uv_is_active((uv_handle_t *)replica->idle)) {
+    if (!replica->stopping && !uv_is_active((uv_handle_t *)replica->idle)) {
         (void)uv_idle_start(replica->idle, replica_on_idle);
     }
 }
@@ -61,7 +80,7 @@ static void replica_on_durable_async(uv_async_t *async)
 {
     struct replica *replica = async->data;
     const struct raft_event event = {.type = RAFT_EVENT_PERSISTED,
-                                     .now_ms = replica_now_ms(replica),
+                                     .now_ms = replica_clock_ms(replica),
                                      .sequence = atomic_load(&replica->durable_sequence)};
     int rc;
 
@@ -103,6 +122,9 @@ static void replica_send(struct replica *replica, const struct raft_message *mes
     struct buffer *out = &replica->scratch;
     struct raft_message sent = *message;
 
+    if (!peers_is_up(replica->peers, sent.to)) {
+        return; /* Not worth reading the entries for. */
+    }
     buffer_clear(out);
     if (sent.entry_count > MESSAGE_ENTRIES_MAX) {
         sent.entry_count = MESSAGE_ENTRIES_MAX; /* The follower acknowledges what it got. */
@@ -140,6 +162,27 @@ static const char *replica_server_name(const struct replica *replica, raft_id id
     return "unknown";
 }
 
+/* Who waits for another server is told in the turn: this may be amid a proposal of theirs. */
+static void replica_note_news(struct replica *replica)
+{
+    replica->news = true;
+    replica_wake(replica);
+}
+
+static void replica_tell_news(struct replica *replica)
+{
+    if (!replica->news) {
+        return;
+    }
+    replica->news = false;
+    replica_write_leader_changed(replica);
+    replica_read_leader_changed(replica);
+    replica_session_leader_changed(replica);
+    if (replica->server->agent != NULL) {
+        agent_members_changed(replica->server->agent);
+    }
+}
+
 static void replica_leadership_changed(struct replica *replica, const struct raft_update *update)
 {
     const raft_term term = raft_term_now(replica->raft);
@@ -168,14 +211,8 @@ static void replica_leadership_changed(struct replica *replica, const struct raf
     replica->role = update->role;
     replica->leader = update->leader;
     replica->term = term;
-    if (!news) {
-        return;
-    }
-    replica_write_leader_changed(replica);
-    replica_read_leader_changed(replica);
-    replica_session_leader_changed(replica);
-    if (replica->server->agent != NULL) {
-        agent_members_changed(replica->server->agent);
+    if (news) {
+        replica_note_news(replica);
     }
 }
 
@@ -247,20 +284,6 @@ static void replica_tick(struct replica *replica, uint64_t now_ms)
     }
 }
 
-/* The timer fired much too late: the process was stopped, or the machine slept. What clients sent
- * meanwhile waits in the sockets, so nobody's session may be judged by the time that has passed. */
-static void replica_notice_pause(struct replica *replica, uint64_t now_ms)
-{
-    if (replica->timer_due_ms != 0 && now_ms > replica->timer_due_ms + REPLICA_PAUSE_MS) {
-        const uint64_t gap_ms = now_ms - replica->timer_due_ms;
-
-        log_write(LOG_WARN, REPLICA_LOG, "this server was paused, extending sessions: pause=%llums",
-                  (unsigned long long)gap_ms);
-        session_timers_extend(replica->timers, gap_ms);
-    }
-    replica->timer_due_ms = 0;
-}
-
 static void replica_schedule(struct replica *replica)
 {
     const uint64_t now_ms = replica_now_ms(replica);
@@ -277,7 +300,9 @@ static void replica_schedule(struct replica *replica)
     if (due_ms < now_ms) {
         due_ms = now_ms;
     }
-    replica->timer_due_ms = due_ms;
+    if (due_ms > now_ms + REPLICA_WAKE_MS) {
+        due_ms = now_ms + REPLICA_WAKE_MS;
+    }
     (void)uv_timer_start(replica->timer, replica_on_timer, due_ms - now_ms, 0);
 }
 
@@ -291,10 +316,9 @@ static void replica_turn(struct replica *replica)
     }
     (void)uv_idle_stop(replica->idle); /* Calls from outside during the turn start it again. */
     replica->in_turn = true;
-    uv_update_time(replica->server->loop);
-    now_ms = replica_now_ms(replica);
-    replica_notice_pause(replica, now_ms);
+    now_ms = replica_clock_ms(replica);
     replica_tick(replica, now_ms);
+    replica_tell_news(replica);
     replica_write_turn(replica);
     replica_read_turn(replica);
     replica_session_turn(replica);
@@ -305,8 +329,9 @@ static void replica_turn(struct replica *replica)
         replica_write_sweep(replica, now_ms);
         replica_read_sweep(replica, now_ms);
         replica_session_sweep(replica, now_ms);
+        replica_bootstrap_consider(replica);
     }
-    replica_session_expire(replica);
+    replica_session_expire(replica, now_ms);
     replica_session_reap(replica);
     peers_flush(replica->peers);
     replica_schedule(replica);
@@ -321,7 +346,7 @@ static void replica_turn(struct replica *replica)
 static void replica_on_raft(struct replica *replica, raft_id from, struct slice payload)
 {
     struct raft_message message;
-    struct raft_event event = {.type = RAFT_EVENT_MESSAGE, .now_ms = replica_now_ms(replica)};
+    struct raft_event event = {.type = RAFT_EVENT_MESSAGE, .now_ms = replica_clock_ms(replica)};
     int rc;
 
     if (!message_get_raft(payload, &message, replica->entries) || message.from != from ||
@@ -392,11 +417,7 @@ static void replica_on_peer_down(void *host, raft_id id)
     struct replica *replica = host;
 
     if (id == replica->leader && !replica->stopping) {
-        /* What was under way to it, or its answer, may be lost. */
-        replica_write_leader_changed(replica);
-        replica_read_leader_changed(replica);
-        replica_session_leader_changed(replica);
-        replica_wake(replica);
+        replica_note_news(replica); /* What was under way to it, or its answer, may be lost. */
     }
 }
 
@@ -593,8 +614,10 @@ int replica_new(struct server *server, struct replica **out, struct errmsg *err)
     memset(&state, 0, sizeof(state));
     replica->server = server;
     replica->id = peers_id(&server->node_id);
+    /* An answer that was meant for this server before it was restarted fits no request of now. */
+    server_random(&replica->last_request, sizeof(replica->last_request));
     replica->entries = calloc(MESSAGE_ENTRIES_MAX, sizeof(*replica->entries));
-    replica->batch = calloc(REPLICA_TURN_COMMANDS_MAX + 1, sizeof(*replica->batch));
+    replica->batch = calloc(REPLICA_BATCH_MAX, sizeof(*replica->batch));
     rc = session_timers_new(&replica->timers);
     if (rc != STORE_OK || replica->entries == NULL || replica->batch == NULL) {
         rc = errmsg_set(err, STORE_ENOMEM, "out of memory");
@@ -688,9 +711,12 @@ void replica_stop(struct replica *replica)
         return;
     }
     replica->stopping = true;
-    replica_write_stop(replica);
-    replica_read_stop(replica);
-    replica_session_stop(replica);
+    do { /* Those who are answered may ask for more. */
+        replica_write_stop(replica);
+        replica_read_stop(replica);
+        replica_session_stop(replica);
+    } while (replica_write_pending(replica) || replica_read_pending(replica) ||
+             replica_session_pending(replica));
     peers_free(replica->peers);
     replica->peers = NULL;
     wal_close(replica->wal); /* Its thread uses the async handle until here. */

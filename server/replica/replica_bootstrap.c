@@ -110,9 +110,11 @@ static void bootstrap_alone(struct replica *replica)
 
 /* Collects the servers that may form the cluster, sorted by node id, at most `max`. False if one
  * that has state is there: then there is a cluster already, which this server must be added to. */
-static bool bootstrap_candidates(const struct membership *membership, uint32_t expect,
+static bool bootstrap_candidates(struct replica *replica, uint32_t expect,
                                  const struct member **out, size_t max, size_t *count)
 {
+    const struct membership *membership = replica->server->membership;
+
     *count = 0;
     for (size_t i = 0; i < membership_count(membership); i++) {
         const struct member *member = membership_at(membership, i);
@@ -125,9 +127,13 @@ static bool bootstrap_candidates(const struct membership *membership, uint32_t e
             return false;
         }
         if (member->bootstrap_expect != expect) {
-            log_write(LOG_ERROR, "agent.server",
-                      "member expects another number of servers: name=%s expects=%u here=%u",
-                      member->name, member->bootstrap_expect, expect);
+            if (!replica->expect_logged) {
+                log_write(LOG_ERROR, "agent.server",
+                          "member expects another number of servers, no cluster is formed: "
+                          "name=%s expects=%u here=%u",
+                          member->name, member->bootstrap_expect, expect);
+            }
+            replica->expect_logged = true;
             return false;
         }
         if (*count == max) {
@@ -145,13 +151,12 @@ static bool bootstrap_candidates(const struct membership *membership, uint32_t e
 
 static void bootstrap_expected(struct replica *replica, uint32_t expect)
 {
-    const struct membership *membership = replica->server->membership;
     const struct member *candidates[MEMBERS_MAX];
     struct raft_configuration configuration;
+    const uint64_t now_ms = replica_clock_ms(replica);
     size_t count;
 
-    if (!bootstrap_candidates(membership, expect, candidates, MEMBERS_MAX, &count) ||
-        count < expect) {
+    if (!bootstrap_candidates(replica, expect, candidates, MEMBERS_MAX, &count) || count < expect) {
         return;
     }
     membership_choose(replica->server->membership, &candidates[0]->id);
@@ -162,8 +167,9 @@ static void bootstrap_expected(struct replica *replica, uint32_t expect)
     for (uint32_t i = 0; i < expect; i++) {
         const struct member *member = candidates[i];
 
-        if (!member->self && !uuid_equal(&member->bootstrap_choice, &candidates[0]->id)) {
-            return; /* It has not seen all yet. */
+        if (!uuid_equal(&member->bootstrap_choice, &candidates[0]->id) ||
+            (!member->self && now_ms - member->heard_ms > MEMBERSHIP_FAILED_MS)) {
+            return; /* It has not seen all yet, or may have chosen another one meanwhile. */
         }
         bootstrap_add(&configuration, &member->id, member->name, member->address,
                       member->server_port);

@@ -26,22 +26,25 @@ enum {
     REPLICA_HEARTBEAT_MS = 100,
     REPLICA_LEASE_MS = 500,
     REPLICA_LOG_CACHE_BYTES = 2 * 1024 * 1024, /* recent entries kept in memory for followers */
-    REPLICA_APPEND_BYTES_MAX = 1024 * 1024,
-    REPLICA_INFLIGHT_MAX = 64,
+    REPLICA_APPEND_BYTES_MAX = 128 * 1024,
+    REPLICA_INFLIGHT_MAX = 64, /* requests; with their bytes, what a stuck follower may cost */
     REPLICA_UNCOMMITTED_MAX = 64 * 1024,
     REPLICA_COMMAND_BYTES_MAX = 32 * 1024 * 1024,
     REPLICA_TURN_COMMANDS_MAX = 2048, /* proposed in one turn */
     REPLICA_TURN_COMMAND_BYTES_MAX = 4 * 1024 * 1024,
     REPLICA_TURN_APPLY_MAX = 2048, /* entries applied in one turn */
     REPLICA_TURN_APPLY_BYTES_MAX = 8 * 1024 * 1024,
-    REPLICA_QUEUE_BYTES_MAX = 256 * 1024 * 1024, /* commands waiting for a leader */
-    REPLICA_REMOTE_BYTES_MAX = 64 * 1024 * 1024, /* forwarded commands waiting for the turn */
+    REPLICA_QUEUE_BYTES_MAX = 256 * 1024 * 1024,   /* commands waiting for a leader */
+    REPLICA_REMOTE_BYTES_MAX = 48 * 1024 * 1024,   /* forwarded commands waiting for the turn */
+    REPLICA_PENDING_BYTES_MAX = 128 * 1024 * 1024, /* in the log, waiting for a slow disk */
+    REPLICA_BATCH_MAX = 1 + MESSAGE_COMMANDS_MAX,  /* a leader's start, and a forwarded batch */
     REPLICA_COMMIT_MS = 30 * 1000, /* a write in a leader's log, waiting to be committed */
     REPLICA_RESEND_MS = 1000,      /* a read that the leader has not answered is asked again */
     REPLICA_SWEEP_MS = 100,        /* granularity of these limits */
     REPLICA_STALL_RETRY_MS = 1000, /* between tries to apply while the store is full */
-    REPLICA_PAUSE_MS = 1000, /* a gap between turns from which the process must have been stopped */
-    REPLICA_REAP_MS = 30 * 1000, /* tombstones: granularity and life, as in Consul */
+    REPLICA_WAKE_MS = 500,         /* the clock is looked at no less often, */
+    REPLICA_PAUSE_MS = 1000,       /* so after such a gap the process must have been stopped */
+    REPLICA_REAP_MS = 30 * 1000,   /* tombstones: granularity and life, as in Consul */
     REPLICA_TOMBSTONE_MS = 15 * 60 * 1000,
     REPLICA_REAP_MARKS = REPLICA_TOMBSTONE_MS / REPLICA_REAP_MS + 1,
     REPLICA_STATE_RESERVE_BYTES =
@@ -54,6 +57,15 @@ enum {
 
 static_assert(REPLICA_LEASE_MS < REPLICA_ELECTION_MS,
               "a deposed leader must stop serving before another one can be elected");
+static_assert(REPLICA_APPEND_BYTES_MAX * REPLICA_INFLIGHT_MAX <= (int)LINK_QUEUE_BYTES_MAX / 2,
+              "what is in flight to a follower fits its link");
+static_assert((int)REPLICA_TURN_COMMANDS_MAX <= (int)MESSAGE_COMMANDS_MAX,
+              "a follower's turn is one message");
+static_assert(REPLICA_REMOTE_BYTES_MAX + 64 * REPLICA_BATCH_MAX < (int)WAL_WRITE_BYTES_MAX,
+              "whatever is forwarded fits one write of the log");
+static_assert(REPLICA_TURN_COMMAND_BYTES_MAX + REPLICA_COMMAND_BYTES_MAX + 64 * REPLICA_BATCH_MAX <
+                  REPLICA_REMOTE_BYTES_MAX,
+              "a follower's turn is never too large for the leader");
 
 /* A list with its ends; items link through next/previous. */
 #define REPLICA_LIST(type)                                                                         \
@@ -135,6 +147,7 @@ struct replica {
     raft_id id;
     char memory_dir[64]; /* -dev: the store's folder, removed at the end; "" otherwise */
     bool started;
+    bool expect_logged; /* that a member's bootstrap_expect differs */
     bool stopping;
     bool in_turn;
 
@@ -144,7 +157,7 @@ struct replica {
     uv_check_t *check;
     uv_idle_t *idle; /* active while the next turn has work: keeps the loop from sleeping */
     uv_timer_t *timer;
-    uint64_t timer_due_ms;
+    uint64_t seen_ms; /* the clock when it was last looked at; 0: never */
 
     /* What the core last said. */
     raft_index apply_index;
@@ -152,6 +165,7 @@ struct replica {
     enum raft_role role;
     raft_id leader;
     uint64_t term;
+    bool news; /* role, leader or term changed, or the link to the leader broke */
 
     raft_index applied_index;
     uint64_t applied_term;
@@ -171,6 +185,7 @@ struct replica {
     size_t remote_count;
     size_t remote_capacity;
     struct buffer remote_bytes;
+    bool local_first; /* who goes first into the log alternates */
 
     REPLICA_LIST(struct replica_read) reads;
     REPLICA_LIST(struct replica_renewal) renewals;
@@ -196,14 +211,17 @@ struct replica {
     struct buffer scratch;      /* message being encoded */
     struct buffer command;      /* command being encoded */
     struct raft_entry *entries; /* MESSAGE_ENTRIES_MAX, for decoding */
-    struct raft_entry *batch;   /* commands of one turn */
+    struct raft_entry *batch;   /* REPLICA_BATCH_MAX: commands of one turn */
 };
 
 /* replica.c */
 void replica_wake(struct replica *replica);
 void replica_take(struct replica *replica, const struct raft_update *update);
 void replica_step(struct replica *replica, const struct raft_event *event, int *rc);
+/* The time of this turn, or of the last event: cached. */
 uint64_t replica_now_ms(const struct replica *replica);
+/* The time as it is, for what must not be judged by a cached one: a lease, a vote, a pause. */
+uint64_t replica_clock_ms(struct replica *replica);
 _Noreturn void replica_fatal(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* replica_apply.c */
@@ -239,7 +257,7 @@ void replica_session_leader_changed(struct replica *replica);
 void replica_session_stop(struct replica *replica);
 void replica_session_applied(struct replica *replica);
 void replica_session_start_timers(struct replica *replica);
-void replica_session_expire(struct replica *replica);
+void replica_session_expire(struct replica *replica, uint64_t now_ms);
 void replica_session_reap(struct replica *replica);
 uint64_t replica_session_next_ms(const struct replica *replica);
 void replica_on_renew(struct replica *replica, raft_id from, struct slice payload);

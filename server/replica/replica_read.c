@@ -47,7 +47,7 @@ static uint64_t read_next_request(struct replica *replica)
 static bool read_ask_core(struct replica *replica, raft_id from, uint64_t request, bool quorum)
 {
     const struct raft_event event = {.type = RAFT_EVENT_READ,
-                                     .now_ms = replica_now_ms(replica),
+                                     .now_ms = replica_clock_ms(replica),
                                      .read_token = read_next_request(replica),
                                      .read_quorum = quorum};
     int rc;
@@ -90,7 +90,7 @@ void replica_read(struct replica *replica, struct replica_read *read,
         return;
     }
     if (consistency == REPLICA_DEFAULT && replica->role == RAFT_LEADER &&
-        raft_lease_valid(replica->raft, replica_now_ms(replica)) &&
+        raft_lease_valid(replica->raft, replica_clock_ms(replica)) &&
         raft_term_at(replica->raft, replica->applied_index) == replica->term &&
         replica->applied_index == raft_commit_index(replica->raft)) {
         /* The lease holds, and the store has all that this leader committed. */

@@ -92,9 +92,9 @@ static void session_on_expiry_done(void *context, const char *failure,
     free(expiry);
 }
 
-void replica_session_expire(struct replica *replica)
+/* `now_ms` is the turn's: if the process is stopped amid the turn, the next one sees the pause. */
+void replica_session_expire(struct replica *replica, uint64_t now_ms)
 {
-    const uint64_t now_ms = replica_now_ms(replica);
     struct uuid id;
 
     if (replica->role != RAFT_LEADER || replica->timers_term != replica->term) {

@@ -201,46 +201,83 @@ static void write_batch_add(struct replica *replica, size_t *count, char *comman
         (struct raft_entry){.type = RAFT_ENTRY_COMMAND, .data = command, .size = size};
 }
 
-/* The commands of the turn: first this term's start, then forwarded ones, then local ones. */
-static size_t write_collect(struct replica *replica, size_t *remote_taken, size_t *local_taken)
-{
-    size_t count = 0;
-    size_t bytes = 0;
+/* What one turn of the leader proposes. */
+struct write_turn {
+    size_t count;
+    size_t bytes;
+    size_t remote_at; /* position of the first forwarded command */
+    size_t remote_taken;
+    size_t local_at; /* and of the first local one */
+    size_t local_taken;
+};
 
-    if (replica->start_pending) {
-        buffer_clear(&replica->command);
-        command_encode_leader_start(&replica->command);
-        if (replica->command.failed) {
-            replica_fatal("out of memory");
-        }
-        write_batch_add(replica, &count, replica->command.data, replica->command.size);
+static void write_collect_start(struct replica *replica, struct write_turn *turn)
+{
+    buffer_clear(&replica->command);
+    command_encode_leader_start(&replica->command);
+    if (replica->command.failed) {
+        replica_fatal("out of memory");
     }
-    for (*remote_taken = 0; *remote_taken < replica->remote_count; (*remote_taken)++) {
-        const struct replica_remote_batch *batch = &replica->remote[*remote_taken];
+    write_batch_add(replica, &turn->count, replica->command.data, replica->command.size);
+}
+
+/* A forwarded batch goes in as a whole, since it is answered as a whole; the first one however
+ * large it is, if nothing but a term's start is before it. */
+static void write_collect_remote(struct replica *replica, struct write_turn *turn)
+{
+    turn->remote_at = turn->count;
+    while (turn->remote_taken < replica->remote_count) {
+        const struct replica_remote_batch *batch = &replica->remote[turn->remote_taken];
         struct reader reader;
 
-        if (count + batch->count > REPLICA_TURN_COMMANDS_MAX && count > 1) {
-            break;
+        if (turn->bytes > 0 && (turn->count + batch->count > REPLICA_TURN_COMMANDS_MAX ||
+                                turn->bytes + batch->size > REPLICA_TURN_COMMAND_BYTES_MAX)) {
+            return;
         }
+        assert(turn->count + batch->count <= REPLICA_BATCH_MAX);
         reader = reader_from(slice_from(replica->remote_bytes.data + batch->offset, batch->size));
-        for (uint32_t i = 0; i < batch->count && count < REPLICA_TURN_COMMANDS_MAX; i++) {
+        for (uint32_t i = 0; i < batch->count; i++) {
             const struct slice command = reader_string(&reader);
             const size_t offset = (size_t)(command.data - replica->remote_bytes.data);
 
-            write_batch_add(replica, &count, replica->remote_bytes.data + offset, command.size);
-            bytes += command.size;
+            write_batch_add(replica, &turn->count, replica->remote_bytes.data + offset,
+                            command.size);
         }
+        assert(reader_done(&reader));
+        turn->bytes += batch->size;
+        turn->remote_taken++;
     }
-    *local_taken = 0;
+}
+
+static void write_collect_local(struct replica *replica, struct write_turn *turn)
+{
+    turn->local_at = turn->count;
     for (struct replica_proposal *proposal = replica->queued.first;
-         proposal != NULL && count < REPLICA_TURN_COMMANDS_MAX &&
-         bytes < REPLICA_TURN_COMMAND_BYTES_MAX;
+         proposal != NULL && turn->count < REPLICA_TURN_COMMANDS_MAX &&
+         turn->bytes < REPLICA_TURN_COMMAND_BYTES_MAX;
          proposal = proposal->next) {
-        write_batch_add(replica, &count, proposal->command, proposal->command_size);
-        bytes += proposal->command_size;
-        (*local_taken)++;
+        write_batch_add(replica, &turn->count, proposal->command, proposal->command_size);
+        turn->bytes += proposal->command_size;
+        turn->local_taken++;
     }
-    return count;
+}
+
+/* The commands of the turn: first this term's start, then forwarded and local ones. Whoever came
+ * second finds room in the next turn. */
+static void write_collect(struct replica *replica, struct write_turn *turn)
+{
+    memset(turn, 0, sizeof(*turn));
+    if (replica->start_pending) {
+        write_collect_start(replica, turn);
+    }
+    if (replica->local_first) {
+        write_collect_local(replica, turn);
+        write_collect_remote(replica, turn);
+    } else {
+        write_collect_remote(replica, turn);
+        write_collect_local(replica, turn);
+    }
+    replica->local_first = !replica->local_first;
 }
 
 static void write_remote_drop(struct replica *replica, size_t taken)
@@ -268,17 +305,18 @@ static void write_remote_drop(struct replica *replica, size_t taken)
 /* Tells everyone where their commands stand: entries `first`, ... of `term`, in write_collect's
  * order. The answers travel on the links that the entries were just queued on, and thus before the
  * news that these are committed. */
-static void write_accepted(struct replica *replica, uint64_t term, raft_index first,
-                           size_t remote_taken, size_t local_taken)
+static void write_accepted(struct replica *replica, const struct write_turn *turn, uint64_t term,
+                           raft_index first)
 {
-    raft_index index = first + (replica->start_pending ? 1 : 0);
+    raft_index index = first + turn->remote_at;
 
     replica->start_pending = false;
-    for (size_t i = 0; i < remote_taken; i++) {
+    for (size_t i = 0; i < turn->remote_taken; i++) {
         write_answer_remote(replica, &replica->remote[i], MESSAGE_OK, "", term, index);
         index += replica->remote[i].count;
     }
-    for (size_t i = 0; i < local_taken; i++) {
+    index = first + turn->local_at;
+    for (size_t i = 0; i < turn->local_taken; i++) {
         struct replica_proposal *proposal = replica->queued.first;
 
         write_unqueue(replica, proposal);
@@ -286,45 +324,34 @@ static void write_accepted(struct replica *replica, uint64_t term, raft_index fi
     }
 }
 
-static void write_busy(struct replica *replica, size_t remote_taken, size_t local_taken)
-{
-    static const char text[] = "too many writes at once, try again";
-
-    for (size_t i = 0; i < remote_taken; i++) {
-        write_answer_remote(replica, &replica->remote[i], MESSAGE_FAILED, text, 0, 0);
-    }
-    for (size_t i = 0; i < local_taken; i++) {
-        struct replica_proposal *proposal = replica->queued.first;
-
-        write_unqueue(replica, proposal);
-        write_fail(proposal, text);
-    }
-}
-
-/* Everything gathered becomes one proposal to the core. */
+/* Everything gathered becomes one proposal to the core. While the disk or the quorum is far behind
+ * it stays where it is, within the bounds of the queues. */
 static void write_turn_leader(struct replica *replica)
 {
-    size_t remote_taken;
-    size_t local_taken;
-    const size_t count = write_collect(replica, &remote_taken, &local_taken);
-    const struct raft_event event = {.type = RAFT_EVENT_PROPOSE,
-                                     .now_ms = replica_now_ms(replica),
-                                     .entries = replica->batch,
-                                     .entry_count = count};
+    struct write_turn turn;
+    struct raft_event event = {.type = RAFT_EVENT_PROPOSE, .now_ms = replica_now_ms(replica)};
     const raft_index first = raft_last_index(replica->raft) + 1;
     const uint64_t term = raft_term_now(replica->raft);
     int rc;
 
-    if (count == 0) {
+    if (wal_pending_bytes(replica->wal) > REPLICA_PENDING_BYTES_MAX) {
         return;
     }
-    replica_step(replica, &event, &rc); /* Borrows the commands for the call. */
-    if (rc == RAFT_OK) {
-        write_accepted(replica, term, first, remote_taken, local_taken);
-    } else {
-        write_busy(replica, remote_taken, local_taken);
+    write_collect(replica, &turn);
+    if (turn.count == 0) {
+        return;
     }
-    write_remote_drop(replica, remote_taken);
+    event.entries = replica->batch;
+    event.entry_count = turn.count;
+    replica_step(replica, &event, &rc); /* Borrows the commands for the call. */
+    if (rc != RAFT_OK) {
+        return; /* Too much is uncommitted, or leadership is handed over: it waits. */
+    }
+    write_accepted(replica, &turn, term, first);
+    write_remote_drop(replica, turn.remote_taken);
+    if (replica->remote_count > 0 || replica->queued.first != NULL) {
+        replica_wake(replica); /* The rest goes into the next turn. */
+    }
 }
 
 /* --- followers --- */
@@ -409,7 +436,7 @@ static void write_refuse_queued(struct replica *replica)
 {
     struct replica_proposal *next;
 
-    if (replica->queued.first != NULL && replica->queued_bytes > REPLICA_QUEUE_BYTES_MAX) {
+    while (replica->queued_bytes > REPLICA_QUEUE_BYTES_MAX) {
         struct replica_proposal *proposal = replica->queued.last;
 
         write_unqueue(replica, proposal);
@@ -530,7 +557,8 @@ void replica_write_sweep(struct replica *replica, uint64_t now_ms)
         next = proposal->next;
         if (now_ms - proposal->start_ms >= hold_ms) {
             write_unqueue(replica, proposal);
-            write_fail(proposal, WRITE_NO_LEADER);
+            write_fail(proposal, replica->role == RAFT_LEADER ? "too many writes at once, try again"
+                                                              : WRITE_NO_LEADER);
         }
     }
     for (struct replica_proposal *proposal = replica->sent.first; proposal != NULL;

@@ -91,6 +91,8 @@ enum sim_event_type {
     SIM_DISK,
     SIM_PROPOSE,
     SIM_READ,
+    SIM_PROPOSE_ONCE,
+    SIM_READ_ONCE,
     SIM_FAULT,
     SIM_START,
     SIM_LOST, /* the server learns that its connection to `peer` is gone */
@@ -168,7 +170,7 @@ struct sim_parameters {
     uint64_t disk_ms;
     uint64_t disk_slow_ms;
     uint64_t fault_interval_ms;
-    unsigned fault_weights[10]; /* by enum sim_fault */
+    unsigned fault_weights[11]; /* by enum sim_fault */
     uint64_t propose_interval_ms;
     uint64_t read_interval_ms;
     uint64_t fault_phase_ms;

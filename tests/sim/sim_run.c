@@ -20,7 +20,8 @@ enum sim_fault {
     SIM_FAULT_POWER, /* all at once */
     SIM_FAULT_PAUSE,
     SIM_FAULT_SLOW_DISK,
-    SIM_FAULT_RESET, /* connections, under servers that live on */
+    SIM_FAULT_RESET,  /* connections, under servers that live on */
+    SIM_FAULT_DEPOSE, /* cuts a server off, and all learn of it at once; its clients go on */
     SIM_FAULT_TRANSFER,
     SIM_FAULT_COUNT,
 };
@@ -292,6 +293,31 @@ static void sim_reset(struct sim *sim, size_t node)
     }
 }
 
+/* The hardest test of a lease: the leader is alive, but cut off from the others, whose connections
+ * are reset; they elect another one, write there, and somebody reads from the first at all times.
+ */
+static void sim_depose(struct sim *sim, size_t node)
+{
+    sim_heal_network(sim);
+    for (size_t i = 0; i < sim->parameters.node_count; i++) {
+        if (i == node) {
+            continue;
+        }
+        sim->blocked[node][i] = true;
+        sim->blocked[i][node] = sim_chance(sim, 7000);
+        if (sim_chance(sim, 9500) && sim_node_awake(sim, i)) {
+            sim_lost(sim, i, sim->nodes[node].id);
+        }
+    }
+    const uint64_t end_ms = 2 * (uint64_t)sim->parameters.election_ms;
+    for (uint64_t ms = 1; ms < end_ms; ms += sim_between(sim, 1, 12)) {
+        sim_schedule(sim, &(struct sim_event){
+                              .at_ms = sim->now_ms + ms, .type = SIM_READ_ONCE, .node = node});
+        sim_schedule(sim, &(struct sim_event){
+                              .at_ms = sim->now_ms + ms, .type = SIM_PROPOSE_ONCE, .node = node});
+    }
+}
+
 static void sim_transfer(struct sim *sim, size_t node)
 {
     if (!sim_node_awake(sim, node)) {
@@ -320,8 +346,9 @@ static void sim_fault(struct sim *sim)
         choice -= parameters->fault_weights[fault];
         fault++;
     }
-    static const char *const names[] = {"heal",  "partition", "asymmetric", "links", "crash",
-                                        "power", "pause",     "disk",       "reset", "transfer"};
+    static const char *const names[] = {"heal",  "partition", "asymmetric", "links",
+                                        "crash", "power",     "pause",      "disk",
+                                        "reset", "depose",    "transfer"};
     sim_trace(sim, node, "fault", "%s", names[fault]);
     switch ((enum sim_fault)fault) {
     case SIM_FAULT_HEAL:
@@ -359,6 +386,9 @@ static void sim_fault(struct sim *sim)
     case SIM_FAULT_RESET:
         sim_reset(sim, node);
         break;
+    case SIM_FAULT_DEPOSE:
+        sim_depose(sim, node);
+        break;
     case SIM_FAULT_TRANSFER:
         sim_transfer(sim, node);
         break;
@@ -372,9 +402,8 @@ static void sim_fault(struct sim *sim)
 
 /* --- clients --- */
 
-static void sim_propose(struct sim *sim)
+static void sim_propose_at(struct sim *sim, size_t node)
 {
-    const size_t node = sim_victim(sim);
     uint64_t values[SIM_BATCH_MAX];
     struct raft_entry entries[SIM_BATCH_MAX];
     const size_t count = sim_between(sim, 1, SIM_BATCH_MAX);
@@ -384,10 +413,6 @@ static void sim_propose(struct sim *sim)
         entries[i] = (struct raft_entry){
             .type = RAFT_ENTRY_COMMAND, .data = &values[i], .size = sizeof(values[i])};
     }
-    sim_schedule(
-        sim, &(struct sim_event){.at_ms = sim->now_ms +
-                                          sim_between(sim, 1, sim->parameters.propose_interval_ms),
-                                 .type = SIM_PROPOSE});
     if (sim_node_awake(sim, node)) {
         sim_trace(sim, node, "propose", "%zu entries, values up to %" PRIu64, count,
                   sim->next_value);
@@ -397,15 +422,19 @@ static void sim_propose(struct sim *sim)
     }
 }
 
-static void sim_read(struct sim *sim)
+static void sim_propose(struct sim *sim)
 {
-    const size_t node = sim_victim(sim);
+    sim_schedule(
+        sim, &(struct sim_event){.at_ms = sim->now_ms +
+                                          sim_between(sim, 1, sim->parameters.propose_interval_ms),
+                                 .type = SIM_PROPOSE});
+    sim_propose_at(sim, sim_victim(sim));
+}
+
+static void sim_read_at(struct sim *sim, size_t node)
+{
     const bool quorum = sim_chance(sim, 4000);
 
-    sim_schedule(sim,
-                 &(struct sim_event){.at_ms = sim->now_ms +
-                                              sim_between(sim, 1, sim->parameters.read_interval_ms),
-                                     .type = SIM_READ});
     if (!sim_node_awake(sim, node) || sim->read_count == SIM_READS_MAX) {
         return;
     }
@@ -414,6 +443,25 @@ static void sim_read(struct sim *sim)
     sim->reads[token] = (struct sim_read){true, sim->now_ms, sim->committed_count};
     struct raft_event event = {.type = RAFT_EVENT_READ, .read_token = token, .read_quorum = quorum};
     sim_node_step(sim, node, &event);
+}
+
+static void sim_read(struct sim *sim)
+{
+    sim_schedule(sim,
+                 &(struct sim_event){.at_ms = sim->now_ms +
+                                              sim_between(sim, 1, sim->parameters.read_interval_ms),
+                                     .type = SIM_READ});
+    sim_read_at(sim, sim_victim(sim));
+}
+
+/* Wherever there is a leader but there. */
+static void sim_propose_elsewhere(struct sim *sim, size_t node)
+{
+    for (size_t i = 0; i < sim->parameters.node_count; i++) {
+        if (i != node && sim->nodes[i].role == RAFT_LEADER) {
+            sim_propose_at(sim, i);
+        }
+    }
 }
 
 /* --- the run --- */
@@ -443,6 +491,12 @@ static void sim_dispatch(struct sim *sim, struct sim_event *event)
         break;
     case SIM_READ:
         sim_read(sim);
+        break;
+    case SIM_PROPOSE_ONCE:
+        sim_propose_elsewhere(sim, event->node);
+        break;
+    case SIM_READ_ONCE:
+        sim_read_at(sim, event->node);
         break;
     case SIM_FAULT:
         if (!sim->healed) {

@@ -33,6 +33,10 @@ const char *raft_strerror(int code)
         return "malformed or contradictory input";
     case RAFT_ETRANSFER:
         return "leadership is being handed over";
+    case RAFT_ECHANGE:
+        return "another change of the configuration is under way";
+    case RAFT_ESTALE:
+        return "the snapshot is not ahead of what is committed";
     }
     return "unknown error";
 }
@@ -136,6 +140,9 @@ int raft_new(const struct raft_options *options, const struct raft_state *state,
     if (raft->entries == NULL || raft->messages == NULL || raft->inflight_pool == NULL) {
         goto fail;
     }
+    for (size_t i = 0; i < RAFT_SERVERS_MAX; i++) {
+        raft->peers[i].inflight = raft->inflight_pool + i * options->inflight_max;
+    }
     rc = raft_load(raft, state);
     if (rc != 0) {
         goto fail;
@@ -202,6 +209,7 @@ void raft_entry_append(struct raft *raft, const struct raft_entry *entry)
         assert(rc == 0); /* Checked with the event. */
         (void)rc;
         raft->configuration.index = entry->index;
+        raft->configuration_changed = true;
     }
 }
 
@@ -217,6 +225,7 @@ void raft_entries_truncate(struct raft *raft, raft_index from)
     if (raft->configuration.index >= from) {
         assert(raft->configuration_before.index < from);
         raft->configuration = raft->configuration_before;
+        raft->configuration_changed = true;
         memset(&raft->configuration_before, 0, sizeof(raft->configuration_before));
     }
     /* Writes still on their way may hold dropped entries, or equal indexes of a later term: neither
@@ -236,7 +245,7 @@ void raft_entries_truncate(struct raft *raft, raft_index from)
 /* Gives this step's changes, if there are any, a write of their own. Returns its sequence, or 0. */
 static uint64_t raft_write_add(struct raft *raft)
 {
-    if (!raft->hard_state_changed && raft->entry_count == 0) {
+    if (!raft->hard_state_changed && raft->entry_count == 0 && raft->reset_index == 0) {
         assert(raft->truncate_from == 0); /* Only a conflicting entry truncates. */
         return 0;
     }
@@ -331,20 +340,52 @@ static int raft_message_check(const struct raft *raft, const struct raft_event *
         return raft_append_response_check(raft, message);
     case RAFT_TIMEOUT_NOW:
         return RAFT_OK;
+    case RAFT_SNAPSHOT_REQUEST:
+        return raft_snapshot_request_check(raft, message);
     }
     return RAFT_EINVAL; /* The type, too, may come from a stranger. */
 }
 
-static int raft_propose_check(const struct raft *raft, const struct raft_event *event)
+static int raft_propose_check_types(const struct raft_event *event)
 {
     if (event->entry_count == 0 || event->entries == NULL) {
         return RAFT_EINVAL;
     }
     for (size_t i = 0; i < event->entry_count; i++) {
         const enum raft_entry_type type = event->entries[i].type;
-        if (type != RAFT_ENTRY_COMMAND && type != RAFT_ENTRY_NOOP) {
+        const bool alone = event->entry_count == 1;
+        if (type != RAFT_ENTRY_COMMAND && type != RAFT_ENTRY_NOOP &&
+            (type != RAFT_ENTRY_CONFIGURATION || !alone)) {
             return RAFT_EINVAL;
         }
+    }
+    return RAFT_OK;
+}
+
+/* Quorums of two configurations overlap if they differ in one server, and if nobody skips one: so
+ * one change at a time, and none before an entry of this term is committed. Without the latter, two
+ * leaders of different terms may each add to the same old configuration, and neither hears of the
+ * other's (4.1 and its erratum of 2015). */
+static int raft_change_check(const struct raft *raft, const struct raft_entry *entry)
+{
+    struct raft_configuration configuration;
+
+    memset(&configuration, 0, sizeof(configuration));
+    if (raft_configuration_decode(entry->data, entry->size, &configuration) != 0 ||
+        raft_configuration_check_change(&raft->configuration, &configuration) != 0) {
+        return RAFT_EINVAL;
+    }
+    if (raft->commit_index < raft->own_term_index ||
+        raft->commit_index < raft->configuration.index) {
+        return RAFT_ECHANGE;
+    }
+    return RAFT_OK;
+}
+
+static int raft_propose_check(const struct raft *raft, const struct raft_event *event)
+{
+    if (raft_propose_check_types(event) != 0) {
+        return RAFT_EINVAL;
     }
     if (raft->role != RAFT_LEADER) {
         return RAFT_ENOTLEADER;
@@ -356,6 +397,9 @@ static int raft_propose_check(const struct raft *raft, const struct raft_event *
     if (uncommitted >= raft->options.uncommitted_max ||
         event->entry_count > raft->options.uncommitted_max - uncommitted) {
         return RAFT_EBUSY;
+    }
+    if (event->entries[0].type == RAFT_ENTRY_CONFIGURATION) {
+        return raft_change_check(raft, &event->entries[0]);
     }
     return RAFT_OK;
 }
@@ -377,6 +421,8 @@ static int raft_event_check(const struct raft *raft, const struct raft_event *ev
         return RAFT_OK;
     case RAFT_EVENT_TRANSFER:
         return raft_transfer_check(raft, event->peer);
+    case RAFT_EVENT_SNAPSHOT_INSTALLED:
+        return raft_snapshot_installed_check(raft, &event->snapshot);
     }
     return RAFT_EINVAL;
 }
@@ -404,6 +450,9 @@ static void raft_propose(struct raft *raft, const struct raft_event *event)
         entry.index = raft->log.last_index + 1;
         entry.term = raft->term;
         raft_entry_append(raft, &entry);
+    }
+    if (raft->configuration_changed) {
+        raft_peers_update(raft);
     }
 }
 
@@ -433,6 +482,9 @@ static void raft_receive(struct raft *raft, const struct raft_event *event)
     case RAFT_TIMEOUT_NOW:
         raft_timeout_now(raft, message);
         break;
+    case RAFT_SNAPSHOT_REQUEST:
+        raft_snapshot_request(raft, message);
+        break;
     }
 }
 
@@ -458,6 +510,9 @@ static void raft_handle(struct raft *raft, const struct raft_event *event)
         break;
     case RAFT_EVENT_TRANSFER:
         raft_transfer(raft, event->peer);
+        break;
+    case RAFT_EVENT_SNAPSHOT_INSTALLED:
+        raft_snapshot_installed(raft, &event->snapshot);
         break;
     }
 }
@@ -488,6 +543,7 @@ static void raft_flush(struct raft *raft)
         raft_replication_flush(raft);
         raft_transfer_flush(raft);
         raft_reads_release(raft); /* A cluster of one has just acknowledged the round. */
+        raft_transfer_removed(raft);
     }
 }
 
@@ -514,6 +570,10 @@ static void raft_step_begin(struct raft *raft, uint64_t now_ms)
     raft->now_ms = now_ms;
     raft->hard_state_changed = false;
     raft->truncate_from = 0;
+    raft->reset_index = 0;
+    raft->configuration_changed = false;
+    raft->snapshot_from = 0;
+    raft->snapshot_index = 0;
     raft->entry_count = 0;
     raft->message_count = 0;
     raft->read_count = 0;
@@ -522,7 +582,9 @@ static void raft_step_begin(struct raft *raft, uint64_t now_ms)
 static void raft_step_end(struct raft *raft, struct raft_update *update)
 {
     assert(raft->commit_index <= raft->log.last_index);
+    assert(raft->commit_index + 1 >= raft->log.first_index);
     assert(raft->durable_index <= raft->log.last_index);
+    assert(raft->reset_index == 0 || raft->truncate_from == 0);
     assert(raft->verified_index <= raft->log.last_index);
     assert(raft->role != RAFT_LEADER || raft->leader == raft->options.id);
     assert(raft->role == RAFT_FOLLOWER || raft->role == RAFT_LEADER || raft->leader == 0);
@@ -535,6 +597,8 @@ static void raft_step_end(struct raft *raft, struct raft_update *update)
         .hard_state_changed = raft->hard_state_changed,
         .term = raft->term,
         .vote = raft->vote,
+        .reset_index = raft->reset_index,
+        .reset_term = raft->reset_index != 0 ? raft->log.prev_term : 0,
         .truncate_from = raft->truncate_from,
         .entries = raft->entries,
         .entry_count = raft->entry_count,
@@ -547,6 +611,9 @@ static void raft_step_end(struct raft *raft, struct raft_update *update)
             raft->commit_index < raft->durable_index ? raft->commit_index : raft->durable_index,
         .role = raft->role,
         .leader = raft->leader,
+        .configuration_changed = raft->configuration_changed,
+        .snapshot_from = raft->snapshot_from,
+        .snapshot_index = raft->snapshot_index,
         .deadline_ms = raft_deadline_ms(raft),
     };
 }
@@ -643,6 +710,11 @@ raft_index raft_durable_index(const struct raft *raft)
 raft_term raft_term_at(const struct raft *raft, raft_index index)
 {
     return raft_log_term_at(&raft->log, index);
+}
+
+raft_index raft_first_index(const struct raft *raft)
+{
+    return raft->log.first_index;
 }
 
 const struct raft_configuration *raft_configuration(const struct raft *raft)

@@ -2,25 +2,40 @@
 #define RAFT_RAFT_H
 
 /* The Raft core: leader election with pre-vote and check-quorum, log replication, commitment,
- * leader lease and ReadIndex, leadership transfer, after Ongaro's dissertation. It is a pure step
- * function: no I/O, no clock, no randomness but the seeded generator in `struct raft_options`, no
- * global state; the same inputs give the same outputs. It holds terms and indexes, never payloads:
- * entries live in the host's log (see wal.h), and the host fills them into outgoing APPEND
- * messages.
+ * leader lease and ReadIndex, leadership transfer, membership changes and snapshots, after Ongaro's
+ * dissertation. It is a pure step function: no I/O, no clock, no randomness but the seeded
+ * generator in `struct raft_options`, no global state; the same inputs give the same outputs. It
+ * holds terms and indexes, never payloads: entries live in the host's log (see wal.h), and the host
+ * fills them into outgoing APPEND messages.
  *
  * The host's duties, each turn:
  *  1. call raft_step() with one event;
- *  2. hand the update's write (hard state, truncation, entries: one unit, in that order) to its
- * log, and report RAFT_EVENT_PERSISTED with the write's sequence once it is durable. Writes become
- *     durable in the order of their sequence;
+ *  2. hand the update's write (hard state, reset, truncation, entries: one unit, in that order) to
+ * its log, and report RAFT_EVENT_PERSISTED with the write's sequence once it is durable. Writes
+ * become durable in the order of their sequence;
  *  3. send the update's messages, at once. The core itself withholds whatever depends on a disk
  *     (votes, append acknowledgements) until it is told PERSISTED, so a host cannot send too early
  *     (dissertation 3.8). Messages may be lost, delayed, duplicated and reordered;
  *  4. apply entries up to update->apply_index, in order;
  *  5. deliver RAFT_EVENT_TICK no later than update->deadline_ms;
  *  6. read the clock anew for each event: the lease and what it rests on are compared with it. A
- *     clock that is stale by more than the difference of lease_guard_ms and lease_ms (see there)
- * can make a deposed leader serve old state. */
+ *     clock that is late by more than lease_guard_ms - lease_ms can make a deposed leader serve old
+ *     state.
+ *
+ * Snapshots are the host's; the core only knows where the log begins:
+ *  7. when a snapshot of the applied state at some index is durable (with the configuration that
+ *     raft_configuration_at() gives for that index in it), call raft_compact() with that or a lower
+ *     index, and only then trim the log;
+ *  8. when update->snapshot_from is set, fetch that server's newest snapshot (its index must be
+ *     update->snapshot_index or higher) by whatever transport, verify it and make it durable. The
+ *     update repeats itself while it is needed: begin when nothing is being fetched, ignore it
+ *     otherwise, and give up whenever that seems better. Then, in one turn of the loop: ask
+ *     raft_snapshot_wanted(), replace the state by the snapshot's, and deliver
+ *     RAFT_EVENT_SNAPSHOT_INSTALLED. Nothing is applied between the question and the event;
+ *  9. after a start with a snapshot of index s and term t on disk: if the log's entry s (the one
+ *     before its first counts) has term t, start with the log. If it ends before s or has another
+ *     term there, reset it to begin behind s; term and vote stay, but a stored term below t becomes
+ *     t, without a vote. If it begins behind s + 1, a newer snapshot is missing: do not start. */
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -46,6 +61,9 @@ enum raft_error {
     RAFT_EBUSY = -3,      /* too many uncommitted entries or waiting reads; nothing has changed */
     RAFT_EINVAL = -4,     /* malformed event (untrusted bytes); nothing has changed */
     RAFT_ETRANSFER = -5,  /* leadership is being handed over: retry soon; nothing has changed */
+    RAFT_ECHANGE = -6, /* another change of configuration is not committed yet, or nothing of this
+                        * term is: retry soon; nothing has changed */
+    RAFT_ESTALE = -7,  /* the snapshot is not ahead of what is committed; nothing has changed */
 };
 
 /* Returns a constant text for a raft_error. */
@@ -97,7 +115,9 @@ enum raft_message_type {
     RAFT_APPEND_REQUEST, /* also the heartbeat, when it carries no entries */
     RAFT_APPEND_RESPONSE,
     RAFT_TIMEOUT_NOW, /* the leader asks a follower that has all its entries to take over (3.10) */
-    RAFT_MESSAGE_TYPE_LAST = RAFT_TIMEOUT_NOW,
+    RAFT_SNAPSHOT_REQUEST, /* the leader asks a follower to fetch its snapshot: what comes next in
+                            * the follower's log is in the leader's no more */
+    RAFT_MESSAGE_TYPE_LAST = RAFT_SNAPSHOT_REQUEST,
 };
 
 /* One message. Flat, so that it is encoded field by field; fields that a type does not use are 0.
@@ -113,14 +133,16 @@ struct raft_message {
     /* Vote requests: the leader itself has asked for this election, so that nobody need protect it.
      */
     bool transfer;
-    /* Append requests: the entry before the first one, the entries (first_index <= end_index; none
+    /* Snapshot requests: prev_index and prev_term are the last entry that is only in the snapshot.
+     * Append requests: the entry before the first one, the entries (first_index <= end_index; none
      * when entry_count is 0), and the leader's commit index. */
     raft_index prev_index;
     raft_term prev_term;
     raft_index commit_index;
     size_t entry_count; /* entries prev_index+1 .. prev_index+entry_count */
-    /* Append requests and responses, TIMEOUT_NOW: which round of the leader this is or answers;
-     * acknowledges leadership for the lease and ReadIndex even when the log does not match. */
+    /* Append and snapshot requests, append responses, TIMEOUT_NOW: which round of the leader this
+     * is or answers; acknowledges leadership for the lease and ReadIndex even when the log does not
+     * match. */
     uint64_t round;
     /* Responses: vote granted, or append matched. */
     bool granted;
@@ -136,9 +158,15 @@ enum raft_event_type {
     RAFT_EVENT_TICK = 1, /* only the time has moved */
     RAFT_EVENT_MESSAGE, /* message, entries (APPEND_REQUEST), entry_count == message->entry_count */
     RAFT_EVENT_PERSISTED, /* sequence: this write and all before it are durable */
-    RAFT_EVENT_PROPOSE,   /* entries: type (not CONFIGURATION), data, size are read; index and term
-                           * are assigned and found in update->entries, which holds nothing else.
-                           * RAFT_ENOTLEADER, RAFT_EBUSY, RAFT_ETRANSFER */
+    /* entries: type, data, size are read; index and term are assigned and found in update->entries,
+     * which holds nothing else. RAFT_ENOTLEADER, RAFT_EBUSY, RAFT_ETRANSFER.
+     * A CONFIGURATION comes alone and differs from raft_configuration() in one server: added
+     * without a vote, given or denied its vote, with other info, or removed (RAFT_EINVAL).
+     * RAFT_ECHANGE. It counts from when it is appended; a leader that takes itself out leads until
+     * it is committed, then steps down and asks the server with the longest log to take over. Give
+     * a vote to a server only when its match_index (raft_progress) is near the end of the log, and
+     * never reuse the id of a server whose disk was lost: its votes are forgotten. */
+    RAFT_EVENT_PROPOSE,
     RAFT_EVENT_READ, /* read_token, read_quorum; elsewhere than on a leader the update answers it
                       * with RAFT_ENOTLEADER. RAFT_EBUSY */
     /* The connection to `peer` was reset or refused: a sign, no proof, that its process is gone. If
@@ -151,6 +179,18 @@ enum raft_event_type {
      * answered with RAFT_ETRANSFER. RAFT_ENOTLEADER; RAFT_EINVAL: no such voter, or none that
      * answers; RAFT_ETRANSFER: one to another server is under way. */
     RAFT_EVENT_TRANSFER,
+    /* snapshot: is durable and is this server's state now. The log begins behind it; what follows
+     * in the log is kept if it fits. RAFT_ESTALE: not ahead of the commit index, or this server
+     * leads; RAFT_EINVAL: contradicts what is known. Ask raft_snapshot_wanted() before. */
+    RAFT_EVENT_SNAPSHOT_INSTALLED,
+};
+
+/* What the core must know of a snapshot: the last entry in it, and the configuration as of that
+ * entry. */
+struct raft_snapshot {
+    raft_index index;
+    raft_term term;
+    const struct raft_configuration *configuration;
 };
 
 /* What happens to the core. Borrowed for the call. */
@@ -164,6 +204,7 @@ struct raft_event {
     uint64_t read_token;
     bool read_quorum; /* confirm leadership with a quorum even while the lease holds */
     raft_id peer;
+    struct raft_snapshot snapshot;
 };
 
 /* An answer to RAFT_EVENT_READ: with status 0, state applied up to `index` may be served. */
@@ -181,6 +222,10 @@ struct raft_update {
     bool hard_state_changed; /* term and vote must be stored with this write */
     raft_term term;
     raft_id vote;
+    /* != 0: drop the whole log first and begin anew behind this index, whose entry has this term;
+     * then truncate_from is 0. */
+    raft_index reset_index;
+    raft_term reset_term;
     raft_index truncate_from; /* != 0: drop entries at and after this index first */
     const struct raft_entry *entries;
     size_t entry_count;
@@ -197,6 +242,12 @@ struct raft_update {
     bool leadership_changed; /* role, term or known leader differ from before this step */
     enum raft_role role;
     raft_id leader; /* 0: none known */
+    /* raft_configuration() differs from before this step: another one was appended, rolled back or
+     * came with a snapshot. */
+    bool configuration_changed;
+
+    raft_id snapshot_from; /* != 0: fetch this server's snapshot, of snapshot_index or higher */
+    raft_index snapshot_index;
 
     uint64_t deadline_ms;
 };
@@ -242,9 +293,10 @@ struct raft_state {
     size_t run_count;
     raft_term prev_term;     /* term of entry first_index - 1 (0 for the beginning) */
     raft_index commit_index; /* known committed, e.g. applied to the state; 0 if unknown */
-    const struct raft_configuration
-        *configuration; /* the last one in the log, committed or not; NULL: none */
-    const struct raft_configuration *configuration_before; /* the one it replaced; NULL: none */
+    /* The last one in the log, committed or not, and the one that it replaced; where the log has
+     * none, the snapshot's. Both with their index. NULL: none. */
+    const struct raft_configuration *configuration;
+    const struct raft_configuration *configuration_before;
 };
 
 struct raft;
@@ -266,6 +318,14 @@ int raft_bootstrap(struct raft *raft, const struct raft_configuration *configura
  * core and stays valid until the next step. Errors leave everything unchanged. */
 int raft_step(struct raft *raft, const struct raft_event *event, struct raft_update *update);
 
+/* Drops the core's knowledge of entries up to `index`, all of which are in a durable snapshot and
+ * applied. Lower ones than before change nothing. RAFT_EINVAL: not committed and durable yet. */
+int raft_compact(struct raft *raft, raft_index index);
+
+/* Whether a snapshot up to `index` would be installed: it is ahead of what is committed, and this
+ * server does not lead. */
+bool raft_snapshot_wanted(const struct raft *raft, raft_index index);
+
 /* Looking in. */
 enum raft_role raft_role(const struct raft *raft);
 raft_id raft_leader(const struct raft *raft); /* 0: unknown */
@@ -277,6 +337,10 @@ raft_index raft_durable_index(const struct raft *raft);
 /* 0: not in the log. The entry before the log's first one is known, too. */
 raft_term raft_term_at(const struct raft *raft, raft_index index);
 const struct raft_configuration *raft_configuration(const struct raft *raft);
+/* The one that was in force at `index`, committed and not below the log's beginning; NULL if it is
+ * not known any more (two have followed it): a snapshot is then best taken at a higher index. */
+const struct raft_configuration *raft_configuration_at(const struct raft *raft, raft_index index);
+raft_index raft_first_index(const struct raft *raft); /* of the log, as the core knows it */
 /* Leader only: whether default reads may be served at `now_ms` without asking anyone. */
 bool raft_lease_valid(const struct raft *raft, uint64_t now_ms);
 /* Whom this leader is handing leadership to; 0: nobody. */

@@ -138,3 +138,53 @@ int raft_configuration_decode(const void *data, size_t size, struct raft_configu
     *out = configuration;
     return RAFT_OK;
 }
+
+static bool server_equal(const struct raft_server *a, const struct raft_server *b)
+{
+    return a->voter == b->voter && a->info_size == b->info_size &&
+           memcmp(a->info, b->info, a->info_size) == 0;
+}
+
+int raft_configuration_check_change(const struct raft_configuration *from,
+                                    const struct raft_configuration *to)
+{
+    size_t changes = 0;
+    size_t old = 0;
+    size_t new = 0;
+
+    /* Both are sorted by id. */
+    while (old < from->count || new < to->count) {
+        const raft_id old_id = old < from->count ? from->servers[old].id : UINT64_MAX;
+        const raft_id new_id = new < to->count ? to->servers[new].id : UINT64_MAX;
+        if (old < from->count && new < to->count && old_id == new_id) {
+            changes += server_equal(&from->servers[old], &to->servers[new]) ? 0 : 1;
+            old++;
+            new ++;
+        } else if (new == to->count || (old < from->count && old_id < new_id)) {
+            changes++; /* Removed. */
+            old++;
+        } else {
+            /* Added: a voter that has nothing yet would only make quorums larger (4.2.1). */
+            if (to->servers[new].voter) {
+                return RAFT_EINVAL;
+            }
+            changes++;
+            new ++;
+        }
+    }
+    return changes == 1 ? RAFT_OK : RAFT_EINVAL;
+}
+
+const struct raft_configuration *raft_configuration_at(const struct raft *raft, raft_index index)
+{
+    if (index > raft->commit_index || index + 1 < raft->log.first_index) {
+        return NULL;
+    }
+    if (raft->configuration.count > 0 && raft->configuration.index <= index) {
+        return &raft->configuration;
+    }
+    if (raft->configuration_before.count > 0 && raft->configuration_before.index <= index) {
+        return &raft->configuration_before;
+    }
+    return NULL;
+}

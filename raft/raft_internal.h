@@ -48,6 +48,10 @@ void raft_log_deinit(struct raft_log *log);
 int raft_log_reserve(struct raft_log *log, size_t count);
 /* Appends one entry. `term` must not be below the last one's; needs a reserved run. */
 void raft_log_append(struct raft_log *log, raft_term term);
+/* Drops entries up to `index`, which is in the log; the last one's term is kept. */
+void raft_log_compact(struct raft_log *log, raft_index index);
+/* Drops all; begins anew behind `index`. */
+void raft_log_reset(struct raft_log *log, raft_index index, raft_term term);
 /* Drops entries at and after `from`. */
 void raft_log_truncate(struct raft_log *log, raft_index from);
 /* Term of an entry, also of first_index - 1; 0 for all others. */
@@ -67,6 +71,7 @@ struct raft_write {
 enum raft_peer_state {
     RAFT_PEER_PROBE = 1, /* where the logs part is not known: one request at a time */
     RAFT_PEER_REPLICATE, /* requests are sent ahead of their answers */
+    RAFT_PEER_SNAPSHOT,  /* it needs what only the snapshot has; heartbeats go on */
 };
 
 /* What the leader knows of another server. */
@@ -79,10 +84,12 @@ struct raft_peer {
     raft_index told_commit_index; /* commit index in the last request sent */
     bool probe_sent;              /* its entries are out; heartbeats repeat the probe, empty */
     bool sent;                    /* something was sent in this step */
+    uint64_t snapshot_due_ms;     /* it is asked again to fetch the snapshot then */
     uint64_t acked_round;         /* 0: none in this term */
     uint64_t acked_sent_ms;       /* when that round was started here */
     uint64_t answered_ms;         /* when an answer last came in; RAFT_NEVER_MS: none yet */
-    raft_index *inflight;         /* ring: last entries of unanswered requests */
+    raft_index *inflight;         /* ring: last entries of unanswered requests; its memory stays
+                                   * with the place among the peers, or moves in exchange */
     size_t inflight_first;
     size_t inflight_count;
 };
@@ -146,7 +153,7 @@ struct raft {
     size_t peer_count;
     raft_index *inflight_pool;
     raft_index own_term_index; /* our no-op */
-    uint64_t leader_since_ms;
+    uint64_t quorum_since_ms;  /* from then on, this configuration's quorum had time to answer */
     uint64_t heartbeat_due_ms;
     uint64_t round;
     uint64_t round_started_ms[RAFT_ROUNDS_MAX]; /* by round % RAFT_ROUNDS_MAX */
@@ -160,6 +167,10 @@ struct raft {
 
     /* The step's results. */
     raft_index truncate_from;
+    raft_index reset_index;
+    bool configuration_changed;
+    raft_id snapshot_from;
+    raft_index snapshot_index;
     struct raft_entry *entries;
     size_t entry_count;
     size_t entry_capacity;
@@ -192,6 +203,18 @@ const struct raft_server *raft_configuration_find(const struct raft_configuratio
                                                   raft_id id);
 bool raft_configuration_is_voter(const struct raft_configuration *configuration, raft_id id);
 
+/* RAFT_EINVAL unless `to` differs from `from` in one server, as raft.h says. */
+int raft_configuration_check_change(const struct raft_configuration *from,
+                                    const struct raft_configuration *to);
+
+/* --- raft_snapshot.c --- */
+
+/* RAFT_EINVAL for what no server of this cluster sends; changes nothing. */
+int raft_snapshot_request_check(const struct raft *raft, const struct raft_message *message);
+void raft_snapshot_request(struct raft *raft, const struct raft_message *message);
+int raft_snapshot_installed_check(const struct raft *raft, const struct raft_snapshot *snapshot);
+void raft_snapshot_installed(struct raft *raft, const struct raft_snapshot *snapshot);
+
 /* --- raft_election.c --- */
 
 void raft_election_timer_start(struct raft *raft);
@@ -213,6 +236,12 @@ void raft_election_flush(struct raft *raft);
 /* --- raft_replication.c --- */
 
 void raft_become_leader(struct raft *raft);
+/* After a change of the leader's configuration. */
+void raft_peers_update(struct raft *raft);
+/* After the leader's log was compacted. */
+void raft_peers_compacted(struct raft *raft);
+/* Refuses a request of an earlier term, or one that does not fit our log. */
+void raft_append_refuse(struct raft *raft, const struct raft_message *message);
 /* RAFT_EINVAL for what no server of this cluster sends; changes nothing. */
 int raft_append_request_check(const struct raft *raft, const struct raft_event *event);
 void raft_append_request(struct raft *raft, const struct raft_event *event);
@@ -229,6 +258,8 @@ int raft_transfer_check(const struct raft *raft, raft_id target);
 void raft_transfer(struct raft *raft, raft_id target);
 /* Gives up when its time is over. */
 void raft_transfer_timer(struct raft *raft);
+/* Steps down when the committed configuration gives this leader no vote. */
+void raft_transfer_removed(struct raft *raft);
 /* Asks the target to take over as soon as it has everything. */
 void raft_transfer_flush(struct raft *raft);
 

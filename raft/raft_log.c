@@ -18,7 +18,8 @@ static bool raft_log_state_valid(const struct raft_state *state)
         /* A new server's state is all zero. */
         return state->last_index == 0 && state->run_count == 0 && state->prev_term == 0;
     }
-    if (state->first_index > state->last_index + 1) {
+    if (state->first_index > state->last_index + 1 ||
+        (state->first_index == 1) != (state->prev_term == 0)) {
         return false;
     }
     if ((state->run_count == 0) != (state->first_index > state->last_index)) {
@@ -92,6 +93,39 @@ void raft_log_append(struct raft_log *log, raft_term term)
         log->run_count++;
     }
     log->last_index++;
+}
+
+void raft_log_compact(struct raft_log *log, raft_index index)
+{
+    assert(index >= log->first_index);
+    assert(index <= log->last_index);
+
+    const raft_term term = raft_log_term_at(log, index);
+    size_t dropped = 0;
+    while (dropped < log->run_count &&
+           (dropped + 1 < log->run_count ? log->runs[dropped + 1].first - 1 : log->last_index) <=
+               index) {
+        dropped++;
+    }
+    log->run_count -= dropped;
+    memmove(log->runs, log->runs + dropped, log->run_count * sizeof(*log->runs));
+    log->first_index = index + 1;
+    log->prev_term = term;
+    if (log->run_count > 0) {
+        log->runs[0].first = log->first_index;
+    }
+    assert((log->run_count == 0) == (log->first_index > log->last_index));
+}
+
+void raft_log_reset(struct raft_log *log, raft_index index, raft_term term)
+{
+    assert(index > 0);
+    assert(term > 0);
+
+    log->run_count = 0;
+    log->first_index = index + 1;
+    log->last_index = index;
+    log->prev_term = term;
 }
 
 void raft_log_truncate(struct raft_log *log, raft_index from)

@@ -103,14 +103,14 @@ uint64_t raft_check_quorum_due_ms(const struct raft *raft)
 {
     assert(raft->role == RAFT_LEADER);
 
-    /* A new leader has election_ms to be heard. */
+    /* A new leader, or a new quorum, has election_ms to be heard. */
     const uint64_t sent =
-        raft_round_quorum_sent(raft, RAFT_NEVER_MS - 1, raft->leader_since_ms + 1);
+        raft_round_quorum_sent(raft, RAFT_NEVER_MS - 1, raft->quorum_since_ms + 1);
     if (sent == RAFT_NEVER_MS) {
         return RAFT_NEVER_MS;
     }
     assert(sent > 0);
-    const uint64_t newest_ms = sent - 1 > raft->leader_since_ms ? sent - 1 : raft->leader_since_ms;
+    const uint64_t newest_ms = sent - 1 > raft->quorum_since_ms ? sent - 1 : raft->quorum_since_ms;
     return newest_ms + raft->options.election_ms;
 }
 

@@ -102,7 +102,7 @@ int raft_append_request_check(const struct raft *raft, const struct raft_event *
     return RAFT_OK;
 }
 
-static void raft_append_refuse(struct raft *raft, const struct raft_message *message)
+void raft_append_refuse(struct raft *raft, const struct raft_message *message)
 {
     struct raft_message *answer = raft_message_add(raft, RAFT_APPEND_RESPONSE, message->from);
 
@@ -203,25 +203,52 @@ struct raft_peer *raft_peer_find(struct raft *raft, raft_id id)
     return NULL;
 }
 
-static void raft_peers_init(struct raft *raft)
+static void raft_peer_add(struct raft *raft, const struct raft_server *server)
 {
-    raft->peer_count = 0;
+    assert(raft->peer_count < RAFT_SERVERS_MAX);
+
+    struct raft_peer *peer = &raft->peers[raft->peer_count];
+    raft_index *const inflight = peer->inflight;
+    *peer = (struct raft_peer){
+        .id = server->id,
+        .voter = server->voter,
+        .state = RAFT_PEER_PROBE,
+        .next_index = raft->log.last_index + 1,
+        .answered_ms = RAFT_NEVER_MS,
+        .inflight = inflight,
+    };
+    raft->peer_count++;
+}
+
+static void raft_peer_remove(struct raft *raft, size_t at)
+{
+    assert(at < raft->peer_count);
+
+    raft->peer_count--;
+    const struct raft_peer removed = raft->peers[at];
+    raft->peers[at] = raft->peers[raft->peer_count];
+    raft->peers[raft->peer_count].inflight = removed.inflight;
+}
+
+void raft_peers_update(struct raft *raft)
+{
+    assert(raft->role == RAFT_LEADER);
+
+    for (size_t i = raft->peer_count; i-- > 0;) {
+        if (raft_configuration_find(&raft->configuration, raft->peers[i].id) == NULL) {
+            raft_peer_remove(raft, i);
+        }
+    }
     for (size_t i = 0; i < raft->configuration.count; i++) {
         const struct raft_server *server = &raft->configuration.servers[i];
-        if (server->id == raft->options.id) {
-            continue;
+        struct raft_peer *peer = raft_peer_find(raft, server->id);
+        if (peer != NULL) {
+            peer->voter = server->voter;
+        } else if (server->id != raft->options.id) {
+            raft_peer_add(raft, server);
         }
-        struct raft_peer *peer = &raft->peers[raft->peer_count];
-        *peer = (struct raft_peer){
-            .id = server->id,
-            .voter = server->voter,
-            .state = RAFT_PEER_PROBE,
-            .next_index = raft->log.last_index + 1,
-            .answered_ms = RAFT_NEVER_MS,
-            .inflight = raft->inflight_pool + raft->peer_count * raft->options.inflight_max,
-        };
-        raft->peer_count++;
     }
+    raft->quorum_since_ms = raft->now_ms;
 }
 
 void raft_become_leader(struct raft *raft)
@@ -233,8 +260,8 @@ void raft_become_leader(struct raft *raft)
 
     raft->role = RAFT_LEADER;
     raft->leader = raft->options.id;
-    raft_peers_init(raft);
-    raft->leader_since_ms = raft->now_ms;
+    raft->peer_count = 0;
+    raft_peers_update(raft);
     raft->heartbeat_due_ms = raft->now_ms;
     raft->read_round = 0;
     raft->leader_lost = false;
@@ -265,12 +292,42 @@ static void raft_peer_inflight_add(struct raft *raft, struct raft_peer *peer, ra
     peer->inflight_count++;
 }
 
+/* Whether our log has what follows the peer's. */
+static bool raft_peer_in_reach(const struct raft *raft, const struct raft_peer *peer)
+{
+    return peer->match_index + 1 >= raft->log.first_index;
+}
+
+static void raft_peer_probe_at(struct raft_peer *peer, raft_index next_index)
+{
+    peer->state = RAFT_PEER_PROBE;
+    peer->next_index = next_index;
+    peer->probe_sent = false;
+    peer->inflight_count = 0;
+}
+
+void raft_peers_compacted(struct raft *raft)
+{
+    assert(raft->role == RAFT_LEADER);
+
+    /* Perhaps its log reaches that far by now; if not, its refusal tells. */
+    for (size_t i = 0; i < raft->peer_count; i++) {
+        if (raft->peers[i].next_index < raft->log.first_index &&
+            raft->peers[i].state != RAFT_PEER_SNAPSHOT) {
+            raft_peer_probe_at(&raft->peers[i], raft->log.first_index);
+        }
+    }
+}
+
 static void raft_peer_granted(struct raft *raft, struct raft_peer *peer, raft_index match_index)
 {
     if (match_index > peer->match_index) {
         peer->match_index = match_index;
     }
-    if (peer->state == RAFT_PEER_PROBE) {
+    if (!raft_peer_in_reach(raft, peer)) {
+        return; /* An answer from before the log was compacted. */
+    }
+    if (peer->state != RAFT_PEER_REPLICATE) {
         peer->state = RAFT_PEER_REPLICATE;
         peer->next_index = peer->match_index + 1;
         peer->inflight_count = 0;
@@ -287,6 +344,9 @@ static void raft_peer_refused(struct raft *raft, struct raft_peer *peer,
 {
     const raft_index refused_index = message->match_index;
 
+    if (peer->state == RAFT_PEER_SNAPSHOT) {
+        return; /* Heartbeats do not match until it has installed one. */
+    }
     /* Late answers: to what has matched since, or to another probe than the one that is out. */
     if (refused_index <= peer->match_index || refused_index >= peer->next_index ||
         (peer->state == RAFT_PEER_PROBE && refused_index + 1 != peer->next_index)) {
@@ -300,13 +360,17 @@ static void raft_peer_refused(struct raft *raft, struct raft_peer *peer,
     if (try_index < peer->match_index) {
         try_index = peer->match_index;
     }
+    if (refused_index < raft->log.first_index) {
+        /* It lacks the entry before our first one. */
+        peer->state = RAFT_PEER_SNAPSHOT;
+        peer->inflight_count = 0;
+        peer->snapshot_due_ms = raft->now_ms;
+        return;
+    }
     if (try_index + 1 < raft->log.first_index) {
         try_index = raft->log.first_index - 1;
     }
-    peer->state = RAFT_PEER_PROBE;
-    peer->next_index = try_index + 1;
-    peer->probe_sent = false;
-    peer->inflight_count = 0;
+    raft_peer_probe_at(peer, try_index + 1);
 }
 
 int raft_append_response_check(const struct raft *raft, const struct raft_message *message)
@@ -424,6 +488,22 @@ static void raft_peer_probe(struct raft *raft, struct raft_peer *peer)
     peer->probe_sent = true;
 }
 
+/* Asks it to fetch our snapshot; again now and then, since asking may be lost, and fetching fail.
+ */
+static void raft_peer_snapshot(struct raft *raft, struct raft_peer *peer)
+{
+    /* Heartbeats ask whether it has what lies before our first entry. */
+    peer->next_index = raft->log.first_index;
+    if (raft->now_ms < peer->snapshot_due_ms) {
+        return;
+    }
+    struct raft_message *message = raft_message_add(raft, RAFT_SNAPSHOT_REQUEST, peer->id);
+    message->prev_index = raft->log.first_index - 1;
+    message->prev_term = raft->log.prev_term;
+    message->round = raft_round_now(raft);
+    peer->snapshot_due_ms = raft->now_ms + raft->options.election_ms;
+}
+
 void raft_replication_flush(struct raft *raft)
 {
     assert(raft->role == RAFT_LEADER);
@@ -443,6 +523,9 @@ void raft_replication_flush(struct raft *raft)
             raft_peer_replicate(raft, peer);
             /* Now, not with the next heartbeat: clients of that server wait for it. */
             tell_commit = peer->told_commit_index < raft->commit_index;
+            break;
+        case RAFT_PEER_SNAPSHOT:
+            raft_peer_snapshot(raft, peer);
             break;
         }
         if (!peer->sent && (raft->broadcast_due || tell_commit)) {

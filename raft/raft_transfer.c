@@ -87,6 +87,23 @@ void raft_transfer_timer(struct raft *raft)
     }
 }
 
+void raft_transfer_removed(struct raft *raft)
+{
+    assert(raft->role == RAFT_LEADER);
+
+    if (raft->commit_index < raft->configuration.index ||
+        raft_configuration_is_voter(&raft->configuration, raft->options.id)) {
+        return;
+    }
+    /* This step's messages tell the others that the change is committed (4.2.2). One of them takes
+     * over at once rather than after a time-out. */
+    const struct raft_peer *peer = raft_transfer_best(raft);
+    if (peer != NULL && peer->match_index == raft->log.last_index) {
+        raft_message_add(raft, RAFT_TIMEOUT_NOW, peer->id)->round = raft_round_now(raft);
+    }
+    raft_become_follower(raft, raft->term, 0);
+}
+
 void raft_transfer_flush(struct raft *raft)
 {
     assert(raft->role == RAFT_LEADER);

@@ -310,6 +310,7 @@ void sim_check_message(struct sim *sim, size_t node, const struct raft_message *
     case RAFT_PRE_VOTE_RESPONSE:
     case RAFT_APPEND_REQUEST:
     case RAFT_TIMEOUT_NOW:
+    case RAFT_SNAPSHOT_REQUEST:
         break;
     }
 }

@@ -60,8 +60,8 @@ void sim_send(struct sim *sim, size_t node, const struct raft_message *message)
 static void sim_trace_message(const struct sim *sim, size_t node,
                               const struct raft_message *message)
 {
-    static const char *const words[] = {"",     "pre-vote?", "pre-vote", "vote?",
-                                        "vote", "append?",   "append",   "take-over"};
+    static const char *const words[] = {"",        "pre-vote?", "pre-vote",  "vote?", "vote",
+                                        "append?", "append",    "take-over", "fetch!"};
 
     sim_trace(sim, node, words[message->type],
               "from %" PRIu64 " term %" PRIu64 " last %" PRIu64 "/%" PRIu64 " prev %" PRIu64

@@ -21,6 +21,9 @@ static const char STORE_DATA_NAME[] = "data.mdb";
 static const char STORE_LOCK_NAME[] = "lock.mdb";
 static const char STORE_MARK_NAME[] = "mark";
 static const char STORE_MARK_NEW_NAME[] = "mark.new";
+/* LMDB's key: STORE_KEY_TAG and the name. */
+static const char store_format_name[] = "\x6b"
+                                        "format";
 static const char STORE_MARK_CLEAN[] = "proconsul-store 1 clean\n";
 
 static const char *const store_dbi_names[STORE_DBI_COUNT] = {
@@ -224,7 +227,9 @@ static bool store_trusted(const struct store *store, const struct stat *data, co
     return strcmp(found, expected) == 0;
 }
 
-/* The limit and the reserve. A file that grew under a higher limit needs its reserve, too. */
+/* The limit, twice, because a load keeps the state that it replaces until it is done; and the
+ * reserve. Address space only: the limit itself is kept by store_put. A file that grew under a
+ * higher limit needs its reserve, too. */
 static size_t store_map_bytes(const struct store *store)
 {
     size_t data_bytes = store->limit_bytes;
@@ -238,7 +243,7 @@ static size_t store_map_bytes(const struct store *store)
     if (reserve_bytes < STORE_RESERVE_BYTES_MIN) {
         reserve_bytes = STORE_RESERVE_BYTES_MIN;
     }
-    return (data_bytes + reserve_bytes) / store->page_bytes * store->page_bytes;
+    return (2 * data_bytes + reserve_bytes) / store->page_bytes * store->page_bytes;
 }
 
 static int store_open_env(struct store *store)
@@ -262,15 +267,21 @@ static int store_open_env(struct store *store)
     return rc;
 }
 
+int store_format_put(const struct store *store, MDB_txn *mdb_txn)
+{
+    MDB_val key = {sizeof(store_format_name) - 1, (void *)(uintptr_t)store_format_name};
+    char format = STORE_FORMAT;
+    MDB_val value = {sizeof(format), &format};
+
+    return mdb_put(mdb_txn, store->dbis[STORE_META], &key, &value, 0);
+}
+
 /* Opens the tables, creating what is missing, and looks at the format. */
 static int store_open_tables(struct store *store)
 {
-    static const char format_name[] = "\x6b"
-                                      "format";
-    MDB_val key = {sizeof(format_name) - 1, (void *)(uintptr_t)format_name};
+    MDB_val key = {sizeof(store_format_name) - 1, (void *)(uintptr_t)store_format_name};
     MDB_val value;
     MDB_txn *txn;
-    char format = STORE_FORMAT;
 
     int rc = mdb_txn_begin(store->env, NULL, 0, &txn);
     if (rc != 0) {
@@ -282,8 +293,7 @@ static int store_open_tables(struct store *store)
     if (rc == 0) {
         rc = mdb_get(txn, store->dbis[STORE_META], &key, &value);
         if (rc == MDB_NOTFOUND) {
-            value = (MDB_val){sizeof(format), &format};
-            rc = mdb_put(txn, store->dbis[STORE_META], &key, &value, 0);
+            rc = store_format_put(store, txn);
         } else if (rc == 0 &&
                    (value.mv_size != 1 || *(const char *)value.mv_data != STORE_FORMAT)) {
             rc = MDB_VERSION_MISMATCH;
@@ -405,7 +415,7 @@ void store_close(struct store *store)
     if (store == NULL) {
         return;
     }
-    assert(!store->write_active);
+    assert(!atomic_load(&store->write_active));
     if (!store->suspect) {
         if (mdb_env_sync(store->env, 1) != 0) {
             store_suspect(store);
@@ -505,13 +515,14 @@ int store_write_begin(struct store *store, struct store_txn *txn)
 {
     MDB_txn *mdb_txn;
 
-    assert(!store->write_active); /* LMDB would wait for ever. */
     *txn = (struct store_txn){.store = store, .write = true, .note_last_offset = SIZE_MAX};
+    const bool others = atomic_exchange(&store->write_active, true);
+    assert(!others); /* LMDB would wait for ever, or for as long as a load takes. */
     const int rc = mdb_txn_begin(store->env, NULL, 0, &mdb_txn);
     if (rc != 0) {
+        atomic_store(&store->write_active, false);
         return store_error_from(rc);
     }
-    store->write_active = true;
     txn->mdb_txn = mdb_txn;
     txn->used_bytes = store_used_bytes(store, mdb_txn);
     return STORE_OK;
@@ -519,7 +530,7 @@ int store_write_begin(struct store *store, struct store_txn *txn)
 
 static void store_write_over(struct store_txn *txn)
 {
-    txn->store->write_active = false;
+    atomic_store(&txn->store->write_active, false);
     txn->mdb_txn = NULL;
     buffer_deinit(&txn->scratch);
 }

@@ -42,12 +42,12 @@ enum { STORE_KEY_INLINE_BYTES = 480 };
 enum { STORE_READERS_MAX = 256 };
 
 enum store_table {
-    STORE_META,         /* format, applied term and index, raft configuration */
-    STORE_INDEX,        /* name of a table or topic -> highest index; see store_index_* */
-    STORE_KV,           /* key -> entry (kv.h) */
-    STORE_TOMBSTONE,    /* deleted key -> index of its deletion */
-    STORE_LOCK_DELAY,   /* key -> until, duration (session.h) */
-    STORE_SESSION,      /* uuid bytes -> session (session.h) */
+    STORE_META,       /* format, applied term and index, the store's own numbers: not replicated */
+    STORE_INDEX,      /* name of a table or topic -> highest index; see store_index_* */
+    STORE_KV,         /* key -> entry (kv.h) */
+    STORE_TOMBSTONE,  /* deleted key -> index of its deletion */
+    STORE_LOCK_DELAY, /* key -> until, duration (session.h) */
+    STORE_SESSION,    /* uuid bytes -> session (session.h) */
     STORE_SESSION_NODE, /* lower-case node name, NUL, uuid bytes -> empty */
     STORE_SESSION_KEY,  /* uuid bytes, key held -> empty */
     STORE_NODE,         /* lower-case node name -> node (server/catalog/catalog.h) */
@@ -189,6 +189,31 @@ void store_note(struct store_txn *txn, enum store_topic topic, struct slice key)
 struct reader store_changes_begin(const struct store_txn *txn);
 bool store_changes_next(struct reader *it, enum store_topic *topic, struct slice *key);
 void store_changes_free(struct store_txn *txn);
+
+/* Replacing the whole state by another one, which comes record by record: one write transaction,
+ * so that every reader sees the old state or the new one, and a crash leaves the old one or
+ * (unsynced, as after any commit) the new one. Readers keep the old state until they renew or end;
+ * its pages are in use until then, so the file may grow to both states' size: bytes_max is not
+ * applied, only the disk's space is. Begin, puts and commit are of one thread, any one, as long as
+ * nobody else writes meanwhile: asserted. Memory: LMDB keeps what was written and not yet
+ * committed, at most 512 MiB of it. */
+struct store_load {
+    struct store_txn txn;
+    /* The store's. */
+    enum store_table table; /* of the last record */
+    struct buffer key;      /* the last record's */
+    bool any;               /* there was one */
+};
+/* STORE_ENOMEM, STORE_EIO, STORE_EFULL. */
+int store_load_begin(struct store *store, struct store_load *load);
+/* Tables but STORE_META, in their order, keys in byte order, each once: STORE_ECORRUPT otherwise.
+ * Borrows key and value. On any failure the load can only be aborted. */
+int store_load_put(struct store_load *load, enum store_table table, struct slice key,
+                   struct slice value);
+/* The state is now what was put, applied up to (term, index). Ends the load in any case; on failure
+ * nothing has changed. */
+int store_load_commit(struct store_load *load, uint64_t term, uint64_t index);
+void store_load_abort(struct store_load *load);
 
 /* A checksum over all tables but STORE_META's bookkeeping, in key order: equal states give equal
  * sums, on every server. For tests and operators. */

@@ -6,6 +6,7 @@
 
 #include <assert.h>
 #include <lmdb.h>
+#include <stdatomic.h>
 
 #include "kv/store.h"
 
@@ -36,8 +37,10 @@ struct store {
     char *dir;
     size_t limit_bytes;
     size_t page_bytes;
-    bool suspect;      /* an I/O error was seen: never mark this file clean */
-    bool write_active; /* a write transaction is open */
+    bool suspect; /* an I/O error was seen: never mark this file clean */
+    /* A write transaction is open. Atomic, so that the assertion on it holds between threads: the
+     * loop's, and the one that loads a state. */
+    atomic_bool write_active;
 };
 
 /* A read transaction's cursors between scans, so that scanning allocates nothing. */
@@ -62,6 +65,12 @@ struct store_key {
 int store_txn_error(struct store_txn *txn, int rc);
 /* Pages that hold data, as `mdb_txn` sees them; LMDB counts them as it goes. */
 uint64_t store_used_bytes(const struct store *store, MDB_txn *mdb_txn);
+
+/* Writes the format's number into STORE_META; LMDB's code. */
+int store_format_put(const struct store *store, MDB_txn *mdb_txn);
+/* Puts a record whose key comes after all others of its table. */
+int store_append(struct store_txn *txn, enum store_table table, struct slice key,
+                 struct slice value);
 
 struct store_level store_level_table(const struct store *store, enum store_table table);
 struct store_level store_level_folder(const struct store *store, uint64_t id);

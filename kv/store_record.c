@@ -93,14 +93,20 @@ static int store_level_get(struct store_txn *txn, const struct store_level *leve
     return STORE_OK;
 }
 
-static int store_level_put(struct store_txn *txn, const struct store_level *level,
-                           struct slice piece, struct slice value)
+static int store_level_put_flags(struct store_txn *txn, const struct store_level *level,
+                                 struct slice piece, struct slice value, unsigned flags)
 {
     struct store_key key;
     MDB_val mdb_key = store_key_compose(&key, level, piece);
     MDB_val mdb_value = {value.size, (void *)(uintptr_t)value.data};
 
-    return store_txn_error(txn, mdb_put(txn->mdb_txn, level->dbi, &mdb_key, &mdb_value, 0));
+    return store_txn_error(txn, mdb_put(txn->mdb_txn, level->dbi, &mdb_key, &mdb_value, flags));
+}
+
+static int store_level_put(struct store_txn *txn, const struct store_level *level,
+                           struct slice piece, struct slice value)
+{
+    return store_level_put_flags(txn, level, piece, value, 0);
 }
 
 static int store_level_delete(struct store_txn *txn, const struct store_level *level,
@@ -382,6 +388,19 @@ int store_put(struct store_txn *txn, enum store_table table, struct slice key, s
     }
     const struct store_level level = store_level_table(txn->store, table);
     return store_level_put(txn, &level, key, value);
+}
+
+int store_append(struct store_txn *txn, enum store_table table, struct slice key,
+                 struct slice value)
+{
+    assert(txn->write);
+    assert(txn->mdb_txn != NULL);
+    if (key.size >= STORE_KEY_INLINE_BYTES) {
+        return store_put_long(txn, table, key, value);
+    }
+    /* Long keys' leading records lie between short ones, in the same order: this one comes last. */
+    const struct store_level level = store_level_table(txn->store, table);
+    return store_level_put_flags(txn, &level, key, value, MDB_APPEND);
 }
 
 int store_delete(struct store_txn *txn, enum store_table table, struct slice key)

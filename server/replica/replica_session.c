@@ -192,26 +192,26 @@ void replica_session_reap(struct replica *replica)
 
 /* --- renewals on the leader --- */
 
-/* The state is up to date: does the session live, and then its timer starts again. */
-static bool session_touch(struct replica *replica, const struct uuid *id)
+/* The state is up to date: does the session live, and then its timer starts again. An error of the
+ * store says neither: whoever renews would give up a session that lives. */
+static int session_touch(struct replica *replica, const struct uuid *id, bool *found)
 {
     struct session session;
     struct store_txn txn;
-    bool found = false;
+    int rc = store_read_begin(replica->server->store, &txn);
 
-    if (store_read_begin(replica->server->store, &txn) != STORE_OK) {
-        return false;
+    if (rc != STORE_OK) {
+        return rc;
     }
-    if (session_get(&txn, id, &session) == STORE_OK) {
-        found = true;
-        if (session.ttl_ms > 0 && replica->timers_term == replica->term &&
-            session_timers_reset(replica->timers, id, session.ttl_ms, replica_now_ms(replica)) !=
-                STORE_OK) {
-            replica_fatal("out of memory");
-        }
+    rc = session_get(&txn, id, &session);
+    *found = rc == STORE_OK;
+    if (*found && session.ttl_ms > 0 && replica->timers_term == replica->term &&
+        session_timers_reset(replica->timers, id, session.ttl_ms, replica_now_ms(replica)) !=
+            STORE_OK) {
+        replica_fatal("out of memory");
     }
     store_read_end(&txn);
-    return found;
+    return rc == STORE_ENOTFOUND ? STORE_OK : rc;
 }
 
 static void session_answer_remote(struct replica *replica,
@@ -235,13 +235,15 @@ static void session_on_remote_read(void *context, const char *failure,
 {
     struct replica_remote_renewal *remote = context;
     struct replica *replica = remote->replica;
+    bool found = false;
 
     (void)freshness;
     REPLICA_LIST_REMOVE(&replica->remote_renewals, remote);
-    if (failure != NULL || replica->role != RAFT_LEADER) {
-        session_answer_remote(replica, remote, MESSAGE_NOT_LEADER, false);
+    if (failure != NULL || replica->role != RAFT_LEADER ||
+        session_touch(replica, &remote->id, &found) != STORE_OK) {
+        session_answer_remote(replica, remote, MESSAGE_NOT_LEADER, false); /* It asks again. */
     } else {
-        session_answer_remote(replica, remote, MESSAGE_OK, session_touch(replica, &remote->id));
+        session_answer_remote(replica, remote, MESSAGE_OK, found);
     }
     free(remote);
 }
@@ -339,17 +341,17 @@ static void session_on_local_read(void *context, const char *failure,
         if (renewal->state != READ_SENT || renewal->request != local->request) {
             continue;
         }
-        if (failure != NULL || replica->role != RAFT_LEADER) {
-            renewal->state = READ_QUEUED;
+        if (failure != NULL || replica->role != RAFT_LEADER ||
+            session_touch(replica, &renewal->id, &renewal->found) != STORE_OK) {
+            renewal->state = READ_QUEUED; /* The sweep's turn asks again. */
         } else {
-            renewal->found = session_touch(replica, &renewal->id);
             renewal->index = replica->applied_index;
             renewal->state = READ_WAITING;
+            replica_wake(replica);
         }
         break;
     }
     free(local);
-    replica_wake(replica);
 }
 
 /* On the leader a renewal waits for the same conditions as a read. */

@@ -630,15 +630,15 @@ static size_t configured(struct cluster *cluster, int which, raft_id *ids)
     return configuration->count;
 }
 
-static bool five_are_configured(struct cluster *cluster)
+static bool all_expected_are_configured(struct cluster *cluster)
 {
     raft_id ids[RAFT_SERVERS_MAX];
     int count = 0;
 
     for (int i = 0; i < SERVERS_MAX; i++) {
-        count += configured(cluster, i, ids) > 0;
+        count += cluster->servers[i].replica != NULL && configured(cluster, i, ids) > 0;
     }
-    return count >= 5;
+    return count >= (int)cluster->configs[0].bootstrap_expect;
 }
 
 static void one_server_too_many_does_not_make_a_second_cluster(void **state)
@@ -648,7 +648,7 @@ static void one_server_too_many_does_not_make_a_second_cluster(void **state)
     size_t count = 0;
 
     (void)state;
-    cluster_wait(cluster, five_are_configured);
+    cluster_wait(cluster, all_expected_are_configured);
     for (int i = 0; i < 6; i++) {
         raft_id ids[RAFT_SERVERS_MAX];
 
@@ -662,6 +662,34 @@ static void one_server_too_many_does_not_make_a_second_cluster(void **state)
         assert_memory_equal(first, ids, 5 * sizeof(ids[0]));
     }
     assert_int_equal(count, 5);
+    cluster_free(cluster);
+}
+
+/* Two servers that count as one could vote twice. */
+static void a_second_server_with_a_node_id_is_ignored(void **state)
+{
+    struct cluster *cluster = cluster_new_of(4, 3);
+    struct uuid id = cluster->servers[0].node_id;
+
+    (void)state;
+    cluster_wait(cluster, all_expected_are_configured);
+    cluster_stop(cluster, 3);
+    cluster->servers[3].node_id = id;
+    cluster_start(cluster, 3);
+    for (int pass = 0; pass < 300; pass++) {
+        (void)uv_run(&cluster->loop, UV_RUN_NOWAIT);
+        (void)usleep(10000);
+        for (int i = 1; i < 3; i++) {
+            const struct member *member = membership_find(cluster->servers[i].membership, &id);
+
+            assert_non_null(member);
+            assert_string_equal(member->address, cluster->addresses[0]);
+        }
+    }
+    writes_done = writes_failed = 0;
+    put(cluster, 0, "k", "v");
+    cluster_wait(cluster, all_writes_done);
+    assert_int_equal(writes_failed, 0);
     cluster_free(cluster);
 }
 
@@ -701,6 +729,7 @@ int main(void)
         cmocka_unit_test(a_forwarded_batch_goes_into_the_log_as_a_whole),
         cmocka_unit_test(a_server_that_returns_elsewhere_is_found),
         cmocka_unit_test(one_server_too_many_does_not_make_a_second_cluster),
+        cmocka_unit_test(a_second_server_with_a_node_id_is_ignored),
         cmocka_unit_test(a_wiped_server_does_not_make_a_cluster_of_its_own),
     };
 

@@ -18,6 +18,8 @@ int cli_run(int argc, char **argv);
 
 /* The sub-commands. */
 int cli_agent(int argc, char **argv);
+int cli_operator(int argc, char **argv);
+extern const char cli_operator_usage[];
 int cli_version(int argc, char **argv);
 
 #endif

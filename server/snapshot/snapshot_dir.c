@@ -76,6 +76,14 @@ static int snapshot_dir_new(const char *path, const struct snapshot_ops *ops, bo
                                   "%s: cannot open", path);
         }
     }
+    if (rc == SNAPSHOT_OK && make) {
+        /* A process that ended between a rename and the sync of the folder left a name that may
+         * not be on disk: what is found from here on is. */
+        const int error = dir->ops->dir_sync(dir->ops->host, dir->fd);
+        if (error != 0) {
+            rc = snapshot_error_errno(err, error, dir, ".", "sync the folder");
+        }
+    }
     if (rc != SNAPSHOT_OK) {
         snapshot_dir_close(dir);
         return rc;

@@ -77,6 +77,27 @@ void command_encode_reap(struct buffer *out, uint64_t tombstone_index)
     buffer_put_u64(out, tombstone_index);
 }
 
+void command_encode_txn(struct buffer *out, struct slice ops)
+{
+    encode_header(out, COMMAND_TXN);
+    buffer_append_slice(out, ops);
+}
+
+/* Whether any operation of a transaction can make the state larger. */
+static bool txn_grows(struct slice ops)
+{
+    struct reader it = reader_from(ops);
+    struct txn_op op;
+
+    while (txn_op_next(&it, &op)) {
+        if (op.verb == TXN_SET || op.verb == TXN_CAS || op.verb == TXN_LOCK ||
+            op.verb == TXN_UNLOCK) {
+            return true;
+        }
+    }
+    return false;
+}
+
 bool command_grows(struct slice command)
 {
     struct reader reader = reader_from(command);
@@ -91,6 +112,8 @@ bool command_grows(struct slice command)
     case COMMAND_SESSION_CREATE:
     case COMMAND_REGISTER:
         return true;
+    case COMMAND_TXN:
+        return txn_grows(slice_from(reader.at, (size_t)(reader.end - reader.at)));
     case COMMAND_LEADER_START:
     case COMMAND_SESSION_DESTROY:
     case COMMAND_DEREGISTER:
@@ -139,6 +162,7 @@ struct command {
             struct slice check_id;
         } deregister;
         uint64_t tombstone_index;
+        struct slice txn_ops;
     };
 };
 
@@ -185,6 +209,14 @@ static bool decode_deregister(struct reader *reader, struct command *out)
     return reader_done(reader);
 }
 
+static bool decode_txn(struct slice ops, struct command *out)
+{
+    uint32_t count;
+
+    out->txn_ops = ops;
+    return txn_decode(ops, &count);
+}
+
 static bool command_decode(struct slice bytes, struct command *out)
 {
     struct reader reader = reader_from(bytes);
@@ -213,6 +245,8 @@ static bool command_decode(struct slice bytes, struct command *out)
     case COMMAND_REAP:
         out->tombstone_index = reader_u64(&reader);
         return reader_done(&reader);
+    case COMMAND_TXN:
+        return decode_txn(rest, out);
     }
     return false;
 }
@@ -349,11 +383,20 @@ static int apply_session_destroy(struct apply *apply, const struct command *comm
     return rc == STORE_ENOTFOUND ? 0 : rc; /* One that is gone already was destroyed. */
 }
 
+static void observe_ended_all(const struct apply *apply, const struct buffer *ended)
+{
+    struct reader it = reader_from(buffer_slice(ended));
+    struct uuid id;
+    struct slice cause;
+
+    while (catalog_ended_next(&it, &id, &cause)) {
+        observe_ended(apply, &id, cause);
+    }
+}
+
 static int apply_catalog(struct apply *apply, const struct command *command)
 {
     struct buffer ended = {0};
-    struct uuid id;
-    struct slice cause;
     int rc;
 
     if (command->type == COMMAND_REGISTER) {
@@ -368,10 +411,7 @@ static int apply_catalog(struct apply *apply, const struct command *command)
         assert(ended.size == 0);
         rc = apply_refused(apply);
     } else if (rc == 0) {
-        struct reader it = reader_from(buffer_slice(&ended));
-        while (catalog_ended_next(&it, &id, &cause)) {
-            observe_ended(apply, &id, cause);
-        }
+        observe_ended_all(apply, &ended);
         apply->result->ok = true;
     }
     buffer_deinit(&ended);
@@ -384,6 +424,51 @@ static int apply_reap(struct apply *apply, const struct command *command)
 
     apply->result->ok = true;
     return rc != 0 ? rc : session_lock_delay_reap(apply->txn, apply->stamp);
+}
+
+static void txn_answered(struct apply *apply, const struct buffer *answer)
+{
+    struct buffer *answers = apply->observer == NULL ? NULL : apply->observer->answers;
+
+    if (answers != NULL) {
+        apply->result->answers = answers;
+        apply->result->answer_offset = answers->size;
+        apply->result->answer_bytes = answer->size;
+        buffer_append_slice(answers, buffer_slice(answer));
+    }
+}
+
+/* Refused operations are an answer, not a refusal of the command: result->ok is false then. */
+static int apply_txn(struct apply *apply, const struct command *command)
+{
+    struct store_savepoint savepoint;
+    struct buffer ended = {0};
+    struct buffer answer = {0};
+    bool ok = false;
+    int rc = store_savepoint_begin(apply->txn, &savepoint);
+
+    if (rc != 0) {
+        return rc;
+    }
+    rc = txn_run(apply->txn, apply->index, apply->stamp, command->txn_ops, &ended, &answer, &ok);
+    if (rc == 0 && answer.failed) {
+        rc = STORE_ENOMEM;
+    }
+    if (rc == 0 && ok) {
+        rc = store_savepoint_commit(apply->txn, &savepoint);
+    } else {
+        store_savepoint_rollback(apply->txn, &savepoint);
+    }
+    if (rc == 0) {
+        apply->result->ok = ok;
+        txn_answered(apply, &answer);
+        if (ok) {
+            observe_ended_all(apply, &ended);
+        }
+    }
+    buffer_deinit(&ended);
+    buffer_deinit(&answer);
+    return rc;
 }
 
 static int apply_command(struct apply *apply, const struct command *command)
@@ -403,9 +488,23 @@ static int apply_command(struct apply *apply, const struct command *command)
         return apply_catalog(apply, command);
     case COMMAND_REAP:
         return apply_reap(apply, command);
+    case COMMAND_TXN:
+        return apply_txn(apply, command);
     }
     assert(false); /* Decoding lets no other type through. */
     return STORE_ECORRUPT;
+}
+
+struct slice command_answer(const struct command_result *result)
+{
+    if (result->answers == NULL || result->answers->failed) {
+        return SLICE_EMPTY;
+    }
+    const struct slice all = buffer_slice(result->answers);
+
+    assert(result->answer_offset <= all.size);
+    assert(result->answer_bytes <= all.size - result->answer_offset);
+    return slice_from(all.data + result->answer_offset, result->answer_bytes);
 }
 
 int command_apply(struct store_txn *txn, uint64_t term, uint64_t index, struct slice bytes,

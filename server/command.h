@@ -14,6 +14,7 @@
 #include "kv/store.h"
 #include "kv/uuid.h"
 #include "server/catalog/catalog.h"
+#include "server/catalog/txn.h"
 #include "session/session.h"
 
 /* Layout: u8 version, u8 type, u64 the leader's clock in milliseconds (little-endian, as all
@@ -37,6 +38,7 @@ enum command_type {
     COMMAND_REGISTER = 5,
     COMMAND_DEREGISTER = 6,
     COMMAND_REAP = 7, /* tombstones up to an index, and lock-delays that are over */
+    COMMAND_TXN = 8,  /* operations that are applied as a whole or not at all */
 };
 
 enum command_kv_verb {
@@ -63,6 +65,8 @@ void command_encode_register(struct buffer *out, const struct catalog_registrati
 void command_encode_deregister(struct buffer *out, struct slice node, struct slice service_id,
                                struct slice check_id);
 void command_encode_reap(struct buffer *out, uint64_t tombstone_index);
+/* `ops`: txn_op_encode's bytes. */
+void command_encode_txn(struct buffer *out, struct slice ops);
 
 /* Writes the leader's clock into an encoded command. False if the bytes are too short to be one. */
 bool command_stamp(void *command, size_t size, uint64_t now_ms);
@@ -82,13 +86,22 @@ struct command_result {
     bool ok; /* cas matched, lock granted, ... ; true where there is nothing to tell */
     struct errmsg error;
     uint64_t index; /* that it was applied at */
+    /* What a transaction answers (catalog/txn.h), in observer->answers. */
+    const struct buffer *answers;
+    size_t answer_offset;
+    size_t answer_bytes;
 };
+/* Valid as long as observer->answers is: inside the callback that gets the result. Empty without
+ * one. */
+struct slice command_answer(const struct command_result *result);
 
 /* What the process, not the state, must do after an apply: TTL timers and log lines. */
 struct command_observer {
     void *host;
     void (*session_created)(void *host, const struct session *session);
     void (*session_ended)(void *host, const struct uuid *id, struct slice cause);
+    /* Answers of transactions are appended here; NULL: nobody waits for them. */
+    struct buffer *answers;
 };
 
 /* Applies one command. A refused one leaves the transaction as it was, so that many can share one.

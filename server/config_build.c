@@ -714,6 +714,12 @@ static void build_limits(struct builder *builder)
     config->kv_value_bytes_max =
         (uint64_t)build_int(builder, "limits.kv_max_value_size", KV_VALUE_BYTES_MAX_DEFAULT, 1,
                             CONFIG_KV_VALUE_BYTES_LIMIT);
+    config->txn_request_bytes_max =
+        (uint64_t)build_int(builder, "limits.txn_max_req_len", KV_VALUE_BYTES_MAX_DEFAULT, 1,
+                            CONFIG_KV_VALUE_BYTES_LIMIT);
+    if (config->txn_request_bytes_max < config->kv_value_bytes_max) {
+        config->txn_request_bytes_max = config->kv_value_bytes_max; /* As Consul has it. */
+    }
     const int64_t connections =
         build_int(builder, "limits.http_max_conns_per_client", 200, INT32_MIN, UINT32_MAX);
     config->http_conns_per_client_max = connections <= 0 ? UINT32_MAX : (uint32_t)connections;

@@ -118,7 +118,7 @@ const struct config_key config_keys[] = {
     {"limits.kv_max_value_size", CONFIG_INT, CONFIG_HONOURED, NULL},
     {"limits.http_max_conns_per_client", CONFIG_INT, CONFIG_HONOURED, NULL},
     {"limits.state_max_size", CONFIG_INT, CONFIG_HONOURED, NULL},
-    {"limits.txn_max_req_len", CONFIG_INT, CONFIG_IGNORED, "see docs/limits.md for ours"},
+    {"limits.txn_max_req_len", CONFIG_INT, CONFIG_HONOURED, NULL},
     {"limits.rpc_max_burst", CONFIG_INT, CONFIG_IGNORED, "see docs/limits.md for ours"},
     {"limits.rpc_max_conns_per_client", CONFIG_INT, CONFIG_IGNORED, "see docs/limits.md for ours"},
     {"limits.rpc_rate", CONFIG_NUMBER, CONFIG_IGNORED, "see docs/limits.md for ours"},

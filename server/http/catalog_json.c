@@ -116,7 +116,8 @@ static void catalog_json_extra(struct buffer *out, struct slice extra, const cha
     json_decref(kept);
 }
 
-void catalog_json_service(struct buffer *out, const struct catalog_service *service)
+static void catalog_json_service_with(struct buffer *out, const struct catalog_service *service,
+                                      void (*put_tags)(struct buffer *out, struct strings tags))
 {
     buffer_append_char(out, '{');
     if (service->kind.size > 0) {
@@ -129,7 +130,7 @@ void catalog_json_service(struct buffer *out, const struct catalog_service *serv
     catalog_json_key(out, "Service");
     json_put_string(out, service->name);
     catalog_json_key(out, "Tags");
-    catalog_json_tags(out, service->tags);
+    put_tags(out, service->tags);
     catalog_json_key(out, "Address");
     json_put_string(out, service->address);
     if (service->tagged_addresses.count > 0) {
@@ -147,6 +148,16 @@ void catalog_json_service(struct buffer *out, const struct catalog_service *serv
     catalog_json_extra(out, service->extra, "");
     catalog_json_indexes(out, service->create_index, service->modify_index);
     buffer_append_char(out, '}');
+}
+
+void catalog_json_service(struct buffer *out, const struct catalog_service *service)
+{
+    catalog_json_service_with(out, service, catalog_json_tags);
+}
+
+void catalog_json_service_stored(struct buffer *out, const struct catalog_service *service)
+{
+    catalog_json_service_with(out, service, json_put_strings);
 }
 
 void catalog_json_instance(struct buffer *out, const struct catalog_node *node,
@@ -190,7 +201,8 @@ void catalog_json_instance(struct buffer *out, const struct catalog_node *node,
     buffer_append_char(out, '}');
 }
 
-void catalog_json_check(struct buffer *out, const struct catalog_check *check)
+static void catalog_json_check_with(struct buffer *out, const struct catalog_check *check,
+                                    void (*put_tags)(struct buffer *out, struct strings tags))
 {
     buffer_append_text(out, "{\"Node\":");
     json_put_string(out, check->node);
@@ -209,7 +221,7 @@ void catalog_json_check(struct buffer *out, const struct catalog_check *check)
     catalog_json_key(out, "ServiceName");
     json_put_string(out, check->service_name);
     catalog_json_key(out, "ServiceTags");
-    catalog_json_tags(out, check->service_tags);
+    put_tags(out, check->service_tags);
     catalog_json_key(out, "Type");
     json_put_string(out, check->type);
     catalog_json_key(out, "Definition");
@@ -220,6 +232,24 @@ void catalog_json_check(struct buffer *out, const struct catalog_check *check)
     }
     catalog_json_indexes(out, check->create_index, check->modify_index);
     buffer_append_char(out, '}');
+}
+
+void catalog_json_check(struct buffer *out, const struct catalog_check *check)
+{
+    catalog_json_check_with(out, check, catalog_json_tags);
+}
+
+static void catalog_json_no_tags(struct buffer *out, struct strings tags)
+{
+    (void)tags;
+    buffer_append_text(out, "null");
+}
+
+void catalog_json_check_stored(struct buffer *out, const struct catalog_check *check)
+{
+    const bool own = check->service_id.size == 0; /* The node's: it has no service's tags. */
+
+    catalog_json_check_with(out, check, own ? catalog_json_no_tags : json_put_strings);
 }
 
 struct strings catalog_json_pack_list(struct buffer *buffer, const json_t *list)

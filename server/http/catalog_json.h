@@ -21,6 +21,9 @@ void catalog_json_service(struct buffer *out, const struct catalog_service *serv
 void catalog_json_instance(struct buffer *out, const struct catalog_node *node,
                            const struct catalog_service *service, const char *datacenter);
 void catalog_json_check(struct buffer *out, const struct catalog_check *check);
+/* As transactions show them: tags that were not given are null, not an empty list. */
+void catalog_json_service_stored(struct buffer *out, const struct catalog_service *service);
+void catalog_json_check_stored(struct buffer *out, const struct catalog_check *check);
 
 /* {"lan":{"Address":..,"Port":..},..} from triples. */
 void catalog_json_tagged_addresses(struct buffer *out, struct strings triples);

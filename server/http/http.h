@@ -63,6 +63,7 @@ struct http_route {
 /* The tables of the families, ended by an entry with a NULL path; joined in http_routes.c. */
 extern const struct http_route http_routes_kv[];
 extern const struct http_route http_routes_session[];
+extern const struct http_route http_routes_txn[];
 extern const struct http_route http_routes_status[];
 extern const struct http_route http_routes_agent[];
 extern const struct http_route http_routes_catalog[];
@@ -176,7 +177,8 @@ enum http_read_flags {
     HTTP_READ_INDEX_HEADERS =
         1 << 0,                   /* X-Consul-Index, -Knownleader, -Lastcontact on 200 and 404 */
     HTTP_READ_EFFECTIVE = 1 << 1, /* X-Consul-Effective-Consistency (catalog, health) */
-    HTTP_READ_ERROR_HEADERS = 1 << 2, /* index 1, Knownleader false, Lastcontact 0 on its 500s */
+    HTTP_READ_ERROR_HEADERS = 1 << 2,  /* index 1, Knownleader false, Lastcontact 0 on its 500s */
+    HTTP_READ_LEADER_HEADERS = 1 << 3, /* X-Consul-Knownleader and -Lastcontact alone */
 };
 
 struct http_read_spec {

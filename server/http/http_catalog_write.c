@@ -60,6 +60,7 @@ struct service_request {
     bool enable_tag_override;
     const json_t *proxy;
     const json_t *connect;
+    int64_t modify_index;
 };
 
 #define SERVICE_FIELD(name, type, member)                                                          \
@@ -79,8 +80,8 @@ static const struct json_field service_fields[] = {
     SERVICE_FIELD("EnableTagOverride", JSON_FIELD_BOOL, enable_tag_override),
     SERVICE_FIELD("Proxy", JSON_FIELD_OBJECT, proxy),
     SERVICE_FIELD("Connect", JSON_FIELD_OBJECT, connect),
+    SERVICE_FIELD("ModifyIndex", JSON_FIELD_INT, modify_index),
     {"CreateIndex", JSON_FIELD_ANY, 0},
-    {"ModifyIndex", JSON_FIELD_ANY, 0},
 };
 
 struct check_request {
@@ -95,6 +96,7 @@ struct check_request {
     const json_t *service_tags;
     struct slice type;
     const json_t *definition;
+    int64_t modify_index;
 };
 
 #define CHECK_FIELD(name, type, member)                                                            \
@@ -113,8 +115,8 @@ static const struct json_field check_fields[] = {
     CHECK_FIELD("ServiceTags", JSON_FIELD_STRINGS, service_tags),
     CHECK_FIELD("Type", JSON_FIELD_STRING, type),
     CHECK_FIELD("Definition", JSON_FIELD_OBJECT, definition),
+    CHECK_FIELD("ModifyIndex", JSON_FIELD_INT, modify_index),
     {"CreateIndex", JSON_FIELD_ANY, 0},
-    {"ModifyIndex", JSON_FIELD_ANY, 0},
 };
 
 struct definition_request {
@@ -180,20 +182,25 @@ static const struct json_field address_fields[] = {
 /* Everything that the registration borrows. */
 struct register_buffers {
     struct buffer tagged, node_meta;
-    struct buffer service_tags, service_meta, service_tagged;
-    char *extra;
+    struct catalog_service_buffers service;
     struct buffer checks;
 };
+
+void http_catalog_service_deinit(struct catalog_service_buffers *buffers)
+{
+    buffer_deinit(&buffers->tags);
+    buffer_deinit(&buffers->meta);
+    buffer_deinit(&buffers->tagged);
+    free(buffers->extra);
+    buffers->extra = NULL;
+}
 
 static void register_buffers_deinit(struct register_buffers *buffers)
 {
     buffer_deinit(&buffers->tagged);
     buffer_deinit(&buffers->node_meta);
-    buffer_deinit(&buffers->service_tags);
-    buffer_deinit(&buffers->service_meta);
-    buffer_deinit(&buffers->service_tagged);
+    http_catalog_service_deinit(&buffers->service);
     buffer_deinit(&buffers->checks);
-    free(buffers->extra);
 }
 
 static void catalog_refuse_body(struct http_request *request, const struct errmsg *err)
@@ -243,21 +250,19 @@ static char *catalog_service_extra(const struct service_request *service)
     return text;
 }
 
-/* False with Go's text when the body is wrong. */
-static bool catalog_read_service(const json_t *json, struct register_buffers *buffers,
-                                 struct catalog_service *out, struct errmsg *err)
+bool http_catalog_read_service(const json_t *json, const char *type_name,
+                               struct catalog_service_buffers *buffers, struct catalog_service *out,
+                               struct errmsg *err)
 {
     struct service_request service = {
         .kind = SLICE_EMPTY, .id = SLICE_EMPTY, .name = SLICE_EMPTY, .address = SLICE_EMPTY};
     struct weights_request weights = {1, 1};
     uint32_t tagged_count = 0;
 
-    if (!json_decode(json, "structs.NodeService", service_fields, COUNT(service_fields), &service,
-                     err) ||
+    if (!json_decode(json, type_name, service_fields, COUNT(service_fields), &service, err) ||
         (service.weights != NULL && !json_decode(service.weights, "structs.Weights", weights_fields,
                                                  COUNT(weights_fields), &weights, err)) ||
-        !catalog_pack_tagged(&buffers->service_tagged, service.tagged_addresses, &tagged_count,
-                             err)) {
+        !catalog_pack_tagged(&buffers->tagged, service.tagged_addresses, &tagged_count, err)) {
         return false;
     }
     /* Consul stores any numbers; those that DNS could not say become the default. */
@@ -269,18 +274,18 @@ static bool catalog_read_service(const json_t *json, struct register_buffers *bu
         .kind = service.kind,
         .id = service.id.size > 0 ? service.id : service.name,
         .name = service.name,
-        .tags = catalog_json_pack_list(&buffers->service_tags, service.tags),
-        .meta = catalog_json_pack_map(&buffers->service_meta, service.meta),
+        .tags = catalog_json_pack_list(&buffers->tags, service.tags),
+        .meta = catalog_json_pack_map(&buffers->meta, service.meta),
         .address = service.address,
-        .tagged_addresses =
-            tagged_count == 0
-                ? STRINGS_NULL
-                : strings_from_packed(buffer_slice(&buffers->service_tagged), tagged_count),
+        .tagged_addresses = tagged_count == 0
+                                ? STRINGS_NULL
+                                : strings_from_packed(buffer_slice(&buffers->tagged), tagged_count),
         .port = service.port < 0 || service.port > UINT16_MAX ? 0 : (uint32_t)service.port,
         .weight_passing = weights_ok ? (uint32_t)weights.passing : 1,
         .weight_warning = weights_ok ? (uint32_t)weights.warning : 1,
         .enable_tag_override = service.enable_tag_override,
         .extra = buffers->extra == NULL ? SLICE_EMPTY : slice_from_text(buffers->extra),
+        .modify_index = service.modify_index < 0 ? 0 : (uint64_t)service.modify_index,
     };
     return true;
 }
@@ -347,8 +352,8 @@ static bool catalog_read_definition(const json_t *json, char **text, struct slic
     return true;
 }
 
-static bool catalog_read_check(const json_t *json, struct slice node, struct buffer *out,
-                               struct errmsg *err)
+bool http_catalog_read_check(const json_t *json, const char *type_name, struct slice node,
+                             struct buffer *out, struct errmsg *err)
 {
     struct check_request check = {
         .node = SLICE_EMPTY,
@@ -365,7 +370,7 @@ static bool catalog_read_check(const json_t *json, struct slice node, struct buf
     struct buffer encoded = {0};
     char *definition;
 
-    if (!json_decode(json, "structs.HealthCheck", check_fields, COUNT(check_fields), &check, err) ||
+    if (!json_decode(json, type_name, check_fields, COUNT(check_fields), &check, err) ||
         !catalog_read_definition(check.definition, &definition, &check.type, err)) {
         return false;
     }
@@ -381,6 +386,7 @@ static bool catalog_read_check(const json_t *json, struct slice node, struct buf
         .service_tags = catalog_json_pack_list(&tags, check.service_tags),
         .type = check.type,
         .definition = definition == NULL ? SLICE_EMPTY : slice_from_text(definition),
+        .modify_index = check.modify_index < 0 ? 0 : (uint64_t)check.modify_index,
     };
     catalog_check_encode(&encoded, &record);
     buffer_put_u32(out, (uint32_t)encoded.size);
@@ -410,13 +416,15 @@ static bool catalog_read_checks(const struct register_request *input,
         if (json_is_null(item)) {
             continue;
         }
-        if (!catalog_read_check(item, input->node, &buffers->checks, err)) {
+        if (!http_catalog_read_check(item, "structs.HealthCheck", input->node, &buffers->checks,
+                                     err)) {
             return false;
         }
         (*count)++;
     }
     if (input->check != NULL) {
-        if (!catalog_read_check(input->check, input->node, &buffers->checks, err)) {
+        if (!http_catalog_read_check(input->check, "structs.HealthCheck", input->node,
+                                     &buffers->checks, err)) {
             return false;
         }
         (*count)++;
@@ -474,8 +482,8 @@ static void catalog_register_propose(struct http_request *request,
 
     command_encode_register(&command, registration);
     if (command.failed || buffers->tagged.failed || buffers->node_meta.failed ||
-        buffers->service_tags.failed || buffers->service_meta.failed ||
-        buffers->service_tagged.failed || buffers->checks.failed) {
+        buffers->service.tags.failed || buffers->service.meta.failed ||
+        buffers->service.tagged.failed || buffers->checks.failed) {
         http_reply_error(request, 500, "out of memory");
     } else {
         http_write_start(request, buffer_slice(&command), NULL);
@@ -494,7 +502,8 @@ static void catalog_register_json(struct http_request *request, const json_t *js
     if (!json_decode(json, "structs.RegisterRequest", register_fields, COUNT(register_fields),
                      &input, &err) ||
         (input.service != NULL &&
-         !catalog_read_service(input.service, buffers, &registration.service, &err)) ||
+         !http_catalog_read_service(input.service, "structs.NodeService", &buffers->service,
+                                    &registration.service, &err)) ||
         !catalog_read_checks(&input, buffers, &registration.check_count, &err)) {
         catalog_refuse_body(request, &err);
         return;

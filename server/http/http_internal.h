@@ -229,6 +229,7 @@ void http_reply_too_large(struct http_request *request, uint64_t bytes);
 struct http_meta {
     bool index;
     uint64_t index_value;
+    bool leader; /* known_leader and last_contact_ms without an index */
     bool known_leader;
     uint64_t last_contact_ms;
     const char *effective; /* NULL: no header */
@@ -243,6 +244,9 @@ void http_reply_refuse(struct http_conn *conn, int status, const char *text);
 void http_reply_failure(struct http_request *request, unsigned flags, const char *text);
 
 /* --- http_json.c --- */
+/* Go's base64.StdEncoding: whole groups, padded, line ends skipped. Appends the bytes. False, with
+ * Go's text, for anything else. */
+bool json_base64_decode(struct buffer *out, struct slice text, struct errmsg *err);
 void json_indent(struct buffer *out, struct slice json);
 
 /* --- http_read.c --- */
@@ -261,6 +265,13 @@ void http_read_expire(struct http_request *request);
 void http_kv(struct http_request *request);
 /* The checks that need no body. False: answered. */
 bool http_kv_check(struct http_request *request);
+
+/* {"LockIndex":..,"Key":..,"Flags":..,"Value":..,..} */
+struct kv_entry;
+void http_kv_put_entry(struct buffer *out, const struct kv_entry *entry);
+
+/* --- http_txn.c --- */
+void http_txn(struct http_request *request);
 
 /* --- http_session.c --- */
 /* Consul's error for an id that is no UUID; false and its text in `err`. An id that passes may

@@ -239,6 +239,57 @@ static void json_indent_line(struct buffer *out, size_t depth)
     }
 }
 
+static int base64_digit(char c)
+{
+    if (c >= 'A' && c <= 'Z') {
+        return c - 'A';
+    }
+    if (c >= 'a' && c <= 'z') {
+        return c - 'a' + 26;
+    }
+    if (c >= '0' && c <= '9') {
+        return c - '0' + 52;
+    }
+    return c == '+' ? 62 : c == '/' ? 63 : -1;
+}
+
+bool json_base64_decode(struct buffer *out, struct slice text, struct errmsg *err)
+{
+    unsigned digits = 0; /* of the current group */
+    unsigned padding = 0;
+    uint32_t group = 0;
+    bool over = false; /* a padded group is the last one */
+
+    for (size_t at = 0; at < text.size; at++) {
+        const char c = text.data[at];
+        const int digit = base64_digit(c);
+        const bool pads = c == '=' && digits >= 2;
+
+        if (c == '\r' || c == '\n') {
+            continue;
+        }
+        if (over || (digit < 0 && !pads) || (padding > 0 && !pads)) {
+            (void)errmsg_set(err, -1, "illegal base64 data at input byte %zu", at);
+            return false;
+        }
+        group = group << 6 | (pads ? 0 : (uint32_t)digit);
+        padding += pads;
+        if (++digits == 4) {
+            for (unsigned i = 0; i < 3 - padding; i++) {
+                buffer_put_u8(out, (uint8_t)(group >> (16 - 8 * i)));
+            }
+            over = padding > 0;
+            digits = 0;
+            group = 0;
+        }
+    }
+    if (digits != 0) {
+        (void)errmsg_set(err, -1, "illegal base64 data at input byte %zu", text.size);
+        return false;
+    }
+    return true;
+}
+
 /* Index after the string that starts at `at`. */
 static size_t json_string_end(struct slice json, size_t at)
 {

@@ -85,7 +85,7 @@ bool http_kv_check(struct http_request *request)
 
 /* --- reading --- */
 
-static void kv_put_entry(struct buffer *out, const struct kv_entry *entry)
+void http_kv_put_entry(struct buffer *out, const struct kv_entry *entry)
 {
     char session[UUID_TEXT_BYTES + 1];
 
@@ -134,7 +134,7 @@ static int kv_run_get(struct http_request *request, struct store_txn *txn,
         return 0;
     }
     buffer_append_char(&result->body, '[');
-    kv_put_entry(&result->body, &entry);
+    http_kv_put_entry(&result->body, &entry);
     buffer_append_char(&result->body, ']');
     return 0;
 }
@@ -177,7 +177,7 @@ static int kv_run_list(struct http_request *request, struct store_txn *txn,
     while ((rc = kv_scan_next(&scan, &entry)) == 0 && result->body.size <= HTTP_ANSWER_BYTES_MAX) {
         buffer_append_char(&result->body, separator);
         separator = ',';
-        kv_put_entry(&result->body, &entry);
+        http_kv_put_entry(&result->body, &entry);
         if (entry.modify_index > result->index) {
             result->index = entry.modify_index;
         }

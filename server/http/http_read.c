@@ -203,6 +203,7 @@ static void read_answer(struct http_request *request, struct http_read_result *r
     const struct http_meta meta = {
         .index = (private->spec.flags & HTTP_READ_INDEX_HEADERS) != 0 && !result->error,
         .index_value = result->index,
+        .leader = (private->spec.flags & HTTP_READ_LEADER_HEADERS) != 0 && !result->error,
         .known_leader = freshness->known_leader,
         .last_contact_ms = freshness->last_contact_ms,
         .effective = result->error ? NULL : read_effective(private),

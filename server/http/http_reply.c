@@ -76,14 +76,16 @@ static void put_meta(struct buffer *out, const struct http_meta *meta)
     if (meta->effective != NULL) {
         put_header(out, "X-Consul-Effective-Consistency", meta->effective);
     }
-    if (!meta->index) {
+    if (meta->index) {
+        buffer_append_text(out, "X-Consul-Index: ");
+        /* 0 would make clients ask again at once, for ever. */
+        json_put_u64(out, meta->index_value > 0 ? meta->index_value : 1);
+        buffer_append(out, "\r\n", 2);
+    } else if (!meta->leader) {
         return;
     }
-    buffer_append_text(out, "X-Consul-Index: ");
-    /* 0 would make clients ask again at once, for ever. */
-    json_put_u64(out, meta->index_value > 0 ? meta->index_value : 1);
-    buffer_append_text(out, meta->known_leader ? "\r\nX-Consul-Knownleader: true\r\n"
-                                               : "\r\nX-Consul-Knownleader: false\r\n");
+    buffer_append_text(out, meta->known_leader ? "X-Consul-Knownleader: true\r\n"
+                                               : "X-Consul-Knownleader: false\r\n");
     buffer_append_text(out, "X-Consul-Lastcontact: ");
     json_put_u64(out, meta->last_contact_ms);
     buffer_append(out, "\r\n", 2);

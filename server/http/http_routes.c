@@ -11,7 +11,7 @@
 
 static const struct http_route *const route_tables[] = {
     http_routes_kv,      http_routes_session, http_routes_status, http_routes_agent,
-    http_routes_catalog, http_routes_health,  http_routes_misc,
+    http_routes_catalog, http_routes_health,  http_routes_misc,   http_routes_txn,
 };
 
 /* Longest match; an exact path beats a prefix of the same length (there are none). */
@@ -190,6 +190,9 @@ void http_route_dispatch(struct http_request *request)
 
 uint64_t http_route_body_max(const struct http_request *request)
 {
+    if (request->private->route->handler == http_txn) {
+        return request->server->config->txn_request_bytes_max;
+    }
     return request->private->route->handler == http_kv ? request->server->config->kv_value_bytes_max
                                                        : HTTP_BODY_BYTES_MAX;
 }
@@ -198,12 +201,13 @@ void http_reply_too_large(struct http_request *request, uint64_t bytes)
 {
     const uint64_t limit = http_route_body_max(request);
 
-    if (request->private->route->handler == http_kv) {
+    const bool txn = request->private->route->handler == http_txn;
+
+    if (txn || request->private->route->handler == http_kv) {
         http_reply_error(request, 413,
                          "Request body(%" PRIu64 " bytes) too large, max size: %" PRIu64
-                         " bytes. See https://www.consul.io/docs/agent/"
-                         "options.html#kv_max_value_size.",
-                         bytes, limit);
+                         " bytes. See https://www.consul.io/docs/agent/options.html#%s.",
+                         bytes, limit, txn ? "txn_max_req_len" : "kv_max_value_size");
     } else {
         http_reply_error(request, 413,
                          "Request body(%" PRIu64 " bytes) too large, max size: %" PRIu64 " bytes.",

@@ -11,10 +11,10 @@ bool replica_apply_pending(const struct replica *replica)
     return replica->apply_index > replica->applied_index && !replica->apply_stalled;
 }
 
-/* Applies entries up to `last` inside the transaction; `*reached` is the last one that was. Store
- * errors pass through. */
+/* Applies entries up to `last` inside the transaction; `*reached` is the last one that was. What
+ * transactions of local clients answer goes to `answers`. Store errors pass through. */
 static int replica_apply_batch(struct replica *replica, struct store_txn *txn, raft_index last,
-                               raft_index *reached)
+                               struct buffer *answers, raft_index *reached)
 {
     struct command_observer observer = replica_observer_template;
     size_t bytes = 0;
@@ -35,6 +35,7 @@ static int replica_apply_batch(struct replica *replica, struct store_txn *txn, r
             struct command_result *result =
                 proposal != NULL && proposal->term == entry.term ? &proposal->result : &ignored;
 
+            observer.answers = result == &ignored ? NULL : answers;
             rc = command_apply(txn, entry.term, index, slice_from(entry.data, entry.size),
                                &observer, result);
             if (rc != STORE_OK) {
@@ -84,6 +85,7 @@ void replica_apply(struct replica *replica)
     const uint64_t term_before = replica->applied_term;
     raft_index last = replica->apply_index;
     raft_index reached = before;
+    struct buffer answers = {0};
     struct store_txn txn;
     int rc;
 
@@ -99,7 +101,7 @@ void replica_apply(struct replica *replica)
     }
     rc = store_write_begin(replica->server->store, &txn);
     if (rc == STORE_OK) {
-        rc = replica_apply_batch(replica, &txn, last, &reached);
+        rc = replica_apply_batch(replica, &txn, last, &answers, &reached);
         if (rc == STORE_OK) {
             rc = store_write_commit(&txn);
         } else {
@@ -107,12 +109,14 @@ void replica_apply(struct replica *replica)
         }
     }
     if (rc != STORE_OK) {
+        buffer_deinit(&answers);
         replica->applied_term = term_before;
         replica_apply_failed(replica, rc, now_ms);
         return;
     }
     replica->applied_index = reached;
     replica_apply_answer(replica, before + 1, reached);
+    buffer_deinit(&answers);
     watch_table_wake(replica->server->watches, &txn);
     store_changes_free(&txn);
     replica->reads_dirty = true;

@@ -171,6 +171,7 @@ struct replica {
     uint64_t applied_term;
     bool apply_stalled;
     uint64_t apply_retry_ms;
+    uint64_t sessions_held_ms; /* since when no session is ended, because of that; 0: they are */
     uint64_t usage_checked_ms;
     bool store_full;
 

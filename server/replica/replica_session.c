@@ -92,12 +92,33 @@ static void session_on_expiry_done(void *context, const char *failure,
     free(expiry);
 }
 
+/* While the store is full nothing is applied, and so no renewal can be answered: those who would
+ * have renewed lose no time by it. */
+static bool session_hold(struct replica *replica, uint64_t now_ms)
+{
+    if (replica->apply_stalled) {
+        if (replica->sessions_held_ms == 0) {
+            replica->sessions_held_ms = now_ms;
+        }
+        return true;
+    }
+    if (replica->sessions_held_ms != 0) {
+        session_timers_extend(replica->timers, now_ms - replica->sessions_held_ms);
+        replica->sessions_held_ms = 0;
+    }
+    return false;
+}
+
 /* `now_ms` is the turn's: if the process is stopped amid the turn, the next one sees the pause. */
 void replica_session_expire(struct replica *replica, uint64_t now_ms)
 {
     struct uuid id;
 
     if (replica->role != RAFT_LEADER || replica->timers_term != replica->term) {
+        replica->sessions_held_ms = 0;
+        return;
+    }
+    if (session_hold(replica, now_ms)) {
         return;
     }
     for (int i = 0; i < REPLICA_EXPIRIES_MAX; i++) {
@@ -123,7 +144,8 @@ void replica_session_expire(struct replica *replica, uint64_t now_ms)
 
 uint64_t replica_session_next_ms(const struct replica *replica)
 {
-    const uint64_t due_ms = replica->role == RAFT_LEADER && replica->timers_term == replica->term
+    const uint64_t due_ms = replica->role == RAFT_LEADER && replica->timers_term == replica->term &&
+                                    !replica->apply_stalled
                                 ? session_timers_next_ms(replica->timers)
                                 : UINT64_MAX;
 

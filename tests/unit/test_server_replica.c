@@ -544,6 +544,35 @@ static void a_pause_of_the_server_ends_no_session(void **state)
     cluster_free(cluster);
 }
 
+/* Symptom: renewals wait for the state to be up to date, which it is not while the store is full:
+ * every session ended for a full disk, as soon as there was space. */
+static void a_full_store_ends_no_session(void **state)
+{
+    struct cluster *cluster = cluster_new(1);
+    struct replica *replica = cluster->servers[0].replica;
+    struct uuid id;
+
+    (void)state;
+    cluster_wait(cluster, all_know_a_leader);
+    id = create_session(cluster, 0, 1000);
+    replica->apply_stalled = true;
+    replica->apply_retry_ms = UINT64_MAX;
+    for (int pass = 0; pass < 250; pass++) {
+        (void)uv_run(&cluster->loop, UV_RUN_NOWAIT);
+        (void)usleep(10000);
+    }
+    replica->apply_retry_ms = 0;
+    replica_wake(replica);
+    for (int pass = 0; pass < 20; pass++) {
+        (void)uv_run(&cluster->loop, UV_RUN_NOWAIT);
+    }
+    renewed = false;
+    replica_session_renew(replica, &id, on_renewed, NULL);
+    cluster_wait(cluster, is_renewed);
+    assert_true(renewed_found);
+    cluster_free(cluster);
+}
+
 /* --- bounds of a turn --- */
 
 /* Symptom: of a forwarded batch that did not fit what was left of a turn, the rest was dropped, but
@@ -726,6 +755,7 @@ int main(void)
         cmocka_unit_test(without_a_quorum_a_write_fails_after_the_hold_time),
         cmocka_unit_test(a_stopped_leader_does_not_answer_by_the_lease_of_before),
         cmocka_unit_test(a_pause_of_the_server_ends_no_session),
+        cmocka_unit_test(a_full_store_ends_no_session),
         cmocka_unit_test(a_forwarded_batch_goes_into_the_log_as_a_whole),
         cmocka_unit_test(a_server_that_returns_elsewhere_is_found),
         cmocka_unit_test(one_server_too_many_does_not_make_a_second_cluster),

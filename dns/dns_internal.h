@@ -121,17 +121,15 @@ enum {
     DNS_SLACK_BYTES = 7,       /* that Consul leaves of what a UDP client takes */
 };
 
-/* One healthy instance. Slices are the transaction's. */
-struct dns_instance {
-    uint32_t node_index; /* instances of one node share it, within one answer */
-    uint32_t port;
-    uint32_t weight;
-    struct slice node;
-    struct slice node_address;
-    struct strings node_tagged;
-    struct strings node_meta;
-    struct slice address;
-    struct strings tagged;
+/* Which addresses a question takes. */
+enum dns_accept { DNS_ACCEPT_V4, DNS_ACCEPT_V6, DNS_ACCEPT_ANY, DNS_ACCEPT_COUNT };
+
+/* Where an instance or a node is. */
+struct dns_place {
+    enum { DNS_PLACE_NONE, DNS_PLACE_IP, DNS_PLACE_HOST } kind;
+    bool own; /* not the node's plain address: SRV names it by its digits */
+    struct dns_ip ip;
+    struct slice host;
 };
 
 enum dns_check_state {
@@ -139,6 +137,57 @@ enum dns_check_state {
     DNS_CHECK_WARNING,
     DNS_CHECK_ODD, /* free text */
     DNS_CHECK_CRITICAL,
+};
+
+/* What is worked out once for an instance that is kept. */
+struct dns_kept {
+    struct dns_place places[DNS_ACCEPT_COUNT];
+    struct dns_name *node_name; /* NULL: its name is none in DNS */
+    struct dns_name *ip_name;   /* of the address taken for SRV; NULL: not needed */
+};
+
+/* One instance. Slices are the transaction's, or the cache's with `kept` set. */
+struct dns_instance {
+    uint32_t node_index; /* instances of one node share it, within one service */
+    uint32_t port;
+    uint32_t weight;
+    enum dns_check_state state;
+    struct strings tags;
+    struct slice node;
+    struct slice node_address;
+    struct strings node_tagged;
+    struct strings node_meta;
+    struct slice address;
+    struct strings tagged;
+    struct dns_kept *kept; /* NULL: read for this question */
+};
+
+/* Instances of services, decoded, valid as long as the catalog stays as it is: the indexes of its
+ * tables tell, so that writes of keys and sessions flush nothing. One thread's alone. */
+enum {
+    DNS_CACHE_SERVICES_MAX = 512,
+    DNS_CACHE_SLOTS = 2 * DNS_CACHE_SERVICES_MAX, /* a power of two */
+    DNS_CACHE_INSTANCES_MAX = 256,                /* of one service; larger ones are not kept */
+    DNS_CACHE_BYTES = 16 << 20,
+    DNS_CACHE_VERSIONS = 3,
+};
+
+struct dns_cache_slot {
+    uint64_t generation; /* in use if this is the cache's */
+    uint32_t hash;
+    struct slice service;
+    struct dns_instance *instances; /* NULL: not kept so far */
+    size_t instance_count;
+};
+
+struct dns_cache {
+    uint64_t generation;
+    uint64_t versions[DNS_CACHE_VERSIONS];
+    bool full; /* no more is kept until the catalog changes */
+    size_t slot_count;
+    size_t arena_used;
+    struct dns_cache_slot slots[DNS_CACHE_SLOTS];
+    _Alignas(16) uint8_t arena[DNS_CACHE_BYTES];
 };
 
 struct dns_bad_check {
@@ -190,6 +239,7 @@ struct dns_resolver {
     /* Set by the caller between calls: names that are known by now. */
     const struct dns_chased *chased;
     size_t chased_count;
+    struct dns_cache *cache; /* NULL: none; the caller's, renewed for the transaction */
 
     /* Count answers, and times that one is written or measured; what belongs to an older one is
      * void without being cleared. */
@@ -211,6 +261,7 @@ struct dns_resolver {
     struct dns_record glue[DNS_GLUE_MAX];
     struct dns_record authority[DNS_AUTHORITY_MAX];
     struct dns_record additional[DNS_ADDITIONAL_MAX];
+    struct dns_instance *list[DNS_INSTANCES_MAX]; /* healthy ones, in random order */
     struct dns_instance instances[DNS_INSTANCES_MAX];
     struct dns_bad_check bad_checks[DNS_NODE_CHECKS_MAX];
     struct dns_slot names[DNS_NAME_SLOTS];
@@ -226,6 +277,39 @@ void dns_resolver_free(struct dns_resolver *resolver);
 size_t dns_resolver_answer(struct dns_resolver *resolver, struct dns_zone *zone,
                            struct store_txn *txn, const void *query, size_t query_size, bool tcp,
                            uint64_t now_s, uint64_t *random, void *out, size_t out_bytes);
+
+/* dns_instance.c */
+
+struct dns_cache *dns_cache_new(void); /* returns owned; NULL when out of memory */
+void dns_cache_free(struct dns_cache *cache);
+/* Before the first question in a transaction: forgets what the catalog has changed since. */
+void dns_cache_renew(struct dns_cache *cache, struct store_txn *txn);
+/* When the zone changes: kept names end in its names. */
+void dns_cache_flush(struct dns_cache *cache);
+
+/* Notes a failed read; true when `rc` says that something was read. */
+bool dns_store_read_ok(struct dns_resolver *r, int rc);
+enum dns_accept dns_accept_of(uint16_t type);
+/* Consul's choice: lan_ipv6 before lan_ipv4 before the plain address, as far as they are taken.
+ * `stride` strings make one tagged address. */
+struct slice dns_address_choose(struct slice plain, struct strings tagged, size_t stride,
+                                enum dns_accept accept);
+struct dns_place dns_node_place(struct slice address, struct strings tagged,
+                                enum dns_accept accept);
+/* `wire` is the name asked for. */
+struct dns_place dns_instance_place(const struct dns_instance *instance, uint16_t type,
+                                    const uint8_t *wire, size_t wire_size);
+/* NULL when it is no name. */
+struct dns_name *dns_instance_node_name(struct dns_resolver *r,
+                                        const struct dns_instance *instance);
+struct dns_name *dns_instance_ip_name(struct dns_resolver *r, const struct dns_instance *instance,
+                                      const struct dns_ip *ip);
+/* Appends the healthy instances of a service to the resolver's list; returns how many. */
+size_t dns_instances_collect(struct dns_resolver *r, struct slice service, struct slice tag);
+/* The next instance in random order: Fisher and Yates' shuffle, one step each time, so that nobody
+ * shuffles what does not fit into the answer. */
+const struct dns_instance *dns_instances_draw(struct dns_resolver *r, size_t first, size_t index,
+                                              size_t count);
 
 /* dns_lookup.c: each fills the resolver's sections. */
 void dns_lookup_service(struct dns_resolver *r, const struct dns_subject *subject);
@@ -248,6 +332,7 @@ struct dns_name *dns_name_from_text(struct dns_resolver *r, struct slice text,
                                     struct dns_name *parent);
 /* hex.addr.dc.domain */
 struct dns_name *dns_name_from_ip(struct dns_resolver *r, const struct dns_ip *ip);
+uint32_t dns_hash(const void *bytes, size_t size);
 /* True if these bytes were not marked before in this message. */
 bool dns_seen_first(struct dns_resolver *r, const void *key, size_t size);
 struct dns_record dns_record_address(struct dns_name *owner, uint32_t ttl_s,

@@ -6,9 +6,6 @@
 
 #include "dns/dns_internal.h"
 
-/* Which addresses a question takes. */
-enum accept { ACCEPT_V4, ACCEPT_V6, ACCEPT_ANY };
-
 enum { SEEN_KEY_BYTES_MAX = 288 };
 
 /* What is asked, at the top or on the way along a chain of names. */
@@ -21,14 +18,6 @@ struct ask {
     uint8_t depth; /* keeps what was seen on one level apart from the others */
 };
 
-/* Where an instance or a node is. */
-struct place {
-    enum { PLACE_NONE, PLACE_IP, PLACE_HOST } kind;
-    bool own; /* not the node's plain address: SRV names it by its digits */
-    struct dns_ip ip;
-    struct slice host;
-};
-
 /* --- outcomes --- */
 
 static void answer_unknown(struct dns_resolver *r)
@@ -37,29 +26,6 @@ static void answer_unknown(struct dns_resolver *r)
 
     r->rcode = DNS_NXDOMAIN;
     dns_add_authority(r, &soa);
-}
-
-/* Notes a failed read; true when `rc` says that something was read. */
-static bool store_read_ok(struct dns_resolver *r, int rc)
-{
-    if (rc != 0 && rc != STORE_ENOTFOUND) {
-        r->failed = true;
-    }
-    return rc == 0;
-}
-
-/* --- addresses --- */
-
-static enum accept accept_of(uint16_t type)
-{
-    switch (type) {
-    case DNS_A:
-        return ACCEPT_V4;
-    case DNS_AAAA:
-        return ACCEPT_V6;
-    default:
-        return ACCEPT_ANY;
-    }
 }
 
 /* Whether a question of this type is answered with an address of this family at all. */
@@ -78,256 +44,6 @@ static bool type_takes(uint16_t type, const struct dns_ip *ip)
     default:
         return false;
     }
-}
-
-/* `stride` strings make one tagged address: the name first, then the address. */
-static struct slice tagged_find(struct strings tagged, size_t stride, struct slice wanted)
-{
-    struct reader it = strings_begin(tagged);
-    struct slice name, address, rest;
-
-    while (strings_next(&it, &name) && strings_next(&it, &address)) {
-        if (slice_equal(name, wanted)) {
-            return address;
-        }
-        for (size_t i = 2; i < stride; i++) {
-            (void)strings_next(&it, &rest); /* At the end the loop ends. */
-        }
-    }
-    return SLICE_EMPTY;
-}
-
-/* Consul's choice: lan_ipv6 before lan_ipv4 before the plain address, as far as they are taken. */
-static struct slice address_choose(struct slice plain, struct strings tagged, size_t stride,
-                                   enum accept accept)
-{
-    struct dns_ip ip;
-
-    if (tagged.count > 0) {
-        const struct slice v6 = tagged_find(tagged, stride, SLICE_LITERAL("lan_ipv6"));
-        const struct slice v4 = tagged_find(tagged, stride, SLICE_LITERAL("lan_ipv4"));
-
-        if (accept != ACCEPT_V4 && v6.size > 0) {
-            return v6;
-        }
-        if (accept != ACCEPT_V6 && v4.size > 0) {
-            return v4;
-        }
-    }
-    if (accept == ACCEPT_ANY || plain.size == 0 || !dns_ip_parse(plain, &ip)) {
-        return plain; /* Host names are taken always. */
-    }
-    return (accept == ACCEPT_V4) == (ip.size == 4) ? plain : SLICE_EMPTY;
-}
-
-static struct place node_place(struct slice address, struct strings tagged, enum accept accept)
-{
-    const struct slice chosen = address_choose(address, tagged, 2, accept);
-    struct place place = {.kind = PLACE_NONE};
-
-    if (chosen.size == 0) {
-        return place;
-    }
-    if (dns_ip_parse(chosen, &place.ip)) {
-        place.kind = PLACE_IP;
-        place.own = !slice_equal(chosen, address);
-    } else {
-        place.kind = PLACE_HOST;
-        place.host = chosen;
-    }
-    return place;
-}
-
-static bool name_is_asked(const struct ask *ask, struct slice host)
-{
-    uint8_t labels[DNS_NAME_BYTES_MAX];
-    const size_t size = dns_labels_from_text(host, labels, sizeof(labels));
-
-    return size > 0 && size + 1 == ask->wire_size && memcmp(labels, ask->wire, size) == 0;
-}
-
-static struct place instance_place(const struct dns_instance *instance, const struct ask *ask)
-{
-    const enum accept accept = accept_of(ask->type);
-    const struct slice chosen = address_choose(instance->address, instance->tagged, 3, accept);
-    struct place place = {.kind = PLACE_NONE};
-
-    if (chosen.size == 0) {
-        /* An address of its own that does not fit is not replaced by the node's. */
-        return instance->address.size > 0
-                   ? place
-                   : node_place(instance->node_address, instance->node_tagged, accept);
-    }
-    if (dns_ip_parse(chosen, &place.ip)) {
-        place.kind = PLACE_IP;
-        place.own = true;
-        return place;
-    }
-    if (name_is_asked(ask, chosen)) { /* A service that is at its own name: where its node is. */
-        const struct place node = node_place(instance->node_address, instance->node_tagged, accept);
-
-        if (node.kind == PLACE_IP) {
-            return node;
-        }
-    }
-    place.kind = PLACE_HOST;
-    place.host = chosen;
-    return place;
-}
-
-/* --- instances and their health --- */
-
-static enum dns_check_state check_state(const struct catalog_check *check)
-{
-    if (catalog_check_is_passing(check)) {
-        return DNS_CHECK_PASSING;
-    }
-    if (catalog_check_is_warning(check)) {
-        return DNS_CHECK_WARNING;
-    }
-    return catalog_check_is_critical(check) ? DNS_CHECK_CRITICAL : DNS_CHECK_ODD;
-}
-
-/* Reads a node's checks once: those that do not pass are remembered, the worst of the node's own
- * returned. A node with more bad checks than can be remembered counts as bad as a whole. */
-static enum dns_check_state node_read_checks(struct dns_resolver *r, struct slice node)
-{
-    struct catalog_scan scan;
-    struct catalog_check check;
-    enum dns_check_state worst = DNS_CHECK_PASSING;
-    int rc = catalog_checks_begin(&scan, r->txn, node);
-
-    r->bad_check_count = 0;
-    if (!store_read_ok(r, rc)) {
-        return DNS_CHECK_CRITICAL;
-    }
-    while ((rc = catalog_checks_next(&scan, &check)) == 0) {
-        const enum dns_check_state state = check_state(&check);
-
-        if (state == DNS_CHECK_PASSING) {
-            continue;
-        }
-        if (check.service_id.size == 0 || r->bad_check_count == DNS_NODE_CHECKS_MAX) {
-            worst = state > worst ? state : worst;
-            continue;
-        }
-        r->bad_checks[r->bad_check_count++] =
-            (struct dns_bad_check){.service_id = check.service_id, .state = state};
-    }
-    (void)store_read_ok(r, rc);
-    catalog_scan_end(&scan);
-    return worst;
-}
-
-static enum dns_check_state instance_state(const struct dns_resolver *r, struct slice service_id,
-                                           enum dns_check_state node_state)
-{
-    enum dns_check_state worst = node_state;
-
-    for (size_t i = 0; i < r->bad_check_count; i++) {
-        const struct dns_bad_check *check = &r->bad_checks[i];
-
-        if (check->state > worst && slice_equal(check->service_id, service_id)) {
-            worst = check->state;
-        }
-    }
-    return worst;
-}
-
-static uint32_t instance_weight(const struct catalog_service *service, enum dns_check_state state)
-{
-    switch (state) {
-    case DNS_CHECK_PASSING:
-        return service->weight_passing;
-    case DNS_CHECK_WARNING:
-        return service->weight_warning;
-    case DNS_CHECK_ODD:
-    case DNS_CHECK_CRITICAL:
-        break;
-    }
-    return 1;
-}
-
-/* Puts the instance into the list at `first`; when the list is full each that was seen so far has
- * the same chance to be in it. */
-static void instances_add(struct dns_resolver *r, size_t first, size_t seen,
-                          const struct dns_instance *instance)
-{
-    if (r->instance_count < DNS_INSTANCES_MAX) {
-        r->instances[r->instance_count++] = *instance;
-        return;
-    }
-    const size_t index = dns_random_below(r, seen);
-
-    if (index < DNS_INSTANCES_MAX - first) {
-        r->instances[first + index] = *instance;
-    }
-}
-
-/* Appends the healthy instances of a service to the resolver's list; returns how many. */
-static size_t instances_collect(struct dns_resolver *r, struct slice service_name, struct slice tag)
-{
-    const bool only_passing = r->zone->config.only_passing;
-    const size_t first = r->instance_count;
-    size_t seen = 0;
-    struct catalog_scan scan;
-    struct catalog_service service;
-    struct catalog_node node;
-    struct slice node_name = SLICE_EMPTY; /* of the instance before */
-    enum dns_check_state node_state = DNS_CHECK_CRITICAL;
-    int rc = catalog_instances_begin(&scan, r->txn, service_name);
-
-    if (!store_read_ok(r, rc)) {
-        return 0;
-    }
-    while ((rc = catalog_instances_next(&scan, &service, &node)) == 0) {
-        if (tag.size > 0 && !strings_contain_nocase(service.tags, tag)) {
-            continue;
-        }
-        if (!slice_equal(node.name, node_name)) {
-            node_name = node.name;
-            node_state = node_read_checks(r, node.name);
-            r->node_count++;
-        }
-        const enum dns_check_state state = instance_state(r, service.id, node_state);
-
-        if (state == DNS_CHECK_CRITICAL || (only_passing && state != DNS_CHECK_PASSING)) {
-            continue;
-        }
-        instances_add(r, first, ++seen,
-                      &(struct dns_instance){
-                          .node_index = r->node_count,
-                          .port = service.port,
-                          .weight = instance_weight(&service, state),
-                          .node = node.name,
-                          .node_address = node.address,
-                          .node_tagged = node.tagged_addresses,
-                          .node_meta = node.meta,
-                          .address = service.address,
-                          .tagged = service.tagged_addresses,
-                      });
-    }
-    (void)store_read_ok(r, rc);
-    catalog_scan_end(&scan);
-    return r->instance_count - first;
-}
-
-/* The next instance in random order: Fisher and Yates' shuffle, one step each time, so that nobody
- * shuffles what does not fit into the answer. */
-static const struct dns_instance *instances_draw(struct dns_resolver *r, size_t first, size_t index,
-                                                 size_t count)
-{
-    struct dns_instance *list = r->instances + first;
-    const size_t other = index + dns_random_below(r, count - index);
-
-    assert(first + count <= r->instance_count);
-    if (other != index) {
-        const struct dns_instance swap = list[index];
-
-        list[index] = list[other];
-        list[other] = swap;
-    }
-    return &list[index];
 }
 
 /* --- names that lead to names (section 5) --- */
@@ -384,22 +100,23 @@ static struct slice chain_step_node(struct dns_resolver *r, struct chain *chain,
     struct catalog_node node;
 
     if (subject->matchless || subject->datacenter_unknown ||
-        !store_read_ok(r, catalog_node_get(r->txn, subject->node, &node))) {
+        !dns_store_read_ok(r, catalog_node_get(r->txn, subject->node, &node))) {
         return SLICE_EMPTY;
     }
-    const struct place place = node_place(node.address, node.tagged_addresses, ACCEPT_ANY);
+    const struct dns_place place =
+        dns_node_place(node.address, node.tagged_addresses, DNS_ACCEPT_ANY);
 
     if (!chain->in_service) {
         chain->nodes[chain->node_count] = node;
         chain->node_owners[chain->node_count++] = owner;
     }
     switch (place.kind) {
-    case PLACE_IP:
+    case DNS_PLACE_IP:
         chain_add(chain, dns_record_address(owner, r->zone->config.node_ttl_s, &place.ip));
         break;
-    case PLACE_HOST:
+    case DNS_PLACE_HOST:
         return chain_add_host(r, chain, owner, place.host);
-    case PLACE_NONE:
+    case DNS_PLACE_NONE:
         break;
     }
     return SLICE_EMPTY;
@@ -413,7 +130,7 @@ static struct slice chain_step_service(struct dns_resolver *r, struct chain *cha
     const size_t first = r->instance_count;
     const size_t count = subject->matchless || subject->datacenter_unknown
                              ? 0
-                             : instances_collect(r, subject->service, subject->tag);
+                             : dns_instances_collect(r, subject->service, subject->tag);
     const size_t begin = chain->count;
     const size_t limit = r->zone->config.a_record_limit;
     struct slice host = SLICE_EMPTY;
@@ -426,11 +143,12 @@ static struct slice chain_step_service(struct dns_resolver *r, struct chain *cha
     for (size_t i = 0; i < count && chain->count - begin < udp_answers_max(r) &&
                        (limit == 0 || chain->count - begin < limit);
          i++) {
-        const struct place place = instance_place(instances_draw(r, first, i, count), ask);
+        const struct dns_place place = dns_instance_place(dns_instances_draw(r, first, i, count),
+                                                          ask->type, ask->wire, ask->wire_size);
 
-        if (place.kind == PLACE_HOST && host.size == 0) {
+        if (place.kind == DNS_PLACE_HOST && host.size == 0) {
             host = place.host;
-        } else if (place.kind == PLACE_IP) {
+        } else if (place.kind == DNS_PLACE_IP) {
             uint8_t key[2 + sizeof(place.ip.bytes)] = {ask->depth, place.ip.size};
 
             memcpy(key + 2, place.ip.bytes, place.ip.size);
@@ -604,12 +322,13 @@ static void service_answer_addresses(struct dns_resolver *r, const struct ask *a
 
     for (size_t i = 0;
          i < count && r->answer_count < wanted && (limit == 0 || r->answer_count < limit); i++) {
-        const struct place place = instance_place(instances_draw(r, 0, i, count), ask);
+        const struct dns_place place = dns_instance_place(dns_instances_draw(r, 0, i, count),
+                                                          ask->type, ask->wire, ask->wire_size);
 
-        if (place.kind == PLACE_HOST && host.size == 0) {
+        if (place.kind == DNS_PLACE_HOST && host.size == 0) {
             host = place.host;
         }
-        if (place.kind != PLACE_IP || !type_takes(ask->type, &place.ip)) {
+        if (place.kind != DNS_PLACE_IP || !type_takes(ask->type, &place.ip)) {
             continue;
         }
         uint8_t key[2 + sizeof(place.ip.bytes)] = {ask->depth, place.ip.size};
@@ -636,14 +355,14 @@ static void service_answer_addresses(struct dns_resolver *r, const struct ask *a
 }
 
 /* The address records of an SRV target; false when there is no room for them. */
-static bool srv_add_glue(struct dns_resolver *r, const struct ask *ask, const struct place *place,
-                         struct dns_record *srv)
+static bool srv_add_glue(struct dns_resolver *r, const struct ask *ask,
+                         const struct dns_place *place, struct dns_record *srv)
 {
     if (r->glue_count + DNS_CHAIN_RECORDS_MAX > DNS_GLUE_MAX) {
         return false;
     }
     srv->srv.glue_index = (uint32_t)r->glue_count;
-    if (place->kind == PLACE_IP) {
+    if (place->kind == DNS_PLACE_IP) {
         r->glue[r->glue_count++] = dns_record_address(srv->srv.target, ask->ttl_s, &place->ip);
     } else {
         r->glue_count += service_chain(r, place->host, ask->ttl_s, r->glue + r->glue_count);
@@ -654,7 +373,8 @@ static bool srv_add_glue(struct dns_resolver *r, const struct ask *ask, const st
 
 static bool srv_is_first(struct dns_resolver *r, const struct dns_instance *instance)
 {
-    const struct slice address = address_choose(instance->address, instance->tagged, 3, ACCEPT_ANY);
+    const struct slice address =
+        dns_address_choose(instance->address, instance->tagged, 3, DNS_ACCEPT_ANY);
     uint8_t key[SEEN_KEY_BYTES_MAX];
     const size_t head = sizeof(instance->node_index) + sizeof(instance->port);
     const size_t size = address.size < sizeof(key) - head ? address.size : sizeof(key) - head;
@@ -672,25 +392,26 @@ static void service_answer_srv(struct dns_resolver *r, const struct ask *ask, si
     const size_t wanted = answers_wanted(r);
 
     for (size_t i = 0; i < count && r->answer_count < wanted; i++) {
-        const struct dns_instance *instance = instances_draw(r, 0, i, count);
+        const struct dns_instance *instance = dns_instances_draw(r, 0, i, count);
 
         if (!srv_is_first(r, instance)) {
             continue;
         }
-        const struct place place = instance_place(instance, ask);
-        struct dns_name *node = dns_name_from_text(r, instance->node, &r->zone->node_name);
+        const struct dns_place place =
+            dns_instance_place(instance, ask->type, ask->wire, ask->wire_size);
+        struct dns_name *node = dns_instance_node_name(r, instance);
         struct dns_record srv = {.owner = ask->owner, .ttl_s = ask->ttl_s, .type = DNS_SRV};
 
         srv.srv.weight = (uint16_t)(instance->weight > UINT16_MAX ? UINT16_MAX : instance->weight);
         srv.srv.port = (uint16_t)instance->port;
         switch (place.kind) {
-        case PLACE_IP:
-            srv.srv.target = place.own ? dns_name_from_ip(r, &place.ip) : node;
+        case DNS_PLACE_IP:
+            srv.srv.target = place.own ? dns_instance_ip_name(r, instance, &place.ip) : node;
             break;
-        case PLACE_HOST:
+        case DNS_PLACE_HOST:
             srv.srv.target = dns_name_from_text(r, place.host, NULL);
             break;
-        case PLACE_NONE:
+        case DNS_PLACE_NONE:
             break;
         }
         if (srv.srv.target == NULL) { /* Nowhere, or at what is no name in DNS. */
@@ -716,7 +437,7 @@ void dns_lookup_service(struct dns_resolver *r, const struct dns_subject *subjec
     }
     const size_t count = subject->matchless || subject->datacenter_unknown
                              ? 0
-                             : instances_collect(r, subject->service, subject->tag);
+                             : dns_instances_collect(r, subject->service, subject->tag);
 
     if (count == 0) {
         answer_unknown(r);
@@ -771,16 +492,17 @@ static size_t node_records(struct dns_resolver *r, const struct catalog_node *no
                            struct dns_name *owner, struct dns_record *records)
 {
     const uint32_t ttl_s = r->zone->config.node_ttl_s;
-    const struct place place = node_place(node->address, node->tagged_addresses, accept_of(type));
+    const struct dns_place place =
+        dns_node_place(node->address, node->tagged_addresses, dns_accept_of(type));
 
     switch (place.kind) {
-    case PLACE_IP:
+    case DNS_PLACE_IP:
         if (type_takes(type, &place.ip)) {
             records[0] = dns_record_address(owner, ttl_s, &place.ip);
             return 1;
         }
         break;
-    case PLACE_HOST:
+    case DNS_PLACE_HOST:
         records[0] = (struct dns_record){.owner = owner,
                                          .ttl_s = ttl_s,
                                          .type = DNS_CNAME,
@@ -789,7 +511,7 @@ static size_t node_records(struct dns_resolver *r, const struct catalog_node *no
             return 1 + chain_follow(r, place.host, false, 0, records + 1);
         }
         break;
-    case PLACE_NONE:
+    case DNS_PLACE_NONE:
         break;
     }
     return 0;
@@ -804,7 +526,7 @@ void dns_lookup_node(struct dns_resolver *r, const struct dns_subject *subject)
         return; /* Nothing, whether the node is there or not. */
     }
     if (subject->matchless || subject->datacenter_unknown ||
-        !store_read_ok(r, catalog_node_get(r->txn, subject->node, &node))) {
+        !dns_store_read_ok(r, catalog_node_get(r->txn, subject->node, &node))) {
         answer_unknown(r);
         return;
     }
@@ -859,7 +581,7 @@ static struct dns_name *reverse_find_node(struct dns_resolver *r, const struct d
     struct dns_name *found = NULL;
     int rc = catalog_nodes_begin(&scan, r->txn);
 
-    if (!store_read_ok(r, rc)) {
+    if (!dns_store_read_ok(r, rc)) {
         return NULL;
     }
     while (found == NULL && (rc = catalog_nodes_next(&scan, &node)) == 0) {
@@ -867,7 +589,7 @@ static struct dns_name *reverse_find_node(struct dns_resolver *r, const struct d
             found = dns_name_from_text(r, node.name, &r->zone->node_name);
         }
     }
-    (void)store_read_ok(r, rc);
+    (void)dns_store_read_ok(r, rc);
     catalog_scan_end(&scan);
     return found;
 }
@@ -879,7 +601,7 @@ static struct dns_name *reverse_find_service(struct dns_resolver *r, const struc
     struct dns_name *found = NULL;
     int rc = catalog_services_begin(&scan, r->txn, SLICE_EMPTY);
 
-    if (!store_read_ok(r, rc)) {
+    if (!dns_store_read_ok(r, rc)) {
         return NULL;
     }
     while (found == NULL && (rc = catalog_services_next(&scan, &service)) == 0) {
@@ -887,7 +609,7 @@ static struct dns_name *reverse_find_service(struct dns_resolver *r, const struc
             found = dns_name_from_text(r, service.name, &r->zone->service_name);
         }
     }
-    (void)store_read_ok(r, rc);
+    (void)dns_store_read_ok(r, rc);
     catalog_scan_end(&scan);
     return found;
 }
@@ -932,11 +654,11 @@ static bool is_host_label(struct slice name)
 
 size_t dns_lookup_name_servers(struct dns_resolver *r, struct dns_record *records)
 {
-    const size_t count = instances_collect(r, SLICE_LITERAL("consul"), SLICE_EMPTY);
+    const size_t count = dns_instances_collect(r, SLICE_LITERAL("consul"), SLICE_EMPTY);
     size_t record_count = 0;
 
     for (size_t i = 0; i < count && record_count < DNS_NAME_SERVERS_MAX; i++) {
-        const struct dns_instance *instance = instances_draw(r, 0, i, count);
+        const struct dns_instance *instance = dns_instances_draw(r, 0, i, count);
         const struct catalog_node node = {.name = instance->node,
                                           .address = instance->node_address,
                                           .tagged_addresses = instance->node_tagged};

@@ -29,6 +29,11 @@ static uint32_t hash_bytes(const uint8_t *bytes, size_t size, uint64_t hash)
     return (uint32_t)(hash * 0x9e3779b1u);
 }
 
+uint32_t dns_hash(const void *bytes, size_t size)
+{
+    return hash_bytes(bytes, size, 0xcbf29ce484222325u);
+}
+
 struct dns_name *dns_name_make(struct dns_resolver *r, const uint8_t *labels, size_t size,
                                struct dns_name *parent)
 {

@@ -51,9 +51,12 @@ void dns_worker_renew(struct dns_worker *worker)
     if (!worker->txn_open) { /* Not had so far, for lack of a reader's slot or memory. */
         worker->txn_open = store_read_begin(worker->server->store, &worker->txn) == 0;
         worker->txn_live = worker->txn_open;
-        return;
+    } else {
+        worker->txn_live = store_read_renew(&worker->txn) == 0;
     }
-    worker->txn_live = store_read_renew(&worker->txn) == 0;
+    if (worker->txn_live) {
+        dns_cache_renew(worker->resolver->cache, &worker->txn);
+    }
 }
 
 /* Takes over a new configuration. Without memory the old one stays, and the next turn tries again.
@@ -74,6 +77,7 @@ static void worker_follow_config(struct dns_worker *worker)
         dns_zone_free(worker->zone);
         worker->zone = zone;
         worker->zone_generation = generation;
+        dns_cache_flush(worker->resolver->cache);
         dns_forward_prepare(worker);
     }
 }
@@ -330,6 +334,9 @@ static void worker_deinit(struct dns_worker *worker)
         (void)close(worker->epoll_fd);
     }
     dns_zone_free(worker->zone);
+    if (worker->resolver != NULL) {
+        dns_cache_free(worker->resolver->cache);
+    }
     dns_resolver_free(worker->resolver);
     free(worker->batch);
     free(worker->tcp_out);
@@ -342,12 +349,15 @@ static int worker_init(struct dns_worker *worker, const struct dns_options *opti
     struct dns_server *server = worker->server;
 
     worker->resolver = dns_resolver_new();
+    if (worker->resolver != NULL) {
+        worker->resolver->cache = dns_cache_new();
+    }
     worker->batch = calloc(1, sizeof(*worker->batch));
     worker->tcp_out = malloc(DNS_TCP_OUT_BYTES);
     worker->forwarder = dns_forwarder_new();
     worker->zone = dns_zone_new(&server->config->config);
-    if (worker->resolver == NULL || worker->batch == NULL || worker->tcp_out == NULL ||
-        worker->forwarder == NULL || worker->zone == NULL) {
+    if (worker->resolver == NULL || worker->resolver->cache == NULL || worker->batch == NULL ||
+        worker->tcp_out == NULL || worker->forwarder == NULL || worker->zone == NULL) {
         return errmsg_set(err, DNS_ENOMEM, "no memory for a DNS thread");
     }
     dns_udp_prepare(worker->batch);

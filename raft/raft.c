@@ -36,7 +36,7 @@ const char *raft_strerror(int code)
     case RAFT_ECHANGE:
         return "another change of the configuration is under way";
     case RAFT_ESTALE:
-        return "the snapshot is not ahead of what is committed";
+        return "the snapshot is not wanted any more";
     }
     return "unknown error";
 }

@@ -63,7 +63,7 @@ enum raft_error {
     RAFT_ETRANSFER = -5,  /* leadership is being handed over: retry soon; nothing has changed */
     RAFT_ECHANGE = -6, /* another change of configuration is not committed yet, or nothing of this
                         * term is: retry soon; nothing has changed */
-    RAFT_ESTALE = -7,  /* the snapshot is not ahead of what is committed; nothing has changed */
+    RAFT_ESTALE = -7,  /* the snapshot is not wanted any more; nothing has changed */
 };
 
 /* Returns a constant text for a raft_error. */
@@ -180,8 +180,8 @@ enum raft_event_type {
      * answers; RAFT_ETRANSFER: one to another server is under way. */
     RAFT_EVENT_TRANSFER,
     /* snapshot: is durable and is this server's state now. The log begins behind it; what follows
-     * in the log is kept if it fits. RAFT_ESTALE: not ahead of the commit index, or this server
-     * leads; RAFT_EINVAL: contradicts what is known. Ask raft_snapshot_wanted() before. */
+     * in the log is kept if it fits. RAFT_ESTALE: not wanted, see raft_snapshot_wanted(), which
+     * must be asked before; RAFT_EINVAL: no snapshot can be like that. */
     RAFT_EVENT_SNAPSHOT_INSTALLED,
 };
 
@@ -322,9 +322,10 @@ int raft_step(struct raft *raft, const struct raft_event *event, struct raft_upd
  * applied. Lower ones than before change nothing. RAFT_EINVAL: not committed and durable yet. */
 int raft_compact(struct raft *raft, raft_index index);
 
-/* Whether a snapshot up to `index` would be installed: it is ahead of what is committed, and this
- * server does not lead. */
-bool raft_snapshot_wanted(const struct raft *raft, raft_index index);
+/* Whether a snapshot whose last entry is `index` of `term` would be installed: it is ahead of what
+ * is committed, does not contradict the leader that this server follows, and this server does not
+ * lead. Else RAFT_EVENT_SNAPSHOT_INSTALLED would be answered with RAFT_ESTALE. */
+bool raft_snapshot_wanted(const struct raft *raft, raft_index index, raft_term term);
 
 /* Looking in. */
 enum raft_role raft_role(const struct raft *raft);

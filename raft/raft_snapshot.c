@@ -26,9 +26,17 @@ int raft_compact(struct raft *raft, raft_index index)
     return RAFT_OK;
 }
 
-bool raft_snapshot_wanted(const struct raft *raft, raft_index index)
+bool raft_snapshot_wanted(const struct raft *raft, raft_index index, raft_term term)
 {
-    return index > raft->commit_index && raft->role != RAFT_LEADER;
+    if (index <= raft->commit_index || raft->role == RAFT_LEADER ||
+        term < raft_log_term_at(&raft->log, raft->commit_index)) {
+        return false;
+    }
+    /* Entries of our own may contradict it, and go; those that we have from the leader that we
+     * follow stay. If it is the leader that is wrong, because there is a later one already, that
+     * one will ask us to fetch again. */
+    return term > raft->term || index > raft->verified_index ||
+           raft_log_term_at(&raft->log, index) == term;
 }
 
 /* --- a follower is asked to fetch --- */
@@ -90,23 +98,12 @@ void raft_snapshot_request(struct raft *raft, const struct raft_message *message
 int raft_snapshot_installed_check(const struct raft *raft, const struct raft_snapshot *snapshot)
 {
     if (snapshot->index == 0 || snapshot->index > RAFT_INDEX_MAX || snapshot->term == 0 ||
-        snapshot->configuration == NULL || !raft_configuration_valid(snapshot->configuration) ||
+        snapshot->term > RAFT_TERM_MAX || snapshot->configuration == NULL ||
+        !raft_configuration_valid(snapshot->configuration) ||
         snapshot->configuration->index > snapshot->index) {
         return RAFT_EINVAL;
     }
-    if (!raft_snapshot_wanted(raft, snapshot->index)) {
-        return RAFT_ESTALE;
-    }
-    /* Ahead of what is committed, so its last entry is no older than that. An unverified entry may
-     * contradict it; one that is equal to the leader's may not. A later term than ours is that of
-     * a leader that we have not heard. */
-    if (snapshot->term < raft_log_term_at(&raft->log, raft->commit_index) ||
-        snapshot->term > RAFT_TERM_MAX ||
-        (snapshot->index <= raft->verified_index &&
-         raft_log_term_at(&raft->log, snapshot->index) != snapshot->term)) {
-        return RAFT_EINVAL;
-    }
-    return RAFT_OK;
+    return raft_snapshot_wanted(raft, snapshot->index, snapshot->term) ? RAFT_OK : RAFT_ESTALE;
 }
 
 /* The log goes on behind the snapshot: only what is in both is dropped (and not even written: the

@@ -20,16 +20,17 @@
 #include "raft/raft.h"
 
 enum {
-    SIM_NODES_MAX = 6,
-    SIM_READS_MAX = 1 << 14, /* reads of one run that are remembered */
-    SIM_STEPS_MAX = 1000000, /* of one run: a hundred times the usual */
-    SIM_BATCH_MAX = 4,       /* entries of one proposal */
+    SIM_NODES_MAX = 12,
+    SIM_CONFIGURATIONS_MAX = 1024, /* different ones of one run */
+    SIM_READS_MAX = 1 << 14,       /* reads of one run that are remembered */
+    SIM_STEPS_MAX = 1000000,       /* of one run: a hundred times the usual */
+    SIM_BATCH_MAX = 4,             /* entries of one proposal */
 };
 
 struct sim_entry {
     raft_term term;
     enum raft_entry_type type;
-    uint64_t value; /* unique for a command */
+    uint64_t value; /* unique for a command; which one for a configuration */
 };
 
 /* Entries from index 1 on. */
@@ -46,6 +47,7 @@ struct sim_write {
     bool hard_state_changed;
     raft_term term;
     raft_id vote;
+    raft_index reset_index;
     raft_index truncate_from;
     raft_index first_index;
     struct sim_entry *entries;
@@ -55,7 +57,9 @@ struct sim_write {
 struct sim_disk {
     raft_term term;
     raft_id vote;
-    struct sim_log log; /* what a crash leaves */
+    struct sim_log log;        /* what a crash leaves */
+    raft_index first_index;    /* what is before was trimmed: kept here for the checks alone */
+    raft_index snapshot_index; /* of the newest durable snapshot; 0: none */
     struct sim_write *writes;
     size_t write_first;
     size_t write_count; /* from write_first */
@@ -73,6 +77,8 @@ struct sim_node {
     struct sim_disk disk;
     raft_index applied_index;
     raft_index commit_index;
+    bool fetching; /* a snapshot, from another server */
+    bool retired;  /* down until the faults stop, and for ever if it is removed before */
     enum raft_role role;
     raft_term term;
     raft_id vote;
@@ -95,7 +101,10 @@ enum sim_event_type {
     SIM_READ_ONCE,
     SIM_FAULT,
     SIM_START,
-    SIM_LOST, /* the server learns that its connection to `peer` is gone */
+    SIM_CHANGE,
+    SIM_COMPACT,
+    SIM_FETCHED, /* a snapshot up to `index` has arrived */
+    SIM_LOST,    /* the server learns that its connection to `peer` is gone */
 };
 
 struct sim_event {
@@ -105,6 +114,8 @@ struct sim_event {
     size_t node;
     uint64_t life;
     raft_id peer;
+    raft_index index;
+    bool duplicate;
     struct sim_message *message;
 };
 
@@ -147,12 +158,20 @@ struct sim_stats {
     uint64_t truncations;
     uint64_t resets;
     uint64_t transfers;
+    uint64_t changes;
+    uint64_t removals;
+    uint64_t retired;
+    uint64_t compactions;
+    uint64_t installed;
+    uint64_t stale_snapshots;
+    uint64_t resets_of_logs;
 };
 
 /* Drawn from the seed. Probabilities are per 10,000. */
 struct sim_parameters {
     size_t voter_count;
-    size_t node_count; /* one more than voters: a server without a vote */
+    size_t node_count;  /* at first voters, and perhaps a server without a vote; grows */
+    size_t first_count; /* servers of the first configuration */
     bool bootstrap_all;
     uint32_t election_ms;
     uint32_t heartbeat_ms;
@@ -174,6 +193,15 @@ struct sim_parameters {
     uint64_t propose_interval_ms;
     uint64_t read_interval_ms;
     uint64_t fault_phase_ms;
+    uint64_t change_interval_ms;  /* 0: the configuration stays */
+    uint64_t compact_interval_ms; /* 0: logs stay whole */
+    uint64_t fetch_ms;
+};
+
+struct sim_configuration {
+    struct raft_configuration configuration;
+    size_t size;
+    uint8_t bytes[RAFT_CONFIGURATION_BYTES_MAX];
 };
 
 struct sim {
@@ -183,9 +211,8 @@ struct sim {
     uint64_t now_ms;
     uint64_t next_order;
     struct sim_parameters parameters;
-    struct raft_configuration configuration;
-    uint8_t configuration_bytes[RAFT_CONFIGURATION_BYTES_MAX];
-    size_t configuration_size;
+    struct sim_configuration *configurations; /* entry->value tells which; 0 is the first one */
+    size_t configuration_count;
     struct sim_node nodes[SIM_NODES_MAX];
     bool blocked[SIM_NODES_MAX][SIM_NODES_MAX]; /* [from][to] */
 
@@ -224,6 +251,10 @@ void sim_schedule(struct sim *sim, const struct sim_event *event);
 /* Prints one line of the trace: time, server, word, text. */
 void sim_trace(const struct sim *sim, size_t node, const char *word, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
+/* Remembers a configuration. Returns which one it is. */
+uint64_t sim_configuration_add(struct sim *sim, const struct raft_configuration *configuration);
+/* Which one these bytes are. */
+uint64_t sim_configuration_find(const struct sim *sim, const void *bytes, size_t size);
 void *sim_grow(void *array, size_t *capacity, size_t needed, size_t item_bytes);
 
 /* --- sim_node.c --- */
@@ -236,6 +267,10 @@ void sim_node_crash(struct sim *sim, size_t node);
 void sim_node_step(struct sim *sim, size_t node, struct raft_event *event);
 void sim_node_disk_done(struct sim *sim, size_t node);
 void sim_node_disk_hurry(struct sim *sim, size_t node);
+/* Takes a snapshot and lets the core and the disk forget some of what is in it. */
+void sim_node_compact(struct sim *sim, size_t node);
+void sim_node_fetched(struct sim *sim, const struct sim_event *event);
+bool sim_node_is_voter(const struct sim *sim, size_t node);
 bool sim_node_awake(const struct sim *sim, size_t node);
 
 /* --- sim_network.c --- */

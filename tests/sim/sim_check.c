@@ -101,7 +101,7 @@ static void sim_check_leader(struct sim *sim, size_t node, raft_term term)
     }
     sim->leaders[term] = server->id;
     sim->stats.elections++;
-    sim_require(sim, node < sim->parameters.voter_count, "a server without a vote leads");
+    sim_require(sim, sim_node_is_voter(sim, node), "a server without a vote leads");
     for (size_t i = 0; i < sim->committed_count; i++) {
         const struct sim_committed *committed = &sim->committed[i];
         if (committed->committed_in >= term) {
@@ -117,15 +117,24 @@ static void sim_check_leader(struct sim *sim, size_t node, raft_term term)
 
 /* --- commitment --- */
 
-static size_t sim_durable_count(const struct sim *sim, raft_index index, raft_term term)
+/* Whether more than half of the leader's voters have the entry on disk, in the log or a snapshot.
+ */
+static bool sim_on_quorum(const struct sim *sim, size_t node, raft_index index, raft_term term)
 {
+    const struct raft_configuration *configuration = raft_configuration(sim->nodes[node].raft);
+    size_t voters = 0;
     size_t count = 0;
 
-    for (size_t i = 0; i < sim->parameters.voter_count; i++) {
-        const struct sim_entry *entry = sim_log_at(&sim->nodes[i].disk.log, index);
-        count += entry != NULL && entry->term == term ? 1 : 0;
+    for (size_t i = 0; i < configuration->count; i++) {
+        if (!configuration->servers[i].voter) {
+            continue;
+        }
+        const struct sim_disk *disk = &sim->nodes[configuration->servers[i].id - 1].disk;
+        const struct sim_entry *entry = sim_log_at(&disk->log, index);
+        voters++;
+        count += disk->snapshot_index >= index || (entry != NULL && entry->term == term) ? 1 : 0;
     }
-    return count;
+    return count > voters / 2;
 }
 
 static void sim_check_commit(struct sim *sim, size_t node, const struct raft_update *update)
@@ -140,9 +149,7 @@ static void sim_check_commit(struct sim *sim, size_t node, const struct raft_upd
         const raft_term term = sim_log_at(&server->log, update->commit_index)->term;
         sim_require(sim, term == update->term,
                     "leader commits an earlier term's entry by counting");
-        sim_require(sim,
-                    sim_durable_count(sim, update->commit_index, term) >
-                        sim->parameters.voter_count / 2,
+        sim_require(sim, sim_on_quorum(sim, node, update->commit_index, term),
                     "leader commits entry %" PRIu64 " that is not on a quorum of disks",
                     update->commit_index);
     }
@@ -173,7 +180,9 @@ static void sim_check_apply(struct sim *sim, size_t node, const struct raft_upda
                 server->id);
     for (raft_index index = server->applied_index + 1; index <= end_index; index++) {
         const struct sim_entry *entry = sim_log_at(&server->disk.log, index);
-        sim_require(sim, entry != NULL && entry->term == sim->committed[index - 1].entry.term,
+        sim_require(sim,
+                    index <= server->disk.snapshot_index ||
+                        (entry != NULL && entry->term == sim->committed[index - 1].entry.term),
                     "server %" PRIu64 " applies entry %" PRIu64 " that is not durable there",
                     server->id, index);
     }
@@ -211,11 +220,6 @@ void sim_check_update(struct sim *sim, size_t node, const struct raft_event *eve
     }
 }
 
-static bool sim_configured(const struct sim *sim, size_t node)
-{
-    return node < sim->parameters.voter_count && sim->nodes[node].log.count > 0;
-}
-
 void sim_check_step(struct sim *sim, size_t node, const struct raft_update *update)
 {
     struct sim_node *server = &sim->nodes[node];
@@ -224,7 +228,9 @@ void sim_check_step(struct sim *sim, size_t node, const struct raft_update *upda
     sim_require(sim, raft_last_index(server->raft) == server->log.count, "core and log differ");
     sim_require(sim, raft_last_term(server->raft) == (last == NULL ? 0 : last->term),
                 "core's and log's last terms differ");
-    sim_require(sim, raft_durable_index(server->raft) <= server->disk.log.count,
+    sim_require(sim,
+                raft_durable_index(server->raft) <= server->disk.log.count ||
+                    raft_durable_index(server->raft) <= server->disk.snapshot_index,
                 "server %" PRIu64 " believes more durable than is", server->id);
     const bool changed = update->role != server->role || update->term != server->term;
     if (changed || update->truncate_from != 0) {
@@ -238,8 +244,8 @@ void sim_check_step(struct sim *sim, size_t node, const struct raft_update *upda
                   update->term, update->vote, update->leader, server->log.count,
                   raft_durable_index(server->raft), update->commit_index, update->truncate_from);
     }
-    if (update->role != RAFT_FOLLOWER) {
-        sim_require(sim, sim_configured(sim, node),
+    if (update->role == RAFT_CANDIDATE || update->role == RAFT_PRE_CANDIDATE) {
+        sim_require(sim, sim_node_is_voter(sim, node),
                     "server %" PRIu64 " campaigns without a vote or a configuration", server->id);
     }
     server->role = update->role;
@@ -261,8 +267,8 @@ static void sim_check_acknowledgement(struct sim *sim, size_t node,
     const struct sim_disk *disk = &server->disk;
     const struct sim_entry *entry = sim_log_at(&disk->log, message->match_index);
 
-    if (message->match_index == 0) {
-        return;
+    if (message->match_index <= disk->snapshot_index) {
+        return; /* Nothing, or what is committed. */
     }
     sim_require(sim, entry != NULL,
                 "server %" PRIu64 " acknowledges entry %" PRIu64 " that is not durable", server->id,

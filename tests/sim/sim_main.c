@@ -79,10 +79,14 @@ int main(int argc, char **argv)
            " reads=%" PRIu64 " truncations=%" PRIu64 " faults: drops=%" PRIu64
            " duplicates=%" PRIu64 " delays=%" PRIu64 " partitions=%" PRIu64 " asymmetric=%" PRIu64
            " cut_links=%" PRIu64 " crashes=%" PRIu64 " power_cuts=%" PRIu64 " lost_writes=%" PRIu64
-           " pauses=%" PRIu64 " slow_disks=%" PRIu64 " resets=%" PRIu64 " transfers=%" PRIu64 "\n",
+           " pauses=%" PRIu64 " slow_disks=%" PRIu64 " resets=%" PRIu64 " transfers=%" PRIu64
+           " changes=%" PRIu64 " removals=%" PRIu64 " retired=%" PRIu64 " compactions=%" PRIu64
+           " installed=%" PRIu64 " stale_snapshots=%" PRIu64 " log_resets=%" PRIu64 "\n",
            count, stats.steps, stats.elections, stats.commits, stats.reads, stats.truncations,
            stats.drops, stats.duplicates, stats.delays, stats.partitions_symmetric,
            stats.partitions_asymmetric, stats.cut_links, stats.crashes, stats.power_cuts,
-           stats.lost_writes, stats.pauses, stats.slow_disks, stats.resets, stats.transfers);
+           stats.lost_writes, stats.pauses, stats.slow_disks, stats.resets, stats.transfers,
+           stats.changes, stats.removals, stats.retired, stats.compactions, stats.installed,
+           stats.stale_snapshots, stats.resets_of_logs);
     return 0;
 }

@@ -24,6 +24,8 @@ static void sim_send_copy(struct sim *sim, size_t node, const struct raft_messag
         copy->entries = calloc(message->entry_count, sizeof(*copy->entries));
         sim_require(sim, copy->entries != NULL, "out of memory");
         for (size_t i = 0; i < message->entry_count; i++) {
+            sim_require(sim, message->prev_index + 1 >= sim->nodes[node].disk.first_index,
+                        "an entry is sent that was trimmed");
             copy->entries[i] = sim->nodes[node].log.entries[message->prev_index + i];
         }
     }
@@ -96,8 +98,8 @@ void sim_deliver(struct sim *sim, struct sim_event *event)
                                          .data = &entry->value,
                                          .size = sizeof(entry->value)};
         if (entry->type == RAFT_ENTRY_CONFIGURATION) {
-            entries[i].data = sim->configuration_bytes;
-            entries[i].size = sim->configuration_size;
+            entries[i].data = sim->configurations[entry->value].bytes;
+            entries[i].size = sim->configurations[entry->value].size;
         }
     }
     struct raft_event step = {.type = RAFT_EVENT_MESSAGE,

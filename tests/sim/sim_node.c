@@ -46,12 +46,25 @@ static void sim_log_append(struct sim_log *log, const struct sim_entry *entry)
     log->entries[log->count++] = *entry;
 }
 
+/* What a snapshot stands for: the committed entries. */
+static void sim_log_restart(const struct sim *sim, struct sim_log *log, raft_index index)
+{
+    log->count = 0;
+    for (raft_index i = 1; i <= index; i++) {
+        sim_log_append(log, &sim->committed[i - 1].entry);
+    }
+}
+
 static void sim_disk_apply(const struct sim *sim, struct sim_disk *disk,
                            const struct sim_write *write)
 {
     if (write->hard_state_changed) {
         disk->term = write->term;
         disk->vote = write->vote;
+    }
+    if (write->reset_index != 0) {
+        sim_log_restart(sim, &disk->log, write->reset_index);
+        disk->first_index = write->reset_index + 1;
     }
     if (write->truncate_from != 0) {
         sim_require(sim, write->truncate_from <= disk->log.count, "truncation beyond the log");
@@ -88,6 +101,7 @@ static void sim_disk_queue(struct sim *sim, size_t node, const struct raft_updat
                                 .hard_state_changed = update->hard_state_changed,
                                 .term = update->term,
                                 .vote = update->vote,
+                                .reset_index = update->reset_index,
                                 .truncate_from = update->truncate_from,
                                 .entry_count = update->entry_count};
     uint64_t last_due_ms = sim->now_ms;
@@ -102,6 +116,14 @@ static void sim_disk_queue(struct sim *sim, size_t node, const struct raft_updat
     }
     disk->write_count++;
 
+    if (update->reset_index != 0) {
+        sim->stats.resets_of_logs++;
+        sim_require(sim, update->reset_index <= server->disk.snapshot_index,
+                    "the log is dropped without a snapshot");
+        sim_require(sim, update->reset_term == sim->committed[update->reset_index - 1].entry.term,
+                    "the log begins behind a wrong term");
+        sim_log_restart(sim, &server->log, update->reset_index);
+    }
     if (update->truncate_from != 0) {
         sim->stats.truncations++;
         sim_require(sim, update->truncate_from <= server->log.count, "truncation of nothing");
@@ -117,6 +139,8 @@ static void sim_disk_queue(struct sim *sim, size_t node, const struct raft_updat
         write->entries[i] = (struct sim_entry){.term = entry->term, .type = entry->type};
         if (entry->type == RAFT_ENTRY_COMMAND) {
             memcpy(&write->entries[i].value, entry->data, sizeof(write->entries[i].value));
+        } else if (entry->type == RAFT_ENTRY_CONFIGURATION) {
+            write->entries[i].value = sim_configuration_find(sim, entry->data, entry->size);
         }
         sim_require(sim, entry->index == server->log.count + 1, "hole in the log");
         sim_log_append(&server->log, &write->entries[i]);
@@ -172,6 +196,32 @@ static raft_index sim_batch_end(void *host, raft_index first, raft_index last, s
     return end < last ? end : last;
 }
 
+/* Begins to fetch a snapshot, as the update asks; may fail without a word. */
+static void sim_node_fetch(struct sim *sim, size_t node, const struct raft_update *update)
+{
+    struct sim_node *server = &sim->nodes[node];
+    const struct sim_node *source = &sim->nodes[update->snapshot_from - 1];
+
+    sim_require(sim, source->disk.snapshot_index >= update->snapshot_index,
+                "server %" PRIu64 " asks to fetch a snapshot that it does not have", source->id);
+    if (server->fetching || sim->blocked[update->snapshot_from - 1][node]) {
+        return;
+    }
+    struct sim_event event = {.at_ms = sim->now_ms + sim_between(sim, 1, sim->parameters.fetch_ms),
+                              .type = SIM_FETCHED,
+                              .node = node,
+                              .life = server->life,
+                              .peer = source->id,
+                              .index = source->disk.snapshot_index};
+    server->fetching = true;
+    sim_schedule(sim, &event);
+    if (sim_chance(sim, 1000)) {
+        event.at_ms += sim_between(sim, 0, sim->parameters.delay_ms);
+        event.duplicate = true;
+        sim_schedule(sim, &event);
+    }
+}
+
 static void sim_node_update(struct sim *sim, size_t node, const struct raft_event *event,
                             const struct raft_update *update)
 {
@@ -189,6 +239,9 @@ static void sim_node_update(struct sim *sim, size_t node, const struct raft_even
     for (size_t i = 0; i < update->read_count; i++) {
         sim_check_read(sim, node, &update->reads[i]);
     }
+    if (update->snapshot_from != 0) {
+        sim_node_fetch(sim, node, update);
+    }
     server->wake_ms = sim_node_moment(server, update->deadline_ms);
 }
 
@@ -197,6 +250,7 @@ void sim_node_init(struct sim *sim, size_t node)
     struct sim_node *server = &sim->nodes[node];
 
     server->id = node + 1;
+    server->disk.first_index = 1;
     /* A third of what lies between the lease and how long voters honour it, so that two may differ
      * by nearly all. */
     const struct sim_parameters *parameters = &sim->parameters;
@@ -224,11 +278,12 @@ void sim_node_deinit(struct sim *sim, size_t node)
 }
 
 /* What a log finds when it is opened: runs of terms, and the configuration if it has one. */
-static size_t sim_node_runs(const struct sim_log *log, struct raft_term_run *runs)
+static size_t sim_node_runs(const struct sim_disk *disk, struct raft_term_run *runs)
 {
+    const struct sim_log *log = &disk->log;
     size_t count = 0;
 
-    for (size_t i = 0; i < log->count; i++) {
+    for (size_t i = disk->first_index - 1; i < log->count; i++) {
         if (count == 0 || runs[count - 1].term != log->entries[i].term) {
             runs[count++] = (struct raft_term_run){i + 1, log->entries[i].term};
         }
@@ -240,10 +295,65 @@ static void sim_node_bootstrap(struct sim *sim, size_t node)
 {
     struct raft_update update;
 
-    const int rc = raft_bootstrap(sim->nodes[node].raft, &sim->configuration,
+    const int rc = raft_bootstrap(sim->nodes[node].raft, &sim->configurations[0].configuration,
                                   sim_node_clock(&sim->nodes[node], sim->now_ms), &update);
     sim_require(sim, rc == 0, "bootstrap: %s", raft_strerror(rc));
     sim_node_update(sim, node, &(struct raft_event){.type = RAFT_EVENT_TICK}, &update);
+}
+
+/* The last configuration at or before `index`, with its index; false: none. */
+static bool sim_node_configuration(const struct sim *sim, const struct sim_log *log,
+                                   raft_index index, struct raft_configuration *out)
+{
+    while (index > 0 && log->entries[index - 1].type != RAFT_ENTRY_CONFIGURATION) {
+        index--;
+    }
+    if (index == 0) {
+        return false;
+    }
+    *out = sim->configurations[log->entries[index - 1].value].configuration;
+    out->index = index;
+    return true;
+}
+
+/* If the snapshot is ahead of the log, or the log contradicts it, the log begins behind it. */
+static void sim_node_recover(const struct sim *sim, struct sim_node *server)
+{
+    struct sim_disk *disk = &server->disk;
+    const raft_index index = disk->snapshot_index;
+
+    if (index == 0) {
+        return;
+    }
+    const raft_term term = sim->committed[index - 1].entry.term;
+    sim_require(sim, disk->first_index <= index + 1, "the log begins behind the snapshot");
+    if (disk->log.count < index || disk->log.entries[index - 1].term != term) {
+        sim_log_restart(sim, &disk->log, index);
+        disk->first_index = index + 1;
+    }
+    if (disk->term < term) {
+        disk->term = term;
+        disk->vote = 0;
+    }
+    sim_log_restart(sim, &server->log, 0);
+    for (size_t i = 0; i < disk->log.count; i++) {
+        sim_log_append(&server->log, &disk->log.entries[i]);
+    }
+    if (server->applied_index < index) {
+        server->applied_index = index;
+    }
+}
+
+bool sim_node_is_voter(const struct sim *sim, size_t node)
+{
+    const struct raft_configuration *configuration = raft_configuration(sim->nodes[node].raft);
+
+    for (size_t i = 0; i < configuration->count; i++) {
+        if (configuration->servers[i].id == sim->nodes[node].id) {
+            return configuration->servers[i].voter;
+        }
+    }
+    return false;
 }
 
 void sim_node_start(struct sim *sim, size_t node)
@@ -252,9 +362,10 @@ void sim_node_start(struct sim *sim, size_t node)
     const struct sim_parameters *parameters = &sim->parameters;
     const uint64_t now_ms = sim_node_clock(server, sim->now_ms);
 
-    if (server->raft != NULL) {
+    if (server->raft != NULL || server->retired) {
         return;
     }
+    sim_node_recover(sim, server);
     struct raft_options options = {.id = server->id,
                                    .seed = sim_random(sim),
                                    .election_ms = parameters->election_ms,
@@ -269,14 +380,27 @@ void sim_node_start(struct sim *sim, size_t node)
     struct raft_state state = {.term = server->disk.term, .vote = server->disk.vote};
     struct raft_term_run *runs = calloc(server->disk.log.count + 1, sizeof(*runs));
     sim_require(sim, runs != NULL, "out of memory");
+    struct raft_configuration last;
+    struct raft_configuration before;
     if (server->disk.term != 0 || server->disk.log.count != 0) {
-        state.first_index = 1;
+        state.first_index = server->disk.first_index;
+        if (state.first_index > 1) {
+            state.prev_term = server->disk.log.entries[state.first_index - 2].term;
+        }
         state.last_index = server->disk.log.count;
         state.runs = runs;
-        state.run_count = sim_node_runs(&server->disk.log, runs);
-        state.configuration = server->disk.log.count > 0 ? &sim->configuration : NULL;
+        state.run_count = sim_node_runs(&server->disk, runs);
+        if (sim_node_configuration(sim, &server->disk.log, state.last_index, &last)) {
+            state.configuration = &last;
+            /* What the snapshot replaces is not in it. */
+            if (last.index > server->disk.snapshot_index &&
+                sim_node_configuration(sim, &server->disk.log, last.index - 1, &before)) {
+                state.configuration_before = &before;
+            }
+        }
         /* The state may have survived the log's process, or be rebuilt from the beginning. */
-        state.commit_index = sim_chance(sim, 5000) ? server->applied_index : 0;
+        state.commit_index =
+            sim_chance(sim, 5000) ? server->applied_index : server->disk.snapshot_index;
     }
     const int rc = raft_new(&options, &state, now_ms, &server->raft);
     sim_require(sim, rc == 0, "start: %s", raft_strerror(rc));
@@ -292,7 +416,8 @@ void sim_node_start(struct sim *sim, size_t node)
     sim_trace(sim, node, "start", "term %" PRIu64 " last %zu commit %" PRIu64, server->term,
               server->disk.log.count, server->commit_index);
     const bool bootstrapped = server->disk.term != 0 || server->disk.log.count != 0;
-    if (!bootstrapped && (parameters->bootstrap_all ? node < parameters->voter_count : node == 0)) {
+    if (!bootstrapped && (parameters->bootstrap_all ? node < parameters->voter_count : node == 0) &&
+        node < parameters->first_count) {
         sim_node_bootstrap(sim, node);
     }
 }
@@ -322,6 +447,7 @@ void sim_node_crash(struct sim *sim, size_t node)
     }
     raft_free(server->raft);
     server->raft = NULL;
+    server->fetching = false;
     server->life++;
     for (size_t i = 0; i < sim->parameters.node_count; i++) {
         /* Its peers' connections are reset, unless the whole machine went. */
@@ -352,9 +478,87 @@ void sim_node_step(struct sim *sim, size_t node, struct raft_event *event)
                           (rc == RAFT_EBUSY &&
                            (event->type == RAFT_EVENT_PROPOSE || event->type == RAFT_EVENT_READ)) ||
                           (rc == RAFT_ETRANSFER && event->type == RAFT_EVENT_PROPOSE) ||
+                          (rc == RAFT_ECHANGE && event->type == RAFT_EVENT_PROPOSE) ||
+                          (rc == RAFT_ESTALE && event->type == RAFT_EVENT_SNAPSHOT_INSTALLED) ||
                           event->type == RAFT_EVENT_TRANSFER;
         sim_require(sim, busy, "server %" PRIu64 ": %s", server->id, raft_strerror(rc));
         return;
     }
     sim_node_update(sim, node, event, &update);
+}
+
+/* --- snapshots --- */
+
+void sim_node_compact(struct sim *sim, size_t node)
+{
+    struct sim_node *server = &sim->nodes[node];
+    const raft_index index = server->applied_index;
+
+    if (server->raft == NULL || index <= server->disk.snapshot_index) {
+        return;
+    }
+    const struct raft_configuration *configuration = raft_configuration_at(server->raft, index);
+    if (configuration == NULL) {
+        return;
+    }
+    struct raft_configuration expected;
+    sim_require(sim,
+                sim_node_configuration(sim, &server->log, index, &expected) &&
+                    expected.index == configuration->index,
+                "server %" PRIu64 ": the configuration at %" PRIu64 " is that of %" PRIu64,
+                server->id, index, configuration->index);
+    server->disk.snapshot_index = index;
+    if (sim_chance(sim, 2000)) {
+        return; /* The log is trimmed later. */
+    }
+    const raft_index from = raft_first_index(server->raft);
+    const raft_index trimmed = sim_chance(sim, 5000) ? index : sim_between(sim, from - 1, index);
+    sim_trace(sim, node, "compact", "snapshot %" PRIu64 " log from %" PRIu64, index, trimmed + 1);
+    sim_require(sim, raft_compact(server->raft, trimmed) == RAFT_OK, "cannot compact");
+    if (server->disk.first_index < trimmed + 1) {
+        server->disk.first_index = trimmed + 1;
+    }
+    sim->stats.compactions++;
+}
+
+void sim_node_fetched(struct sim *sim, const struct sim_event *event)
+{
+    struct sim_node *server = &sim->nodes[event->node];
+
+    if (server->raft == NULL || (server->life != event->life && !event->duplicate)) {
+        return;
+    }
+    server->fetching = event->duplicate && server->fetching;
+    if (!sim->healed && sim_chance(sim, 2000)) {
+        return; /* It broke off. */
+    }
+    const bool wanted = raft_snapshot_wanted(server->raft, event->index,
+                                             sim->committed[event->index - 1].entry.term);
+    sim_trace(sim, event->node, "fetched", "snapshot %" PRIu64 " %s", event->index,
+              wanted ? "wanted" : "stale");
+    struct raft_configuration configuration;
+    struct sim_log committed = {0};
+    sim_log_restart(sim, &committed, event->index);
+    sim_require(sim, sim_node_configuration(sim, &committed, event->index, &configuration),
+                "a snapshot without a configuration");
+    free(committed.entries);
+    if (wanted) {
+        server->disk.snapshot_index = event->index;
+        if (!sim->healed && sim_chance(sim, 500)) {
+            sim_node_crash(sim, event->node); /* With the file there, and the log as it was. */
+            sim_schedule(sim, &(struct sim_event){.at_ms = sim->now_ms + 5,
+                                                  .type = SIM_START,
+                                                  .node = event->node});
+            return;
+        }
+        server->applied_index = event->index;
+        sim->stats.installed++;
+    } else {
+        sim->stats.stale_snapshots++;
+    }
+    struct raft_event step = {.type = RAFT_EVENT_SNAPSHOT_INSTALLED,
+                              .snapshot = {.index = event->index,
+                                           .term = sim->committed[event->index - 1].entry.term,
+                                           .configuration = &configuration}};
+    sim_node_step(sim, event->node, &step);
 }

@@ -152,6 +152,7 @@ static void sim_draw_parameters(struct sim *sim)
     static const size_t voter_counts[] = {3, 3, 3, 5, 5, 4};
     parameters->voter_count = voter_counts[sim_between(sim, 0, 5)];
     parameters->node_count = parameters->voter_count + (sim_chance(sim, 2500) ? 1 : 0);
+    parameters->first_count = parameters->node_count;
     parameters->bootstrap_all = sim_chance(sim, 5000);
     parameters->election_ms = (uint32_t)sim_between(sim, 100, 400);
     parameters->heartbeat_ms = parameters->election_ms / (uint32_t)sim_between(sim, 4, 10);
@@ -185,22 +186,59 @@ static void sim_draw_parameters(struct sim *sim)
         sim_chance(sim, 7000) ? sim_between(sim, 5, SIM_BUSY_INTERVAL_MS)
                               : sim_between(sim, 5, 4 * (uint64_t)parameters->election_ms);
     parameters->read_interval_ms = sim_between(sim, 5, SIM_BUSY_INTERVAL_MS);
+    if (sim_chance(sim, 5000)) {
+        parameters->change_interval_ms =
+            sim_between(sim, 20, 4 * (uint64_t)parameters->election_ms);
+    }
+    if (sim_chance(sim, 6000)) {
+        parameters->compact_interval_ms =
+            sim_between(sim, 10, 4 * (uint64_t)parameters->election_ms);
+    }
+    parameters->fetch_ms = sim_between(sim, 1, parameters->election_ms);
     parameters->fault_phase_ms = sim_between(sim, 20, 80) * parameters->election_ms;
+}
+
+uint64_t sim_configuration_find(const struct sim *sim, const void *bytes, size_t size)
+{
+    uint64_t which = 0;
+
+    while (which < sim->configuration_count &&
+           (sim->configurations[which].size != size ||
+            memcmp(sim->configurations[which].bytes, bytes, size) != 0)) {
+        which++;
+    }
+    sim_require(sim, which < sim->configuration_count, "a configuration that nobody proposed");
+    return which;
+}
+
+uint64_t sim_configuration_add(struct sim *sim, const struct raft_configuration *configuration)
+{
+    if (sim->configurations == NULL) {
+        sim->configurations = calloc(SIM_CONFIGURATIONS_MAX, sizeof(*sim->configurations));
+        sim_require(sim, sim->configurations != NULL, "out of memory");
+    }
+    sim_require(sim, sim->configuration_count < SIM_CONFIGURATIONS_MAX, "too many configurations");
+    struct sim_configuration *added = &sim->configurations[sim->configuration_count];
+    added->configuration = *configuration;
+    added->size = raft_configuration_encode(configuration, added->bytes);
+    sim->configuration_count++;
+    return sim_configuration_find(sim, added->bytes, added->size);
 }
 
 static void sim_make_configuration(struct sim *sim)
 {
-    sim->configuration.index = 1;
-    sim->configuration.count = sim->parameters.node_count;
+    struct raft_configuration configuration;
+
+    memset(&configuration, 0, sizeof(configuration));
+    configuration.count = sim->parameters.node_count;
     for (size_t i = 0; i < sim->parameters.node_count; i++) {
-        struct raft_server *server = &sim->configuration.servers[i];
+        struct raft_server *server = &configuration.servers[i];
         server->id = i + 1;
         server->voter = i < sim->parameters.voter_count;
         server->info_size = 1;
         server->info[0] = (char)('a' + (int)i);
     }
-    sim->configuration_size =
-        raft_configuration_encode(&sim->configuration, sim->configuration_bytes);
+    (void)sim_configuration_add(sim, &configuration);
 }
 
 /* --- faults --- */
@@ -400,6 +438,157 @@ static void sim_fault(struct sim *sim)
                           .type = SIM_FAULT});
 }
 
+/* --- changes of the configuration --- */
+
+static size_t sim_voters(const struct raft_configuration *configuration)
+{
+    size_t voters = 0;
+
+    for (size_t i = 0; i < configuration->count; i++) {
+        voters += configuration->servers[i].voter ? 1 : 0;
+    }
+    return voters;
+}
+
+static void sim_change_remove(struct raft_configuration *configuration, size_t at)
+{
+    configuration->count--;
+    for (size_t i = at; i < configuration->count; i++) {
+        configuration->servers[i] = configuration->servers[i + 1];
+    }
+}
+
+/* A new server, empty, with an id of its own. */
+static void sim_change_add(struct sim *sim, struct raft_configuration *configuration)
+{
+    const size_t node = sim->parameters.node_count++;
+
+    sim_node_init(sim, node);
+    sim_node_start(sim, node);
+    struct raft_server *server = &configuration->servers[configuration->count++];
+    memset(server, 0, sizeof(*server));
+    server->id = sim->nodes[node].id;
+    server->info_size = 1;
+    server->info[0] = (char)('a' + (int)node);
+}
+
+/* Alters one server of the configuration, mostly as an operator would. False: nothing. */
+static bool sim_change_draw(struct sim *sim, size_t leader,
+                            struct raft_configuration *configuration)
+{
+    const size_t at = sim_between(sim, 0, configuration->count - 1);
+    struct raft_server *server = &configuration->servers[at];
+    struct raft_progress progress;
+
+    for (size_t i = 0; i < configuration->count; i++) {
+        if (sim->nodes[configuration->servers[i].id - 1].retired && sim_chance(sim, 8000) &&
+            (!configuration->servers[i].voter || sim_voters(configuration) > 1)) {
+            sim_change_remove(configuration, i);
+            return true;
+        }
+    }
+    if (!server->voter) {
+        raft_progress(sim->nodes[leader].raft, server->id, 0, &progress);
+        if (progress.match_index + 20 > sim->nodes[leader].log.count || sim_chance(sim, 1000)) {
+            server->voter = true;
+        } else if (sim_chance(sim, 2000)) {
+            sim_change_remove(configuration, at);
+        } else {
+            return false;
+        }
+        return true;
+    }
+    if (sim->parameters.node_count < SIM_NODES_MAX && configuration->count < 6 &&
+        sim_chance(sim, 4000)) {
+        sim_change_add(sim, configuration);
+        return true;
+    }
+    if (sim_voters(configuration) <= 2) {
+        return false;
+    }
+    if (sim_chance(sim, 4000)) {
+        server->voter = false;
+    } else {
+        sim_change_remove(configuration, at);
+    }
+    return true;
+}
+
+/* Sometimes a server dies for good: it is to be replaced by a new one. */
+static void sim_change_retire(struct sim *sim, size_t node)
+{
+    for (size_t i = 0; i < sim->parameters.node_count; i++) {
+        if (sim->nodes[i].retired) {
+            return; /* One at a time. */
+        }
+    }
+    sim_trace(sim, node, "retired", "for good if it is removed");
+    sim_node_crash(sim, node);
+    sim->nodes[node].retired = true;
+    sim->stats.retired++;
+}
+
+static void sim_change(struct sim *sim)
+{
+    const size_t node = sim_victim(sim);
+
+    if (sim->healed) {
+        return;
+    }
+    sim_schedule(sim,
+                 &(struct sim_event){
+                     .at_ms = sim->now_ms + sim_between(sim, 1, sim->parameters.change_interval_ms),
+                     .type = SIM_CHANGE});
+    if (sim_chance(sim, 300)) {
+        sim_change_retire(sim, node);
+        return;
+    }
+    if (!sim_node_awake(sim, node) || sim->nodes[node].role != RAFT_LEADER ||
+        sim->configuration_count == SIM_CONFIGURATIONS_MAX) {
+        return;
+    }
+    struct raft_configuration configuration = *raft_configuration(sim->nodes[node].raft);
+    const size_t count = configuration.count;
+    if (!sim_change_draw(sim, node, &configuration)) {
+        return;
+    }
+    const uint64_t which = sim_configuration_add(sim, &configuration);
+    const struct raft_entry entry = {.type = RAFT_ENTRY_CONFIGURATION,
+                                     .data = sim->configurations[which].bytes,
+                                     .size = sim->configurations[which].size};
+    sim_trace(sim, node, "change", "%zu servers, %zu voters", configuration.count,
+              sim_voters(&configuration));
+    const size_t before = sim->nodes[node].log.count;
+    struct raft_event event = {.type = RAFT_EVENT_PROPOSE, .entries = &entry, .entry_count = 1};
+    sim_node_step(sim, node, &event);
+    if (sim->nodes[node].log.count > before) {
+        sim->stats.changes++;
+        sim->stats.removals += configuration.count < count ? 1 : 0;
+    }
+}
+
+static void sim_compact(struct sim *sim)
+{
+    const size_t node = sim_victim(sim);
+    const size_t source = sim_between(sim, 0, sim->parameters.node_count - 1);
+
+    sim_node_compact(sim, node);
+    if (sim_chance(sim, 1500) && sim->nodes[source].disk.snapshot_index > 0) {
+        /* One that was asked for long ago. */
+        sim_schedule(
+            sim, &(struct sim_event){.at_ms = sim->now_ms + sim_between(sim, 0, 20),
+                                     .type = SIM_FETCHED,
+                                     .node = sim_between(sim, 0, sim->parameters.node_count - 1),
+                                     .peer = sim->nodes[source].id,
+                                     .index = sim->nodes[source].disk.snapshot_index,
+                                     .duplicate = true});
+    }
+    sim_schedule(
+        sim, &(struct sim_event){.at_ms = sim->now_ms +
+                                          sim_between(sim, 1, sim->parameters.compact_interval_ms),
+                                 .type = SIM_COMPACT});
+}
+
 /* --- clients --- */
 
 static void sim_propose_at(struct sim *sim, size_t node)
@@ -470,7 +659,8 @@ static void sim_dispatch(struct sim *sim, struct sim_event *event)
 {
     struct sim_node *server = &sim->nodes[event->node];
 
-    if ((event->type == SIM_MESSAGE || event->type == SIM_DISK || event->type == SIM_LOST) &&
+    if ((event->type == SIM_MESSAGE || event->type == SIM_DISK || event->type == SIM_LOST ||
+         event->type == SIM_FETCHED) &&
         server->raft != NULL && server->paused_until_ms > sim->now_ms) {
         /* It waits in the socket, or in the completion queue. */
         event->at_ms = server->paused_until_ms;
@@ -505,6 +695,15 @@ static void sim_dispatch(struct sim *sim, struct sim_event *event)
         break;
     case SIM_START:
         sim_node_start(sim, event->node);
+        break;
+    case SIM_CHANGE:
+        sim_change(sim);
+        break;
+    case SIM_COMPACT:
+        sim_compact(sim);
+        break;
+    case SIM_FETCHED:
+        sim_node_fetched(sim, event);
         break;
     case SIM_LOST:
         sim_lost(sim, event->node, event->peer);
@@ -556,6 +755,27 @@ static void sim_advance(struct sim *sim, uint64_t until_ms)
     sim->now_ms = until_ms;
 }
 
+/* Whether some server still counts on it. */
+static bool sim_needed(const struct sim *sim, size_t node)
+{
+    for (size_t i = 0; i < sim->parameters.node_count; i++) {
+        struct raft_configuration configuration = sim->configurations[0].configuration;
+        for (size_t at = sim->nodes[i].disk.log.count; at > 0; at--) {
+            const struct sim_entry *entry = &sim->nodes[i].disk.log.entries[at - 1];
+            if (entry->type == RAFT_ENTRY_CONFIGURATION) {
+                configuration = sim->configurations[entry->value].configuration;
+                break;
+            }
+        }
+        for (size_t s = 0; s < configuration.count && !sim->nodes[i].retired; s++) {
+            if (configuration.servers[s].id == sim->nodes[node].id) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
 static void sim_heal(struct sim *sim)
 {
     sim_trace(sim, 0, "healed", "all faults stop");
@@ -567,15 +787,38 @@ static void sim_heal(struct sim *sim)
     sim_heal_network(sim);
     for (size_t i = 0; i < sim->parameters.node_count; i++) {
         sim->nodes[i].paused_until_ms = 0;
+        sim->nodes[i].retired = sim->nodes[i].retired && !sim_needed(sim, i);
         sim_node_start(sim, i);
         sim_node_disk_hurry(sim, i);
     }
 }
 
-/* Whether every server has applied something that was proposed after the faults stopped. */
+/* The configuration of the leader of the latest term; NULL: there is none. */
+static const struct raft_configuration *sim_present_configuration(const struct sim *sim)
+{
+    const struct sim_node *leader = NULL;
+
+    for (size_t i = 0; i < sim->parameters.node_count; i++) {
+        const struct sim_node *server = &sim->nodes[i];
+        if (server->raft != NULL && server->role == RAFT_LEADER &&
+            (leader == NULL || server->term > leader->term)) {
+            leader = server;
+        }
+    }
+    return leader == NULL ? NULL : raft_configuration(leader->raft);
+}
+
+/* Whether every server that is a member has applied something that was proposed after the faults
+ * stopped. */
 static bool sim_progressed(const struct sim *sim)
 {
-    for (size_t i = 0; i < sim->parameters.node_count; i++) {
+    const struct raft_configuration *configuration = sim_present_configuration(sim);
+
+    if (configuration == NULL) {
+        return false;
+    }
+    for (size_t s = 0; s < configuration->count; s++) {
+        const size_t i = (size_t)configuration->servers[s].id - 1;
         const raft_index applied = sim->nodes[i].applied_index;
         bool fresh = false;
         for (raft_index index = applied; index > 0 && !fresh; index--) {
@@ -608,7 +851,9 @@ static uint64_t sim_catch_up_ms(const struct sim *sim)
     raft_index least = sim->committed_count;
 
     for (size_t i = 0; i < parameters->node_count; i++) {
-        least = sim->nodes[i].applied_index < least ? sim->nodes[i].applied_index : least;
+        if (sim->nodes[i].raft != NULL && sim->nodes[i].applied_index < least) {
+            least = sim->nodes[i].applied_index;
+        }
     }
     const uint64_t missing = sim->committed_count - least + 2 * parameters->uncommitted_max;
     const uint64_t turn_ms = 2 * parameters->latency_ms + 2 * parameters->disk_ms + 2;
@@ -640,6 +885,7 @@ static void sim_deinit(struct sim *sim)
     }
     free(sim->heap);
     free(sim->committed);
+    free(sim->configurations);
     free(sim->leaders);
     free(sim->seen);
     free(sim);
@@ -665,6 +911,13 @@ static void sim_stats_add(struct sim_stats *total, const struct sim_stats *stats
     total->truncations += stats->truncations;
     total->resets += stats->resets;
     total->transfers += stats->transfers;
+    total->changes += stats->changes;
+    total->removals += stats->removals;
+    total->retired += stats->retired;
+    total->compactions += stats->compactions;
+    total->installed += stats->installed;
+    total->stale_snapshots += stats->stale_snapshots;
+    total->resets_of_logs += stats->resets_of_logs;
 }
 
 void sim_run(uint64_t seed, bool verbose, struct sim_stats *stats)
@@ -687,6 +940,14 @@ void sim_run(uint64_t seed, bool verbose, struct sim_stats *stats)
     sim_schedule(sim, &(struct sim_event){.at_ms = 1, .type = SIM_PROPOSE});
     sim_schedule(sim, &(struct sim_event){.at_ms = 1, .type = SIM_READ});
     sim_schedule(sim, &(struct sim_event){.at_ms = sim->parameters.election_ms, .type = SIM_FAULT});
+    if (sim->parameters.change_interval_ms > 0) {
+        sim_schedule(sim,
+                     &(struct sim_event){.at_ms = sim->parameters.election_ms, .type = SIM_CHANGE});
+    }
+    if (sim->parameters.compact_interval_ms > 0) {
+        sim_schedule(
+            sim, &(struct sim_event){.at_ms = sim->parameters.election_ms, .type = SIM_COMPACT});
+    }
     sim_advance(sim, sim->parameters.fault_phase_ms);
     sim_heal(sim);
     sim_demand_progress(sim);

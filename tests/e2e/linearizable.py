@@ -36,12 +36,20 @@ def apply(operation, state):
     return state if state[0] != operation.expected else None
 
 
+def relevant(operations):
+    """Without what cannot matter: reads that were not answered, and writes of unknown outcome whose value nobody has seen. Such a
+    write may as well never happen, unless a cas was refused: it may be what stood in its way."""
+    seen = {one.value for one in operations if one.kind == "read"}
+    seen |= {one.expected for one in operations if one.kind == "cas"}
+    refused = any(one.kind == "cas" and one.end is not None and not one.done for one in operations)
+    return [one for one in operations
+            if one.end is not None or (one.kind != "read" and (refused or one.value in seen))]
+
+
 def check(operations, initial=None):
     """True if some order of the operations, each between its start and its end, explains all answers."""
     infinity = float("inf")
-    # A read that was not answered says nothing.
-    operations = sorted((one for one in operations if one.end is not None or one.kind != "read"),
-                        key=lambda one: one.start)
+    operations = sorted(relevant(operations), key=lambda one: one.start)
     ends = [infinity if one.end is None else one.end for one in operations]
     count = len(operations)
     must = sum(1 << position for position in range(count) if operations[position].end is not None)
@@ -55,18 +63,21 @@ def check(operations, initial=None):
             continue
         seen.add((taken, state))
         # Whatever began after the first end among the untaken cannot come next.
-        first_end = infinity
+        candidates, first_end = [], infinity
         for position in range(count):
             if not taken >> position & 1:
                 if operations[position].start > first_end:
                     break
                 first_end = min(first_end, ends[position])
-        for position in range(count):
-            if taken >> position & 1:
-                continue
-            if operations[position].start > first_end:
-                break
-            after = apply(operations[position], state)
-            if after is not None:
-                stack.append((taken | 1 << position, after))
+                candidates.append(position)
+        following = [(position, apply(operations[position], state)) for position in candidates
+                     if operations[position].start <= first_end]
+        following = [(position, after) for position, after in following if after is not None]
+        # What happens without changing anything may as well happen now: no other order gains by delaying it.
+        idle = [position for position, after in following
+                if after == state and operations[position].end is not None]
+        if idle:
+            stack.append((taken | sum(1 << position for position in idle), state))
+            continue
+        stack.extend((taken | 1 << position, after) for position, after in following)
     return False

@@ -1,7 +1,10 @@
 """The checker itself: what it must accept, and what it must not."""
+import itertools
+import random
+
 import pytest
 
-from linearizable import Operation, check
+from linearizable import Operation, apply, check
 
 
 def write(start, end, value):
@@ -42,3 +45,47 @@ def cas(start, end, expected, value, done):
 ])
 def test_histories(name, history, expected):
     assert check(history) is expected, name
+
+
+def explained(operations):
+    """The same question, answered by trying everything."""
+    open_ones = [one for one in operations if one.end is None]
+    for mask in range(1 << len(open_ones)):
+        chosen = [one for one in operations if one.end is not None]
+        chosen += [one for position, one in enumerate(open_ones) if mask >> position & 1]
+        for order in itertools.permutations(chosen):
+            if any(later.end is not None and later.end < earlier.start
+                   for position, earlier in enumerate(order) for later in order[position + 1:]):
+                continue
+            state = (None,)
+            for one in order:
+                state = apply(one, state)
+                if state is None:
+                    break
+            else:
+                return True
+    return False
+
+
+def test_random_histories_are_judged_as_by_trying_everything():
+    random.seed(1)
+    verdicts = []
+    for _ in range(1500):
+        operations, values = [], [None]
+        for number in range(random.randint(1, 5)):
+            start = random.uniform(0, 10)
+            end = start + random.uniform(0.1, 6) if random.random() < 0.7 else None
+            kind = random.choice(("read", "write", "cas"))
+            if kind == "read":
+                operations.append(read(start, end, random.choice(values)))
+            elif kind == "write":
+                operations.append(write(start, end, number))
+                values.append(number)
+            else:
+                operations.append(cas(start, end, random.choice(values), number,
+                                      random.random() < 0.6))
+                values.append(number)
+        judged = [one for one in operations if one.end is not None or one.kind != "read"]
+        verdicts.append(check(operations))
+        assert verdicts[-1] is explained(judged), operations
+    assert 300 < sum(verdicts) < 1200

@@ -111,6 +111,23 @@ void wal_snapshot_synced(struct wal *wal, raft_index index, raft_term term);
  * are deleted when the reset is durable. Errors as wal_write. */
 int wal_reset(struct wal *wal, uint64_t sequence, raft_index index, raft_term term);
 
+/* How a log just opened and the newest snapshot on disk (index and term of its last entry; 0 and 0:
+ * there is none) fit together. */
+enum wal_fit {
+    WAL_FITS = 1,        /* the log goes on from the snapshot, or holds what it is of */
+    WAL_FIT_RESET,       /* it ends before the snapshot or contradicts it: wal_reset_closed */
+    WAL_FIT_NO_SNAPSHOT, /* it begins behind the snapshot: a newer one is missing. Do not start */
+    WAL_FIT_NO_LOG,      /* there is a snapshot, but the log, and with it the vote, is lost: this
+                          * server must not vote under its old id */
+};
+enum wal_fit wal_fit(const struct raft_state *state, raft_index index, raft_term term);
+
+/* wal_reset on a log that is not open, for a start: what a crash kept a server from doing after the
+ * snapshot was durable. A stored term below `term` becomes `term`, without a vote. Of the options
+ * `dir` and `segment_bytes` are used. Waits until it is durable. Errors as wal_open. */
+int wal_reset_closed(const struct wal_options *options, raft_index index, raft_term term,
+                     char *message);
+
 /* Forgets entries below `index` (they are in a synced snapshot, see wal_snapshot_synced: asserted;
  * or this log is in memory only and they are applied): whole segments are deleted, never the one
  * that holds `index` or later ones.

@@ -272,6 +272,77 @@ static void test_a_trimmed_configuration_is_not_reported(void **state)
     test_log_close(&log);
 }
 
+/* --- at a start --- */
+
+static void test_a_start_tells_whether_log_and_snapshot_fit(void **state)
+{
+    (void)state;
+    static const struct raft_term_run runs[] = {{.first = 11, .term = 2}, {.first = 21, .term = 5}};
+    static const struct {
+        const char *name;
+        raft_index first, last; /* runs as above, term 2 before */
+        raft_term term;         /* the stored one */
+        raft_index index;       /* the snapshot's */
+        raft_term snapshot_term;
+        enum wal_fit expected;
+    } fits[] = {
+        {"a new server", 1, 0, 0, 0, 0, WAL_FITS},
+        {"no snapshot yet", 1, 30, 5, 0, 0, WAL_FITS},
+        {"in the log", 11, 30, 5, 25, 5, WAL_FITS},
+        {"in the log, contradicted", 11, 30, 6, 25, 6, WAL_FIT_RESET},
+        {"right before the log", 11, 30, 5, 10, 2, WAL_FITS},
+        {"right before the log, contradicted", 11, 30, 5, 10, 1, WAL_FIT_RESET},
+        {"at the log's end", 11, 30, 5, 30, 5, WAL_FITS},
+        {"ahead of the log", 11, 30, 5, 31, 5, WAL_FIT_RESET},
+        {"ahead of an empty log", 1, 0, 5, 31, 5, WAL_FIT_RESET},
+        {"an empty log behind it", 11, 10, 5, 10, 2, WAL_FITS},
+        {"a newer one is missing", 11, 30, 5, 9, 2, WAL_FIT_NO_SNAPSHOT},
+        {"none, but a trimmed log", 11, 30, 5, 0, 0, WAL_FIT_NO_SNAPSHOT},
+        {"the log is lost", 1, 0, 0, 31, 5, WAL_FIT_NO_LOG},
+    };
+    for (size_t i = 0; i < sizeof(fits) / sizeof(fits[0]); i++) {
+        const bool trimmed = fits[i].first > 1;
+        const struct raft_state log = {.term = fits[i].term,
+                                       .first_index = fits[i].first,
+                                       .last_index = fits[i].last,
+                                       .prev_term = trimmed ? 2 : 0,
+                                       .runs = runs,
+                                       .run_count = fits[i].last < 11 ? 0 : 2};
+        const enum wal_fit fit = wal_fit(&log, fits[i].index, fits[i].snapshot_term);
+        if (fit != fits[i].expected) {
+            fail_msg("%s: %d, expected %d", fits[i].name, fit, fits[i].expected);
+        }
+    }
+}
+
+static void test_a_closed_log_is_reset_for_a_start(void **state)
+{
+    (void)state;
+    struct test_log log;
+    test_log_init(&log, dir);
+    test_log_open_ok(&log);
+    assert_int_equal(test_log_vote(&log, 3, 8), WAL_OK);
+    test_log_batch(&log, 1, 30, 3);
+    test_log_close(&log);
+    test_log_open_ok(&log);
+    assert_int_equal(wal_fit(&log.state, 80, 3), WAL_FIT_RESET);
+    test_log_close(&log);
+    assert_int_equal(wal_reset_closed(&log.options, 80, 3, log.message), WAL_OK);
+    test_log_open_ok(&log);
+    check_new_beginning(&log, 80, 3);
+    assert_int_equal(wal_fit(&log.state, 80, 3), WAL_FITS);
+    assert_int_equal(log.state.term, 3);
+    assert_int_equal(log.state.vote, 8); /* Not to be given twice. */
+    assert_int_equal(wal_reset_closed(&log.options, 90, 3, log.message), WAL_ELOCKED);
+    test_log_close(&log);
+    assert_int_equal(wal_reset_closed(&log.options, 90, 7, log.message), WAL_OK);
+    test_log_open_ok(&log);
+    check_new_beginning(&log, 90, 7);
+    assert_int_equal(log.state.term, 7);
+    assert_int_equal(log.state.vote, 0);
+    test_log_close(&log);
+}
+
 /* --- looking in --- */
 
 static char *inspect(int expected_rc, char *message)
@@ -368,6 +439,9 @@ int main(void)
                                         teardown),
         cmocka_unit_test_setup_teardown(test_a_trimmed_configuration_is_not_reported, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(test_a_start_tells_whether_log_and_snapshot_fit, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_a_closed_log_is_reset_for_a_start, setup, teardown),
         cmocka_unit_test_setup_teardown(test_inspecting_shows_every_record_and_changes_nothing,
                                         setup, teardown),
     };

@@ -5,9 +5,10 @@
  * (term, index) in the same transactions as the data. Committed with MDB_NOSYNC: consistent after a
  * process crash, rebuilt from the log after a machine crash (store_open tells which).
  *
- * One writer (the loop thread); readers in any thread, each with its own store_txn. Slices read are
- * borrowed from the map until the transaction ends (a write transaction: until its next write, so
- * what was read must be copied before it is written back).
+ * One writer at a time (the loop thread, or one that loads: store_load); readers in any thread,
+ * each with its own store_txn. Slices read are borrowed from the map until the transaction ends (a
+ * write transaction: until its next write, so what was read must be copied before it is written
+ * back).
  *
  * Keys of any length are taken, the empty one too: LMDB's own limits (1 to 511 bytes) are hidden
  * here. A key of STORE_KEY_INLINE_BYTES and more is kept as a path: each full piece of that many

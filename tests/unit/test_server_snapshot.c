@@ -1,6 +1,7 @@
 /* Snapshots: what is written is what is loaded, equal states give equal files, and no damage goes
  * unnoticed. */
 
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -239,6 +240,68 @@ static void test_a_full_store_can_still_be_replaced(void **state)
     fixture_deinit(&other);
 }
 
+/* As in a server: begun on the loop, which goes on writing; run by a worker; and a load by a worker
+ * while others read. */
+struct work {
+    struct snapshot_writer *writer; /* NULL: load */
+    struct store *store;
+    struct snapshot_meta meta;
+    struct errmsg err;
+    int rc;
+    atomic_bool over;
+};
+
+static void *work_run(void *arg)
+{
+    struct work *work = arg;
+    work->rc = work->writer != NULL
+                   ? snapshot_writer_run(work->writer, NULL, &work->meta, &work->err)
+                   : snapshot_load(fixture.dir, &work->meta, work->store, NULL, &work->err);
+    atomic_store(&work->over, true);
+    return NULL;
+}
+
+static void test_workers_and_the_loop_do_not_disturb_each_other(void **state)
+{
+    (void)state;
+    struct work work = {.rc = -1};
+    struct fixture other;
+    pthread_t thread;
+    uint64_t term;
+    uint64_t index;
+
+    snapshot_fill(fixture.store.store, 5, 1000, false, 2, 50);
+    const uint64_t sum = snapshot_sum(fixture.store.store, &term, &index);
+    check_snapshot(&fixture,
+                   snapshot_writer_begin(fixture.dir, fixture.store.store, &fixture.configuration,
+                                         &work.writer, &fixture.err),
+                   SNAPSHOT_OK);
+    assert_int_equal(pthread_create(&thread, NULL, work_run, &work), 0);
+    for (uint64_t i = 0; i < 5 || !atomic_load(&work.over); i++) {
+        snapshot_fill(fixture.store.store, i, 50, i % 2 == 0, 2, 51 + i);
+    }
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_int_equal(work.rc, SNAPSHOT_OK);
+    snapshot_writer_free(work.writer);
+
+    fixture_init(&other);
+    snapshot_fill(other.store, 77, 60, false, 1, 1);
+    const uint64_t before = snapshot_sum(other.store, &term, &index);
+    work.writer = NULL;
+    work.store = other.store;
+    atomic_store(&work.over, false);
+    assert_int_equal(pthread_create(&thread, NULL, work_run, &work), 0);
+    for (bool over = false; !over;) {
+        over = atomic_load(&work.over);
+        const uint64_t now = snapshot_sum(other.store, &term, &index);
+        assert_true((now == before && index == 1) || (now == sum && index == 50));
+    }
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_int_equal(work.rc, SNAPSHOT_OK);
+    assert_int_equal(snapshot_sum(other.store, &term, &index), sum);
+    fixture_deinit(&other);
+}
+
 /* --- damage --- */
 
 static void check_refused(const struct snapshot_meta *meta, const char *what, size_t at,
@@ -437,6 +500,7 @@ int main(void)
         TEST(test_equal_states_give_equal_bytes),
         TEST(test_a_snapshot_is_of_the_moment_it_was_begun),
         TEST(test_readers_keep_the_old_state_until_they_renew),
+        TEST(test_workers_and_the_loop_do_not_disturb_each_other),
         TEST(test_a_full_store_can_still_be_replaced),
         TEST(test_a_snapshot_cut_at_any_byte_is_refused),
         TEST(test_any_flipped_bit_is_noticed),

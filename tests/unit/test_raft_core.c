@@ -13,7 +13,7 @@ static uint64_t test_random(uint64_t *random)
 static void test_every_error_has_its_text(void **state)
 {
     (void)state;
-    for (int code = RAFT_EINVAL; code <= RAFT_OK; code++) {
+    for (int code = RAFT_ESTALE; code <= RAFT_OK; code++) {
         assert_string_not_equal(raft_strerror(code), raft_strerror(1));
     }
 }
@@ -85,6 +85,9 @@ static void test_recovered_state_that_contradicts_itself_is_refused(void **state
           .run_count = 2,
           .commit_index = 4},
          RAFT_OK},
+        {"compacted without the term before",
+         {.term = 2, .first_index = 9, .last_index = 8},
+         RAFT_EINVAL},
         {"compacted", {.term = 2, .first_index = 9, .last_index = 8, .prev_term = 2}, RAFT_OK},
         {"log ends before what is committed",
          {.term = 2,
@@ -208,8 +211,8 @@ static void test_no_bytes_of_a_stranger_trip_an_assertion(void **state)
             for (size_t k = 0; k < test_random(&random) % 4; k++) {
                 terms[k] = extremes[1 + test_random(&random) % 9];
             }
-            struct raft_message message = {.type =
-                                               (enum raft_message_type)(test_random(&random) % 8),
+            struct raft_message message = {.type = (enum raft_message_type)(
+                                               test_random(&random) % (RAFT_MESSAGE_TYPE_LAST + 2)),
                                            .from = values[0] % 4,
                                            .term = values[1],
                                            .last_index = values[2],
@@ -219,6 +222,7 @@ static void test_no_bytes_of_a_stranger_trip_an_assertion(void **state)
                                            .commit_index = values[6],
                                            .round = values[7],
                                            .granted = test_random(&random) % 2 == 0,
+                                           .transfer = test_random(&random) % 2 == 0,
                                            .match_index = values[8],
                                            .hint_index = values[9],
                                            .hint_term = values[2]};
@@ -226,6 +230,9 @@ static void test_no_bytes_of_a_stranger_trip_an_assertion(void **state)
                 (void)core_try_append(&core, message, terms);
             } else {
                 (void)core_try_receive(&core, message, NULL);
+            }
+            if (test_random(&random) % 8 == 0) {
+                (void)raft_compact(core.raft, raft_commit_index(core.raft));
             }
             assert_true(raft_commit_index(core.raft) >= commit_index);
             commit_index = raft_commit_index(core.raft);

@@ -55,7 +55,7 @@ static void test_runs_say_the_same_as_an_array(void **state)
     (void)state;
     for (int life = 0; life < 40; life++) {
         struct raft_log log;
-        const raft_index first_index = 1 + test_random(&random) % 5;
+        raft_index first_index = 1 + test_random(&random) % 5;
         const raft_term prev_term = first_index > 1 ? 1 : 0;
         const struct raft_state found = {.term = 1,
                                          .first_index = first_index,
@@ -71,6 +71,13 @@ static void test_runs_say_the_same_as_an_array(void **state)
                     first_index + test_random(&random) % (plain.last_index + 1 - first_index);
                 raft_log_truncate(&log, from);
                 plain.last_index = from - 1;
+            }
+            if (test_random(&random) % 10 == 0 && plain.last_index >= first_index) {
+                const raft_index index =
+                    first_index + test_random(&random) % (plain.last_index + 1 - first_index);
+                raft_log_compact(&log, index);
+                first_index = index + 1;
+                plain.first_index = first_index;
             }
             term += test_random(&random) % 6 == 0 ? 1 : 0;
             assert_int_equal(raft_log_reserve(&log, 1), RAFT_OK);

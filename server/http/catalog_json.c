@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "server/http/http_internal.h"
+
 void catalog_json_key(struct buffer *out, const char *name)
 {
     buffer_append_text(out, ",\"");
@@ -371,16 +373,54 @@ bool catalog_json_tags_match(const struct http_request *request, struct strings 
     return true;
 }
 
-bool catalog_json_refuse_filter(struct http_request *request, bool index_headers)
+bool catalog_json_filter_begin(struct http_request *request, enum filter_kind kind,
+                               bool index_headers)
 {
-    if (http_param_value(request, "filter").size == 0) {
-        return false;
+    const struct slice expression = http_param_value(request, "filter");
+    struct errmsg err = {""};
+
+    if (expression.size == 0) {
+        return true;
+    }
+    assert(request->private->filter == NULL);
+    request->private->filter = filter_new(kind, expression, &err);
+    if (request->private->filter != NULL) {
+        return true;
     }
     if (index_headers) {
         http_add_header(request, "X-Consul-Index", "1");
         http_add_header(request, "X-Consul-Knownleader", "false");
         http_add_header(request, "X-Consul-Lastcontact", "0");
     }
-    http_reply_error(request, 500, "%s", CATALOG_JSON_FILTER_TEXT);
-    return true;
+    http_reply_error(request, 500, "Failed to create boolean expression evaluator: %s", err.text);
+    return false;
+}
+
+size_t catalog_json_next(struct buffer *out)
+{
+    const size_t start = out->size;
+    const char last = start == 0 ? '[' : out->data[start - 1];
+
+    if (last != '[' && last != '{') {
+        buffer_append_char(out, ',');
+    }
+    return start;
+}
+
+void catalog_json_filter_from(const struct http_request *request, struct buffer *out, size_t start,
+                              size_t object)
+{
+    struct filter *filter = request->private->filter;
+
+    assert(start <= object && object <= out->size);
+    if (filter == NULL || out->failed) {
+        return;
+    }
+    json_t *json = json_loadb(out->data + object, out->size - object, JSON_ALLOW_NUL, NULL);
+    const bool keep = json != NULL && filter_matches(filter, json);
+
+    json_decref(json);
+    if (!keep) {
+        out->size = start;
+    }
 }

@@ -10,6 +10,7 @@
 #include "kv/buffer.h"
 #include "kv/slice.h"
 #include "server/catalog/catalog.h"
+#include "server/http/filter.h"
 #include "server/http/http.h"
 
 /* {"ID":..,"Node":..,"Address":..,"Datacenter":..,"TaggedAddresses":..,"Meta":..,"CreateIndex":..}
@@ -46,10 +47,16 @@ const char **catalog_json_sorted_keys(const json_t *object, size_t *count);
 bool catalog_json_meta_matches(const struct http_request *request, struct strings meta);
 bool catalog_json_tags_match(const struct http_request *request, struct strings tags);
 
-/* What catalog and health endpoints have in common: answers a `filter` parameter, which is not
- * supported yet; true when it has. */
-bool catalog_json_refuse_filter(struct http_request *request, bool index_headers);
-#define CATALOG_JSON_FILTER_TEXT                                                                   \
-    "Failed to create boolean expression evaluator: filter expressions are not supported yet"
+/* Reads the `filter` parameter, if there is one. False when it was bad and has been answered;
+ * `index_headers`: with those that Consul puts on errors of the catalog. */
+bool catalog_json_filter_begin(struct http_request *request, enum filter_kind kind,
+                               bool index_headers);
+/* A comma, unless the list or object that `out` ends in has nothing yet. Returns where it was: the
+ * start that catalog_json_filter_from goes back to. */
+size_t catalog_json_next(struct buffer *out);
+/* Takes back what was appended to `out` since `start` if the object that begins at `object` and
+ * ends the buffer does not pass the filter. */
+void catalog_json_filter_from(const struct http_request *request, struct buffer *out, size_t start,
+                              size_t object);
 
 #endif

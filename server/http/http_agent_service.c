@@ -92,9 +92,8 @@ void http_agent_services(struct http_request *request)
 {
     const struct agent *agent = request->server->agent;
     struct buffer body = {0};
-    bool first = true;
 
-    if (catalog_json_refuse_filter(request, false)) {
+    if (!catalog_json_filter_begin(request, FILTER_NODE_SERVICE, false)) {
         return;
     }
     buffer_append_char(&body, '{');
@@ -103,13 +102,12 @@ void http_agent_services(struct http_request *request)
         if (service->deleted) {
             continue;
         }
-        if (!first) {
-            buffer_append_char(&body, ',');
-        }
-        first = false;
+        const size_t start = catalog_json_next(&body);
         json_put_string(&body, slice_from_text(service->id));
         buffer_append_char(&body, ':');
+        const size_t object = body.size;
         agent_put_service(&body, service, false);
+        catalog_json_filter_from(request, &body, start, object);
     }
     buffer_append_char(&body, '}');
     http_reply_json(request, buffer_slice(&body));
@@ -304,9 +302,8 @@ void http_agent_checks(struct http_request *request)
 {
     const struct agent *agent = request->server->agent;
     struct buffer body = {0};
-    bool first = true;
 
-    if (catalog_json_refuse_filter(request, false)) {
+    if (!catalog_json_filter_begin(request, FILTER_CHECK, false)) {
         return;
     }
     buffer_append_char(&body, '{');
@@ -316,13 +313,12 @@ void http_agent_checks(struct http_request *request)
             continue;
         }
         agent_check_record(agent, agent->checks[i], &record);
-        if (!first) {
-            buffer_append_char(&body, ',');
-        }
-        first = false;
+        const size_t start = catalog_json_next(&body);
         json_put_string(&body, record.id);
         buffer_append_char(&body, ':');
+        const size_t object = body.size;
         catalog_json_check(&body, &record);
+        catalog_json_filter_from(request, &body, start, object);
     }
     buffer_append_char(&body, '}');
     http_reply_json(request, buffer_slice(&body));

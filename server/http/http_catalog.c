@@ -36,7 +36,6 @@ static int catalog_run_nodes(struct http_request *request, struct store_txn *txn
 {
     struct catalog_scan scan;
     struct catalog_node node;
-    bool first = true;
 
     int rc = catalog_index_nodes(txn, &result->index);
     if (rc == STORE_OK) {
@@ -50,11 +49,10 @@ static int catalog_run_nodes(struct http_request *request, struct store_txn *txn
         if (!catalog_json_meta_matches(request, node.meta)) {
             continue;
         }
-        if (!first) {
-            buffer_append_char(&result->body, ',');
-        }
-        first = false;
+        const size_t start = catalog_json_next(&result->body);
+        const size_t object = result->body.size;
         catalog_json_node(&result->body, &node, catalog_datacenter(request));
+        catalog_json_filter_from(request, &result->body, start, object);
     }
     catalog_scan_end(&scan);
     buffer_append_char(&result->body, ']');
@@ -67,7 +65,8 @@ static void catalog_nodes(struct http_request *request)
     struct http_read_spec spec = {
         .flags = CATALOG_FLAGS, .watch_count = 1, .run = catalog_run_nodes};
 
-    if (!http_check_common(request, CATALOG_FLAGS) || catalog_json_refuse_filter(request, true)) {
+    if (!http_check_common(request, CATALOG_FLAGS) ||
+        !catalog_json_filter_begin(request, FILTER_NODE, true)) {
         return;
     }
     spec.watches[0].topic = STORE_TOPIC_NODE;
@@ -78,12 +77,11 @@ static void catalog_nodes(struct http_request *request)
 /* --- one node and its services --- */
 
 /* What both views of a node share: the services, as an object by id or as a list. */
-static int catalog_put_node_services(struct store_txn *txn, struct buffer *out, struct slice name,
-                                     bool as_list)
+static int catalog_put_node_services(struct http_request *request, struct store_txn *txn,
+                                     struct buffer *out, struct slice name, bool as_list)
 {
     struct catalog_scan scan;
     struct catalog_service service;
-    bool first = true;
 
     int rc = catalog_services_begin(&scan, txn, name);
     if (rc != STORE_OK) {
@@ -91,15 +89,14 @@ static int catalog_put_node_services(struct store_txn *txn, struct buffer *out, 
     }
     buffer_append_char(out, as_list ? '[' : '{');
     while ((rc = catalog_services_next(&scan, &service)) == STORE_OK) {
-        if (!first) {
-            buffer_append_char(out, ',');
-        }
-        first = false;
+        const size_t start = catalog_json_next(out);
         if (!as_list) {
             json_put_string(out, service.id);
             buffer_append_char(out, ':');
         }
+        const size_t object = out->size;
         catalog_json_service(out, &service);
+        catalog_json_filter_from(request, out, start, object);
     }
     catalog_scan_end(&scan);
     buffer_append_char(out, as_list ? ']' : '}');
@@ -127,7 +124,7 @@ static int catalog_run_node_view(struct http_request *request, struct store_txn 
     buffer_append_text(&result->body, "{\"Node\":");
     catalog_json_node(&result->body, &node, catalog_datacenter(request));
     catalog_json_key(&result->body, "Services");
-    rc = catalog_put_node_services(txn, &result->body, node.name, as_list);
+    rc = catalog_put_node_services(request, txn, &result->body, node.name, as_list);
     buffer_append_char(&result->body, '}');
     return rc;
 }
@@ -157,7 +154,7 @@ static void catalog_start_node(struct http_request *request,
         http_reply_error(request, 400, "Missing node name");
         return;
     }
-    if (catalog_json_refuse_filter(request, true)) {
+    if (!catalog_json_filter_begin(request, FILTER_NODE_SERVICE, true)) {
         return;
     }
     spec.watches[0].topic = STORE_TOPIC_NODE;
@@ -270,7 +267,7 @@ static void catalog_services(struct http_request *request)
     struct http_read_spec spec = {
         .flags = CATALOG_FLAGS, .watch_count = 1, .run = catalog_run_services};
 
-    if (!http_check_common(request, CATALOG_FLAGS) || catalog_json_refuse_filter(request, true)) {
+    if (!http_check_common(request, CATALOG_FLAGS)) { /* No filter here: it is ignored. */
         return;
     }
     spec.watches[0].topic = STORE_TOPIC_SERVICES;
@@ -299,7 +296,6 @@ static int catalog_run_service(struct http_request *request, struct store_txn *t
     struct catalog_scan scan;
     struct catalog_service service;
     struct catalog_node node;
-    bool first = true;
 
     int rc = catalog_index_service(txn, request->rest, &result->index);
     if (rc == STORE_OK) {
@@ -314,11 +310,10 @@ static int catalog_run_service(struct http_request *request, struct store_txn *t
             !catalog_json_meta_matches(request, node.meta)) {
             continue;
         }
-        if (!first) {
-            buffer_append_char(&result->body, ',');
-        }
-        first = false;
+        const size_t start = catalog_json_next(&result->body);
+        const size_t object = result->body.size;
         catalog_json_instance(&result->body, &node, &service, catalog_datacenter(request));
+        catalog_json_filter_from(request, &result->body, start, object);
     }
     catalog_scan_end(&scan);
     buffer_append_char(&result->body, ']');
@@ -338,7 +333,7 @@ static void catalog_service(struct http_request *request)
         http_reply_error(request, 400, "Missing service name");
         return;
     }
-    if (catalog_json_refuse_filter(request, true)) {
+    if (!catalog_json_filter_begin(request, FILTER_INSTANCE, true)) {
         return;
     }
     struct buffer *key = calloc(1, sizeof(*key));

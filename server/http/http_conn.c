@@ -304,6 +304,8 @@ void http_request_finish(struct http_request *request)
     if (request->on_free != NULL) {
         request->on_free(request);
     }
+    filter_free(request->private->filter);
+    request->private->filter = NULL;
     request->on_free = NULL;
     request->on_cancel = NULL;
     request->state = NULL;

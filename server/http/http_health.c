@@ -43,15 +43,6 @@ static struct health_request *health_state(struct http_request *request)
     return state;
 }
 
-static void health_put_check(struct buffer *out, bool *first, const struct catalog_check *check)
-{
-    if (!*first) {
-        buffer_append_char(out, ',');
-    }
-    *first = false;
-    catalog_json_check(out, check);
-}
-
 /* --- lists of checks --- */
 
 static bool health_check_has_state(const struct catalog_check *check, struct slice state)
@@ -80,7 +71,6 @@ static int health_run_checks(struct http_request *request, struct store_txn *txn
 {
     struct catalog_scan scan;
     struct catalog_check check;
-    bool first = true;
 
     int rc = catalog_index_checks(txn, &result->index);
     if (rc == STORE_OK) {
@@ -92,7 +82,10 @@ static int health_run_checks(struct http_request *request, struct store_txn *txn
     buffer_append_char(&result->body, '[');
     while ((rc = catalog_checks_next(&scan, &check)) == STORE_OK) {
         if (wanted(request, &check) && health_check_meta_matches(request, txn, &check)) {
-            health_put_check(&result->body, &first, &check);
+            const size_t start = catalog_json_next(&result->body);
+            const size_t object = result->body.size;
+            catalog_json_check(&result->body, &check);
+            catalog_json_filter_from(request, &result->body, start, object);
         }
     }
     catalog_scan_end(&scan);
@@ -149,7 +142,7 @@ static void health_start_checks(struct http_request *request, const char *missin
         http_reply_error(request, 400, "%s", missing);
         return;
     }
-    if (catalog_json_refuse_filter(request, true)) {
+    if (!catalog_json_filter_begin(request, FILTER_CHECK, true)) {
         return;
     }
     spec.watches[0].topic = STORE_TOPIC_CHECK;
@@ -184,8 +177,6 @@ static int health_put_checks(struct store_txn *txn, struct buffer *out,
                              const struct catalog_service *service, struct slice node,
                              bool *all_passing)
 {
-    bool first = true;
-
     *all_passing = true;
     buffer_append_char(out, '[');
     for (int own = 1; own >= 0; own--) {
@@ -200,7 +191,8 @@ static int health_put_checks(struct store_txn *txn, struct buffer *out,
                 own == 1 ? check.service_id.size == 0 : slice_equal(check.service_id, service->id);
             if (wanted) {
                 *all_passing = *all_passing && catalog_check_is_passing(&check);
-                health_put_check(out, &first, &check);
+                (void)catalog_json_next(out);
+                catalog_json_check(out, &check);
             }
         }
         catalog_scan_end(&scan);
@@ -214,15 +206,13 @@ static int health_put_checks(struct store_txn *txn, struct buffer *out,
 
 static int health_put_instance(struct http_request *request, struct store_txn *txn,
                                struct buffer *out, const struct catalog_node *node,
-                               const struct catalog_service *service, bool first)
+                               const struct catalog_service *service)
 {
     const struct health_request *state = request->state;
-    const size_t start = out->size;
+    const size_t start = catalog_json_next(out);
+    const size_t object = out->size;
     bool all_passing;
 
-    if (!first) {
-        buffer_append_char(out, ',');
-    }
     buffer_append_text(out, "{\"Node\":");
     catalog_json_node(out, node, request->server->config->datacenter);
     catalog_json_key(out, "Service");
@@ -232,6 +222,8 @@ static int health_put_instance(struct http_request *request, struct store_txn *t
     buffer_append_char(out, '}');
     if (rc == STORE_OK && state->passing && !all_passing) {
         out->size = start; /* Any check that is not passing, of node or service, leaves it out. */
+    } else if (rc == STORE_OK) {
+        catalog_json_filter_from(request, out, start, object);
     }
     return rc;
 }
@@ -251,14 +243,12 @@ static int health_run_service(struct http_request *request, struct store_txn *tx
         return rc;
     }
     buffer_append_char(&result->body, '[');
-    const size_t empty = result->body.size;
     while ((rc = catalog_instances_next(&scan, &service, &node)) == STORE_OK) {
         if (!catalog_json_tags_match(request, service.tags) ||
             !catalog_json_meta_matches(request, node.meta)) {
             continue;
         }
-        rc = health_put_instance(request, txn, &result->body, &node, &service,
-                                 result->body.size == empty);
+        rc = health_put_instance(request, txn, &result->body, &node, &service);
         if (rc != STORE_OK) {
             break;
         }
@@ -315,7 +305,7 @@ static void health_service(struct http_request *request)
         http_reply_error(request, 400, "Invalid value for ?passing");
         return;
     }
-    if (catalog_json_refuse_filter(request, true)) {
+    if (!catalog_json_filter_begin(request, FILTER_HEALTH, true)) {
         return;
     }
     spec.watches[0].topic = STORE_TOPIC_SERVICE;

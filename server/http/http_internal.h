@@ -8,6 +8,7 @@
 #include <llhttp.h>
 #include <uv.h>
 
+#include "server/http/filter.h"
 #include "server/http/http.h"
 
 enum {
@@ -55,6 +56,7 @@ struct http_request_private {
     size_t text_bytes;
     /* http_write.c */
     void (*write_done)(struct http_request *request, const struct command_result *result);
+    struct filter *filter;  /* ?filter, owned */
     struct uuid session_id; /* http_session.c: the one being made or renewed */
     /* http_read.c */
     struct http_read_spec spec;

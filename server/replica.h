@@ -19,6 +19,10 @@ struct replica;
 
 /* Creates the replica (opens log and store in data_dir) and starts it. */
 int replica_new(struct server *server, struct replica **out, struct errmsg *err);
+/* Before an orderly stop: a leader hands leadership to another server, so that nobody has to wait
+ * for an election. `done` is called once, later, on the loop: when this server does not lead, or
+ * gave up after a second. */
+void replica_hand_over(struct replica *replica, void (*done)(void *context), void *context);
 /* Stops: takes no more requests, fails those that wait, closes peers and log. The store stays
  * readable. */
 void replica_stop(struct replica *replica);

@@ -429,6 +429,14 @@ static void server_on_drained(void *context)
     uv_stop(&process->loop);
 }
 
+/* Another server leads now, or nobody can: requests in flight are finished, then all stops. */
+static void server_on_handed_over(void *context)
+{
+    struct server_process *process = context;
+
+    http_server_drain(process->server.http, SERVER_DRAIN_MS_MAX, server_on_drained, process);
+}
+
 static void server_on_signal(uv_signal_t *handle, int signal_number)
 {
     struct server_process *process = handle->data;
@@ -453,7 +461,7 @@ static void server_on_signal(uv_signal_t *handle, int signal_number)
               leave ? "Gracefully shutting down agent..." : "Graceful shutdown disabled. Exiting");
     server->stopping = true;
     server_notify("STOPPING=1");
-    http_server_drain(server->http, SERVER_DRAIN_MS_MAX, server_on_drained, process);
+    replica_hand_over(server->replica, server_on_handed_over, process);
 }
 
 /* --- the loop --- */

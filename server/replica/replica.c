@@ -284,6 +284,48 @@ static void replica_tick(struct replica *replica, uint64_t now_ms)
     }
 }
 
+/* --- handing over --- */
+
+void replica_hand_over(struct replica *replica, void (*done)(void *context), void *context)
+{
+    const struct raft_event event = {.type = RAFT_EVENT_TRANSFER,
+                                     .now_ms = replica_clock_ms(replica)};
+    int rc;
+
+    assert(replica->hand_over_done == NULL);
+    replica->hand_over_done = done;
+    replica->hand_over_context = context;
+    replica->hand_over_ms = event.now_ms;
+    if (replica->role == RAFT_LEADER) {
+        replica_step(replica, &event, &rc);
+        if (rc == RAFT_OK) {
+            replica->handing_over = true;
+            replica->hand_over_ms += REPLICA_HAND_OVER_MS;
+        } /* Else there is nobody to hand over to. */
+    }
+    replica_wake(replica);
+}
+
+static void replica_hand_over_check(struct replica *replica, uint64_t now_ms)
+{
+    void (*done)(void *context) = replica->hand_over_done;
+
+    if (done == NULL) {
+        return;
+    }
+    if (replica->handing_over && replica->role != RAFT_LEADER && replica->leader != 0) {
+        /* Others still ask this server until they hear of the new leader: they are told to ask that
+         * one. */
+        replica->handing_over = false;
+        replica->hand_over_ms = now_ms + REPLICA_LINGER_MS;
+    }
+    if (now_ms < replica->hand_over_ms) {
+        return;
+    }
+    replica->hand_over_done = NULL;
+    done(replica->hand_over_context);
+}
+
 static void replica_schedule(struct replica *replica)
 {
     const uint64_t now_ms = replica_now_ms(replica);
@@ -293,7 +335,8 @@ static void replica_schedule(struct replica *replica)
         due_ms = replica_session_next_ms(replica);
     }
     if ((replica_write_pending(replica) || replica_read_pending(replica) ||
-         replica_session_pending(replica) || replica->apply_stalled) &&
+         replica_session_pending(replica) || replica->apply_stalled ||
+         replica->hand_over_done != NULL) &&
         now_ms + REPLICA_SWEEP_MS < due_ms) {
         due_ms = now_ms + REPLICA_SWEEP_MS;
     }
@@ -334,6 +377,7 @@ static void replica_turn(struct replica *replica)
     replica_session_expire(replica, now_ms);
     replica_session_reap(replica);
     peers_flush(replica->peers);
+    replica_hand_over_check(replica, now_ms);
     replica_schedule(replica);
     replica->in_turn = false;
     if (replica_apply_pending(replica)) {
@@ -416,9 +460,18 @@ static void replica_on_peer_down(void *host, raft_id id)
 {
     struct replica *replica = host;
 
-    if (id == replica->leader && !replica->stopping) {
-        replica_note_news(replica); /* What was under way to it, or its answer, may be lost. */
+    const struct raft_event event = {
+        .type = RAFT_EVENT_PEER_LOST, .now_ms = replica_clock_ms(replica), .peer = id};
+    int rc;
+
+    if (replica->stopping) {
+        return;
     }
+    replica_write_peer_lost(replica, id);
+    if (id == replica->leader) {
+        replica_note_news(replica); /* What it was asked, or its answer, may be lost. */
+    }
+    replica_step(replica, &event, &rc);
 }
 
 /* --- opening --- */
@@ -534,6 +587,7 @@ static int replica_open_core(struct replica *replica, const struct raft_state *s
                                    .election_ms = REPLICA_ELECTION_MS * multiplier,
                                    .heartbeat_ms = REPLICA_HEARTBEAT_MS * multiplier,
                                    .lease_ms = REPLICA_LEASE_MS * multiplier,
+                                   .lost_spread_ms = REPLICA_LOST_SPREAD_MS * multiplier,
                                    .append_bytes_max = REPLICA_APPEND_BYTES_MAX,
                                    .inflight_max = REPLICA_INFLIGHT_MAX,
                                    .uncommitted_max = REPLICA_UNCOMMITTED_MAX,

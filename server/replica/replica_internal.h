@@ -23,8 +23,13 @@
 
 enum {
     REPLICA_ELECTION_MS = 1000, /* times raft_multiplier, as in Consul */
-    REPLICA_HEARTBEAT_MS = 100,
-    REPLICA_LEASE_MS = 500,
+    /* Short, because a voter that has lost its leader must wait for the lease to run out before it
+     * helps to elect another one (raft_options.lease_guard_ms). */
+    REPLICA_HEARTBEAT_MS = 50,
+    REPLICA_LEASE_MS = 100,
+    REPLICA_LOST_SPREAD_MS = 25, /* followers that lose the leader do not all stand at once */
+    REPLICA_LINGER_MS = 200,     /* and then goes on answering for so long */
+    REPLICA_HAND_OVER_MS = 1000, /* a leader that stops waits for so long for another one */
     REPLICA_LOG_CACHE_BYTES = 2 * 1024 * 1024, /* recent entries kept in memory for followers */
     REPLICA_APPEND_BYTES_MAX = 128 * 1024,
     REPLICA_INFLIGHT_MAX = 64, /* requests; with their bytes, what a stuck follower may cost */
@@ -83,7 +88,8 @@ struct replica_proposal {
     replica_propose_done done;
     void *context;
     uint64_t start_ms;
-    uint64_t request;  /* SENT: the message that carries it, */
+    raft_id sent_to;   /* SENT: whom, */
+    uint64_t request;  /* in which message, */
     uint32_t position; /* and where in it */
     uint64_t term;     /* LOGGED: where it stands */
     uint64_t index;
@@ -159,6 +165,11 @@ struct replica {
     uv_timer_t *timer;
     uint64_t seen_ms; /* the clock when it was last looked at; 0: never */
 
+    void (*hand_over_done)(void *context); /* NULL: nobody waits for it */
+    void *hand_over_context;
+    bool handing_over;
+    uint64_t hand_over_ms; /* when it is over, or given up */
+
     /* What the core last said. */
     raft_index apply_index;
     uint64_t raft_deadline_ms;
@@ -180,6 +191,7 @@ struct replica {
     REPLICA_LIST(struct replica_proposal) logged[REPLICA_BUCKETS];
     REPLICA_LIST(struct replica_proposal) completed;
     size_t queued_bytes;
+    uint64_t leader_changed_ms;
     size_t logged_count;
 
     struct replica_remote_batch *remote;
@@ -233,6 +245,7 @@ bool replica_apply_pending(const struct replica *replica);
 void replica_write_turn(struct replica *replica);
 void replica_write_sweep(struct replica *replica, uint64_t now_ms);
 void replica_write_leader_changed(struct replica *replica);
+void replica_write_peer_lost(struct replica *replica, raft_id id);
 void replica_write_stop(struct replica *replica);
 struct replica_proposal *replica_write_at(struct replica *replica, raft_index index);
 void replica_write_applied(struct replica *replica, raft_index index, uint64_t term);

@@ -384,6 +384,7 @@ static void write_turn_follower(struct replica *replica)
         proposal = replica->queued.first;
         write_unqueue(replica, proposal);
         proposal->state = PROPOSAL_SENT;
+        proposal->sent_to = replica->leader;
         proposal->request = replica->last_request;
         proposal->position = i;
         REPLICA_LIST_APPEND(&replica->sent, proposal);
@@ -538,12 +539,23 @@ void replica_write_leader_changed(struct replica *replica)
         buffer_clear(&replica->remote_bytes);
         replica->start_pending = false;
     }
-    /* Ours that were under way to the old leader may or may not be in its log. */
-    while (replica->sent.first != NULL) {
-        struct replica_proposal *proposal = replica->sent.first;
+    /* Ours that were under way to the old leader may or may not be in its log: it will say, if it
+     * lives. */
+    replica->leader_changed_ms = replica_now_ms(replica);
+}
 
-        REPLICA_LIST_REMOVE(&replica->sent, proposal);
-        write_fail(proposal, WRITE_LOST);
+/* The link to or from `id` is gone, and with it what was under way to it, or its answers. */
+void replica_write_peer_lost(struct replica *replica, raft_id id)
+{
+    struct replica_proposal *next;
+
+    for (struct replica_proposal *proposal = replica->sent.first; proposal != NULL;
+         proposal = next) {
+        next = proposal->next;
+        if (proposal->sent_to == id) {
+            REPLICA_LIST_REMOVE(&replica->sent, proposal);
+            write_fail(proposal, WRITE_LOST);
+        }
     }
 }
 
@@ -567,6 +579,10 @@ void replica_write_sweep(struct replica *replica, uint64_t now_ms)
         if (now_ms - proposal->start_ms >= REPLICA_COMMIT_MS) {
             REPLICA_LIST_REMOVE(&replica->sent, proposal);
             write_fail(proposal, "timed out waiting for the leader; the outcome is unknown");
+        } else if (proposal->sent_to != replica->leader &&
+                   now_ms - replica->leader_changed_ms >= REPLICA_RESEND_MS) {
+            REPLICA_LIST_REMOVE(&replica->sent, proposal);
+            write_fail(proposal, WRITE_LOST);
         }
     }
     for (size_t i = 0; i < REPLICA_BUCKETS && replica->logged_count > 0; i++) {

@@ -204,6 +204,37 @@ def test_two_clients_fight_for_a_lock_and_never_hold_it_both():
         assert len(assert_never_held_twice(lockers)) > 20
 
 
+def test_an_orderly_stop_of_the_leader_fails_no_request_of_others():
+    with Cluster() as cluster:
+        for _ in range(3):
+            leader = cluster.wait_leader()
+            others = [server for server in cluster.servers if server is not leader]
+            ending, failures, done = threading.Event(), [], []
+
+            def write(server):
+                while not ending.is_set():
+                    try:
+                        assert server.put("k/" + server.name, str(len(done))) is True
+                        done.append(server)
+                    except Exception as error:  # noqa: BLE001
+                        failures.append(error)
+
+            threads = [threading.Thread(target=write, args=(server,)) for server in others]
+            for thread in threads:
+                thread.start()
+            time.sleep(0.5)
+            leader.stop()
+            before = len(done)
+            time.sleep(0.5)
+            ending.set()
+            for thread in threads:
+                thread.join(20)
+            assert not failures
+            assert len(done) > before
+            leader.start()
+            cluster.wait_leader()
+
+
 def test_an_orderly_stop_and_start_keeps_everything():
     with Cluster(size=1) as cluster:
         server = cluster.servers[0]

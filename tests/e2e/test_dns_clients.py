@@ -1,0 +1,323 @@
+"""The DNS clients and caches that people put before us: each finds what is registered, follows a
+failover, and gets large answers whole."""
+import contextlib
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import tempfile
+
+import dns.edns
+import dns.flags
+import dns.message
+import dns.query
+import dns.resolver
+import pytest
+
+from cluster import DNS_PORT, Cluster, wait_for
+
+WIDE = 100
+MASTER = "master.pg.service.consul"
+CARES_PROGRAM = r"""
+#include <ares.h>
+#include <arpa/inet.h>
+#include <netdb.h>
+#include <stdio.h>
+#include <sys/select.h>
+static void done(void *arg, int status, int timeouts, unsigned char *answer, int size)
+{
+    struct ares_srv_reply *list, *one;
+    (void)arg; (void)timeouts;
+    if (status != ARES_SUCCESS || ares_parse_srv_reply(answer, size, &list) != ARES_SUCCESS) {
+        printf("failed %s\n", ares_strerror(status));
+        return;
+    }
+    for (one = list; one != NULL; one = one->next) printf("%s %u\n", one->host, one->port);
+    ares_free_data(list);
+}
+int main(int argc, char **argv)
+{
+    ares_channel channel;
+    if (argc != 3 || ares_library_init(ARES_LIB_INIT_ALL) != 0 || ares_init(&channel) != 0 ||
+        ares_set_servers_ports_csv(channel, argv[1]) != 0) return 2;
+    ares_query(channel, argv[2], 1, 33, done, NULL);
+    for (;;) {
+        fd_set in, out;
+        struct timeval most = {10, 0}, wait, *w;
+        FD_ZERO(&in); FD_ZERO(&out);
+        int count = ares_fds(channel, &in, &out);
+        if (count == 0) break;
+        w = ares_timeout(channel, &most, &wait);
+        select(count, &in, &out, NULL, w);
+        ares_process(channel, &in, &out);
+    }
+    ares_destroy(channel);
+    return 0;
+}
+"""
+
+
+def register(server, node, address, service, tags=(), port=5432, **more):
+    body = {"Node": node, "Address": address,
+            "Service": {"Service": service, "Tags": list(tags), "Port": port, **more}}
+    status, _, text = server.request("PUT", "/v1/catalog/register", json.dumps(body))
+    assert status == 200, text
+
+
+def set_master(server, address):
+    register(server, "pg", address, "pg", ["master"])
+
+
+@pytest.fixture(scope="module")
+def server():
+    with Cluster(size=1, extra={"dns_config": {"service_ttl": {"kept": "30s"}}}) as cluster:
+        one = cluster.servers[0]
+        for i in range(1, WIDE + 1):
+            register(one, "n%d" % i, "10.7.0.%d" % i, "wide", port=6000 + i)
+        register(one, "n1", "10.7.0.1", "kept")
+        yield one
+
+
+def run(*command, **more):
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False, **more)
+    assert done.returncode == 0, (command, done.stdout, done.stderr)
+    return done.stdout
+
+
+def free_port(address="127.0.0.1"):
+    with socket.socket() as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+        tcp.bind((address, 0))
+        udp.bind(tcp.getsockname())
+        return tcp.getsockname()[1]
+
+
+@contextlib.contextmanager
+def daemon(command, address, port, path):
+    """Runs until it answers DNS at all; its output goes to `path`."""
+    with open(path, "w", encoding="utf-8") as log:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    try:
+        def answers():
+            assert process.poll() is None, open(path, encoding="utf-8").read()
+            try:
+                return dns.query.udp(dns.message.make_query("n1.node.consul", "A"), address,
+                                     timeout=1, port=port)
+            except dns.exception.Timeout:
+                return None
+        wait_for(command[0] + " answers", answers, 20)
+        yield
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+@contextlib.contextmanager
+def dnsmasq(server, address="127.0.0.1", port=None):
+    port = port or free_port(address)
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "log")
+        command = ["dnsmasq", "--no-daemon", "--conf-file=/dev/null", "--no-resolv", "--no-hosts",
+                   "--user=root", "--bind-interfaces", "--listen-address=" + address,
+                   "--port=%d" % port, "--server=/consul/%s#%d" % (server.address, DNS_PORT),
+                   "--log-queries", "--log-facility=-", "--pid-file="]
+        with daemon(command, address, port, path):
+            yield port, lambda: open(path, encoding="utf-8").read()
+
+
+@contextlib.contextmanager
+def unbound(server):
+    port = free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "unbound.conf")
+        with open(path, "w", encoding="ascii") as file:
+            file.write("""server:
+  interface: 127.0.0.1
+  port: %d
+  username: ""
+  chroot: ""
+  directory: "%s"
+  pidfile: ""
+  use-syslog: no
+  do-daemonize: no
+  do-not-query-localhost: no
+  module-config: "iterator"
+  domain-insecure: "consul"
+  local-zone: "consul." nodefault
+stub-zone:
+  name: "consul"
+  stub-addr: %s@%d
+""" % (port, folder, server.address, DNS_PORT))
+        with daemon(["unbound", "-d", "-c", path], "127.0.0.1", port, os.path.join(folder, "log")):
+            yield port
+
+
+def ask(address, port, name, kind, tcp=False):
+    resolver = dns.resolver.Resolver(configure=False)
+    resolver.nameservers, resolver.port, resolver.lifetime = [address], port, 10
+    resolver.cache = None
+    return resolver.resolve(name, kind, tcp=tcp)
+
+
+def addresses(address, port, name=MASTER):
+    return sorted(record.address for record in ask(address, port, name, "A"))
+
+
+def test_dig_and_drill_find_the_master_and_follow_it(server):
+    for address in ("10.8.0.1", "10.8.0.2"):
+        set_master(server, address)
+        at = "@" + server.address
+        for more in (["+notcp"], ["+tcp"], ["+noedns"], ["+bufsize=512"], ["+subnet=192.0.2.0/24"],
+                     ["+norecurse"], ["+cookie"], ["+dnssec"]):
+            assert run("dig", at, "-p", str(DNS_PORT), "+short", MASTER, *more).split() == [address]
+        text = run("drill", "-p", str(DNS_PORT), MASTER, at)
+        assert "rcode: NOERROR" in text and address in text
+
+
+def test_dig_has_nothing_to_complain_about(server):
+    set_master(server, "10.8.0.3")
+    for name, kind in ((MASTER, "A"), ("pg.service.consul", "SRV"), ("consul", "SOA"),
+                       ("none.service.consul", "A"), ("n1.node.consul", "ANY")):
+        text = run("dig", "@" + server.address, "-p", str(DNS_PORT), name, kind, "+norecurse")
+        assert "WARNING" not in text and "malformed" not in text and "Got bad" not in text, text
+
+
+def test_srv_over_tcp_has_all_instances(server):
+    found = {(record.port, str(record.target))
+             for record in ask(server.address, DNS_PORT, "wide.service.consul", "SRV", tcp=True)}
+    assert found == {(6000 + i, "n%d.node.dc1.consul." % i) for i in range(1, WIDE + 1)}
+    lines = run("dig", "@" + server.address, "-p", str(DNS_PORT), "+tcp", "+short",
+                "wide.service.consul", "SRV").split("\n")
+    assert len([line for line in lines if line]) == WIDE
+    text = run("drill", "-t", "-p", str(DNS_PORT), "wide.service.consul", "@" + server.address,
+               "SRV")
+    assert len(re.findall(r"^wide\.service\.consul\.\s+0\s+IN\s+SRV", text, re.M)) == WIDE
+
+
+def srv_by_c_ares(server):
+    with tempfile.TemporaryDirectory() as folder:
+        source, program = os.path.join(folder, "a.c"), os.path.join(folder, "a")
+        with open(source, "w", encoding="ascii") as file:
+            file.write(CARES_PROGRAM)
+        run("cc", "-w", "-o", program, source, "-lcares")
+        text = run(program, "%s:%d" % (server.address, DNS_PORT), "wide.service.consul")
+    return [line for line in text.split("\n") if line]
+
+
+def test_c_ares_as_a_stub_reads_srv(server):
+    hosts = srv_by_c_ares(server)
+    assert len(hosts) == 3  # the limit for UDP without EDNS
+    assert all(re.fullmatch(r"n\d+\.node\.dc1\.consul \d+", line) for line in hosts), hosts
+
+
+def test_dnsmasq_in_front_follows_the_master(server):
+    with dnsmasq(server) as (port, _):
+        for address in ("10.8.1.1", "10.8.1.2", "10.8.1.3"):
+            set_master(server, address)
+            assert addresses("127.0.0.1", port) == [address]
+        answer = ask("127.0.0.1", port, "wide.service.consul", "SRV", tcp=True)
+        assert len(list(answer)) == WIDE
+
+
+def test_dnsmasq_caches_what_may_be_kept_and_nothing_else():
+    """Some releases of dnsmasq keep only answers that have RA set; with advertise_ra all keep."""
+    config = {"dns_config": {"service_ttl": {"kept": "30s"}, "advertise_ra": True}}
+    with Cluster(size=1, extra=config) as cluster:
+        one = cluster.servers[0]
+        register(one, "n1", "10.7.0.1", "kept")
+        answer = dns.query.udp(dns.message.make_query("kept.service.consul", "A"), one.address,
+                               timeout=10, port=DNS_PORT)
+        assert answer.flags & dns.flags.RA
+        with dnsmasq(one) as (port, log):
+            for _ in range(3):
+                assert addresses("127.0.0.1", port, "kept.service.consul") == ["10.7.0.1"]
+            assert "cached kept.service.consul is 10.7.0.1" in log()
+            # What has no time to live is never kept, so that a failover is seen at once.
+            for address in ("10.8.1.1", "10.8.1.2"):
+                set_master(one, address)
+                assert addresses("127.0.0.1", port) == [address]
+
+
+def test_unbound_in_front_follows_the_master(server):
+    with unbound(server) as port:
+        for address in ("10.8.2.1", "10.8.2.2"):
+            set_master(server, address)
+            assert addresses("127.0.0.1", port) == [address]
+        with pytest.raises(dns.resolver.NXDOMAIN):
+            ask("127.0.0.1", port, "none.service.consul", "A")
+
+
+def test_caches_get_all_instances_when_answers_tell_that_they_are_cut():
+    """A resolver asks over UDP first, whatever it was asked over: only with TC it asks again."""
+    with Cluster(size=1, extra={"dns_config": {"enable_truncate": True}}) as cluster:
+        one = cluster.servers[0]
+        for i in range(1, WIDE + 1):
+            register(one, "n%d" % i, "10.7.0.%d" % i, "wide", port=6000 + i)
+        with unbound(one) as port:
+            answer = ask("127.0.0.1", port, "wide.service.consul", "SRV", tcp=True)
+            assert len(list(answer)) == WIDE
+        assert len(srv_by_c_ares(one)) == WIDE
+
+
+def test_glibc_through_dnsmasq_follows_the_master(server):
+    if os.geteuid() != 0 or subprocess.run(["unshare", "-m", "true"], check=False,
+                                           stderr=subprocess.DEVNULL).returncode != 0:
+        pytest.skip("needs to be root, for port 53 and a resolv.conf of its own")
+    address = server.address.rpartition(".")[0] + ".53"
+    with dnsmasq(server, address, 53), tempfile.NamedTemporaryFile("w", suffix=".conf") as conf:
+        os.chmod(conf.name, 0o644)
+        conf.write("nameserver %s\n" % address)
+        conf.flush()
+        for master in ("10.8.3.1", "10.8.3.2"):
+            set_master(server, master)
+            text = run("unshare", "-m", "sh", "-c",
+                       'mount --bind "$1" /etc/resolv.conf && getent ahostsv4 "$2"', "sh",
+                       conf.name, MASTER)
+            assert {line.split()[0] for line in text.splitlines()} == {master}
+        # Without EDNS three addresses of a hundred; glibc sorts them and takes them all.
+        text = run("unshare", "-m", "sh", "-c",
+                   'mount --bind "$1" /etc/resolv.conf && getent ahostsv4 "$2"', "sh",
+                   conf.name, "wide.service.consul")
+        assert len({line.split()[0] for line in text.splitlines()}) == 3
+
+
+def test_dns_goes_on_without_a_leader():
+    with Cluster(size=3) as cluster:
+        one = cluster.wait_leader()
+        register(one, "pg", "10.8.4.1", "pg", ["master"])
+        cluster.wait_equal()
+        last = cluster.servers[0]
+        for other in cluster.servers[1:]:
+            other.kill()
+        wait_for("no leader", lambda: last.request("GET", "/v1/kv/x", timeout=15)[0] == 500, 30)
+        for _ in range(20):
+            assert addresses(last.address, DNS_PORT) == ["10.8.4.1"]
+
+
+def test_answers_read_the_same_by_an_independent_decoder(server):
+    """Questions of many shapes: each answer can be read, and says again what was read."""
+    set_master(server, "10.8.5.1")
+    names = [MASTER, "wide.service.consul", "n1.node.consul", "consul", "x.consul", "none.consul",
+             "0a070001.addr.consul", "1.0.7.10.in-addr.arpa", "_wide._tcp.service.consul",
+             "MaStEr.pG.SeRvIcE.cOnSuL", "server-1.node.dc1.consul", "www.example.org", ".",
+             "a" * 63 + ".service.consul", "\\000\\255.node.consul"]
+    for name in names:
+        for kind in ("A", "AAAA", "SRV", "TXT", "ANY", "SOA", "NS", "PTR", "MX", "TYPE65280",
+                     "HTTPS"):
+            for options in ({}, {"use_edns": 0, "payload": 512}, {"use_edns": 0, "payload": 1232},
+                            {"use_edns": 0, "payload": 4096, "options": [
+                                dns.edns.ECSOption("192.0.2.77", 20)]}):
+                question = dns.message.make_query(name, kind, **options)
+                answer = dns.query.udp(question, server.address, timeout=10, port=DNS_PORT,
+                                       raise_on_truncation=False)
+                assert dns.message.from_wire(answer.to_wire(max_size=65535)) == answer
+                size = len(question.to_wire())
+                limit = max(512, options.get("payload", 0))
+                assert len(answer.to_wire(max_size=65535)) <= max(limit, size)
+                whole = dns.query.tcp(question, server.address, timeout=10, port=DNS_PORT)
+                assert whole.rcode() == answer.rcode()
+                assert whole.flags & ~dns.flags.TC == answer.flags & ~dns.flags.TC
+
+
+assert shutil.which("dig"), "tests/run.sh installs what these tests need"

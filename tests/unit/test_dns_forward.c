@@ -18,7 +18,7 @@ enum {
     WAIT_MS = 20000,         /* for what must come */
     SILENCE_MS = 60,         /* for what must not */
     TIMEOUT_LONG_MS = 30000, /* of a recursor: never reached here */
-    TIMEOUT_SHORT_MS = 30,   /* where it is to be reached */
+    TIMEOUT_SHORT_MS = 400,  /* where it is to be reached */
     RECURSORS = 2,
     MESSAGE_BYTES = 65535,
 };

@@ -21,8 +21,9 @@ enum {
     WAL_ZERO_BYTES = 64 * 1024,
 };
 
-/* Indexes beyond this are no log's; keeps sums from overflowing. */
+/* Indexes and terms beyond these are no log's; keeps sums from overflowing. */
 static const raft_index wal_index_max = UINT64_MAX / 4;
+static const raft_term wal_term_max = UINT64_MAX / 4;
 
 static const char wal_advice[] =
     "acknowledged entries may be lost here: restore the file, or rejoin this server empty";
@@ -224,7 +225,8 @@ static int wal_scan_entry(struct wal_scan *scan, const struct wal_record *record
     if (record->index != writer->next || record->index > wal_index_max) {
         return wal_scan_corrupt(scan, at, "an entry out of order");
     }
-    if (record->term < writer->last_term || record->term == 0 || record->entry_type == 0) {
+    if (record->term < writer->last_term || record->term == 0 || record->term > wal_term_max ||
+        record->entry_type == 0) {
         return wal_scan_corrupt(scan, at, "an entry with an impossible term or type");
     }
     if (wal_positions_grow(segment, 1, &grown, &capacity) != WAL_OK) {
@@ -256,7 +258,7 @@ static int wal_scan_truncate(struct wal_scan *scan, const struct wal_record *rec
     struct wal *wal = scan->wal;
     raft_index from = record->index;
 
-    if (from == 0 || from > wal->writer.next) {
+    if (from == 0 || from > wal->writer.next || record->term > wal_term_max) {
         return wal_scan_corrupt(scan, at, "a truncation beyond the log's end");
     }
     if (from > wal->first && wal_runs_term_at(wal, from - 1) != record->term) {
@@ -283,7 +285,8 @@ static int wal_scan_reset(struct wal_scan *scan, const struct wal_record *record
 {
     struct wal *wal = scan->wal;
 
-    if (record->index == 0 || record->index > wal_index_max || record->term == 0) {
+    if (record->index == 0 || record->index > wal_index_max || record->term == 0 ||
+        record->term > wal_term_max) {
         return wal_scan_corrupt(scan, at, "a new beginning at an impossible index or term");
     }
     wal_segments_reset(&wal->shared.segments, record->index + 1);
@@ -314,8 +317,8 @@ static int wal_scan_apply(struct wal_scan *scan, uint64_t from, uint64_t to)
             rc = wal_scan_entry(scan, &record, at);
             break;
         case WAL_RECORD_HARD_STATE:
-            if (record.term < writer->term) {
-                rc = wal_scan_corrupt(scan, at, "a term that goes back");
+            if (record.term < writer->term || record.term > wal_term_max) {
+                rc = wal_scan_corrupt(scan, at, "a term that goes back, or an impossible one");
             }
             writer->term = record.term;
             writer->vote = record.index;
@@ -408,8 +411,9 @@ static int wal_scan_header(struct wal_scan *scan, uint64_t id)
     if (scan->size > scan->header.bytes) {
         return wal_scan_corrupt(scan, scan->header.bytes, "bytes behind the segment's end");
     }
-    if (scan->header.next > wal_index_max) {
-        return wal_scan_corrupt(scan, 32, "an impossible index");
+    if (scan->header.next > wal_index_max || scan->header.prev_term > wal_term_max ||
+        scan->header.term > wal_term_max) {
+        return wal_scan_corrupt(scan, 32, "an impossible index or term");
     }
     return WAL_OK;
 }

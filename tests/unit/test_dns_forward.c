@@ -26,6 +26,7 @@ enum {
 static struct dns_fixture fixture;
 static struct dns_server *server;
 static int recursors[RECURSORS]; /* UDP */
+static int listeners[RECURSORS]; /* TCP, on the same ports; they do not listen so far */
 static char recursor_texts[RECURSORS][32];
 static uint8_t message[MESSAGE_BYTES];
 
@@ -43,16 +44,23 @@ static bool is_silent(int fd)
     return poll(&wait, 1, SILENCE_MS) == 0;
 }
 
-/* A socket on a free port of the loopback; its address as text into `text`. */
+/* A socket on a port of the loopback, 0: a free one; its address as text into `text`. Returns -1
+ * when the port is taken. */
 static int bound_open(int type, uint16_t port, char text[32])
 {
     struct sockaddr_in address = {
         .sin_family = AF_INET, .sin_port = htons(port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
     socklen_t size = sizeof(address);
+    const int on = 1;
     const int fd = socket(AF_INET, type | SOCK_CLOEXEC, 0);
 
     assert_true(fd >= 0);
-    assert_int_equal(bind(fd, (const struct sockaddr *)&address, size), 0);
+    assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)), 0);
+    if (bind(fd, (const struct sockaddr *)&address, size) != 0) {
+        assert_int_equal(errno, EADDRINUSE);
+        (void)close(fd);
+        return -1;
+    }
     assert_int_equal(getsockname(fd, (struct sockaddr *)&address, &size), 0);
     (void)snprintf(text, 32, "127.0.0.1:%u", ntohs(address.sin_port));
     return fd;
@@ -172,7 +180,17 @@ static int open_recursors(void **state)
 {
     (void)state;
     for (size_t i = 0; i < RECURSORS; i++) {
-        recursors[i] = bound_open(SOCK_DGRAM, 0, recursor_texts[i]);
+        listeners[i] = -1;
+        while (listeners[i] < 0) { /* until a port is free for both */
+            uint16_t port;
+
+            recursors[i] = bound_open(SOCK_DGRAM, 0, recursor_texts[i]);
+            assert_int_equal(sscanf(recursor_texts[i], "127.0.0.1:%hu", &port), 1);
+            listeners[i] = bound_open(SOCK_STREAM, port, recursor_texts[i]);
+            if (listeners[i] < 0) {
+                (void)close(recursors[i]);
+            }
+        }
     }
     return 0;
 }
@@ -183,6 +201,7 @@ static int stop(void **state)
     dns_server_stop(server);
     server = NULL;
     for (size_t i = 0; i < RECURSORS; i++) {
+        (void)close(listeners[i]);
         if (recursors[i] >= 0) {
             (void)close(recursors[i]);
         }
@@ -341,13 +360,9 @@ static void tcp_questions_are_asked_over_tcp(void **state)
     static uint8_t framed[MESSAGE_BYTES];
     const size_t size = dns_fixture_query(WWW, 0, framed + 2, sizeof(framed) - 2);
     struct upstream_query query = {.size = size};
-    char text[32];
-    uint16_t port;
+    const int listener = listeners[0];
 
     (void)state;
-    assert_int_equal(sscanf(recursor_texts[0], "127.0.0.1:%hu", &port), 1);
-    const int listener = bound_open(SOCK_STREAM, port, text);
-
     assert_int_equal(listen(listener, 4), 0);
     start_with(1, TIMEOUT_LONG_MS);
     const int fd = client_open(SOCK_STREAM);
@@ -384,20 +399,15 @@ static void tcp_questions_are_asked_over_tcp(void **state)
     assert_int_equal(recv(fd, message, 1, 0), 0); /* and then it is closed */
     (void)close(fd);
     (void)close(upstream);
-    (void)close(listener);
 }
 
 static void a_client_that_leaves_leaves_nothing_behind(void **state)
 {
     uint8_t framed[DNS_UDP_BYTES_DEFAULT];
     const size_t size = dns_fixture_query(WWW, 0, framed + 2, sizeof(framed) - 2);
-    char text[32];
-    uint16_t port;
+    const int listener = listeners[0];
 
     (void)state;
-    assert_int_equal(sscanf(recursor_texts[0], "127.0.0.1:%hu", &port), 1);
-    const int listener = bound_open(SOCK_STREAM, port, text);
-
     assert_int_equal(listen(listener, 64), 0);
     start_with(1, TIMEOUT_LONG_MS);
     framed[0] = 0;
@@ -423,7 +433,6 @@ static void a_client_that_leaves_leaves_nothing_behind(void **state)
         } while (rc > 0);
         (void)close(upstream);
     }
-    (void)close(listener);
 }
 
 static void equal_questions_have_a_limit(void **state)

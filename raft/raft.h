@@ -19,8 +19,8 @@
  *  4. apply entries up to update->apply_index, in order;
  *  5. deliver RAFT_EVENT_TICK no later than update->deadline_ms;
  *  6. read the clock anew for each event: the lease and what it rests on are compared with it. A
- *     clock that is late by more than lease_guard_ms - lease_ms can make a deposed leader serve old
- *     state.
+ *     clock that is late by more than lease_guard_ms - lease_ms, or that stands still while the
+ *     machine sleeps, can make a deposed leader serve old state.
  *
  * Snapshots are the host's; the core only knows where the log begins:
  *  7. when a snapshot of the applied state at some index is durable (with the configuration that
@@ -169,10 +169,11 @@ enum raft_event_type {
     RAFT_EVENT_PROPOSE,
     RAFT_EVENT_READ, /* read_token, read_quorum; elsewhere than on a leader the update answers it
                       * with RAFT_ENOTLEADER. RAFT_EBUSY */
-    /* The connection to `peer` was reset or refused: a sign, no proof, that its process is gone. If
-     * it is the known leader, this server stands for election as soon as lease_guard_ms allows,
-     * not only after election_ms. Anything heard from the leader afterwards takes it back: deliver
-     * what was received on the connection first. Repeated and mistaken ones do no harm. */
+    /* The connection to `peer` was reset, refused, or closed by it without a word: a sign, no
+     * proof, that its process is gone. If it is the known leader, this server stands for election
+     * as soon as lease_guard_ms allows, not only after election_ms. Anything heard from the leader
+     * afterwards takes it back: deliver what was received on the connection first. Repeated and
+     * mistaken ones do no harm. */
     RAFT_EVENT_PEER_LOST,
     /* Leader: hand leadership to `peer`, a voter; 0: to the one with the longest log. Until it is
      * over (update->role tells; see raft_transfer_target), at most election_ms, proposals are

@@ -187,8 +187,8 @@ static void sim_draw_parameters(struct sim *sim)
                               : sim_between(sim, 5, 4 * (uint64_t)parameters->election_ms);
     parameters->read_interval_ms = sim_between(sim, 5, SIM_BUSY_INTERVAL_MS);
     if (sim_chance(sim, 5000)) {
-        parameters->change_interval_ms =
-            sim_between(sim, 20, 4 * (uint64_t)parameters->election_ms);
+        parameters->change_interval_ms = sim_between(
+            sim, 5, (sim_chance(sim, 5000) ? 4 : 1) * (uint64_t)parameters->election_ms);
     }
     if (sim_chance(sim, 6000)) {
         parameters->compact_interval_ms =
@@ -624,7 +624,9 @@ static void sim_read_at(struct sim *sim, size_t node)
 {
     const bool quorum = sim_chance(sim, 4000);
 
-    if (!sim_node_awake(sim, node) || sim->read_count == SIM_READS_MAX) {
+    /* Some are kept for the end, which demands that reads are served. */
+    const uint64_t reads_max = sim->healed ? SIM_READS_MAX : SIM_READS_MAX * 7 / 8;
+    if (!sim_node_awake(sim, node) || sim->read_count >= reads_max) {
         return;
     }
     const uint64_t token = sim->read_count++;

@@ -64,6 +64,7 @@ struct http_route {
 extern const struct http_route http_routes_kv[];
 extern const struct http_route http_routes_session[];
 extern const struct http_route http_routes_txn[];
+extern const struct http_route http_routes_event[];
 extern const struct http_route http_routes_status[];
 extern const struct http_route http_routes_agent[];
 extern const struct http_route http_routes_catalog[];
@@ -178,6 +179,7 @@ enum http_read_flags {
         1 << 0,                   /* X-Consul-Index, -Knownleader, -Lastcontact on 200 and 404 */
     HTTP_READ_EFFECTIVE = 1 << 1, /* X-Consul-Effective-Consistency (catalog, health) */
     HTTP_READ_ERROR_HEADERS = 1 << 2,  /* index 1, Knownleader false, Lastcontact 0 on its 500s */
+    HTTP_READ_CACHEABLE = 1 << 4,      /* X-Cache with ?cached */
     HTTP_READ_LEADER_HEADERS = 1 << 3, /* X-Consul-Knownleader and -Lastcontact alone */
 };
 

@@ -324,7 +324,7 @@ static int catalog_run_service(struct http_request *request, struct store_txn *t
 static void catalog_service(struct http_request *request)
 {
     struct http_read_spec spec = {
-        .flags = CATALOG_FLAGS, .watch_count = 1, .run = catalog_run_service};
+        .flags = CATALOG_FLAGS | HTTP_READ_CACHEABLE, .watch_count = 1, .run = catalog_run_service};
 
     if (!http_check_common(request, CATALOG_FLAGS)) {
         return;

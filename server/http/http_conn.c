@@ -291,6 +291,7 @@ static void server_maybe_free(struct http_server *http)
     buffer_deinit(&http->body);
     buffer_deinit(&http->command);
     buffer_deinit(&http->response_headers);
+    http_events_free(http->events);
     free(http->deadlines);
     free(http);
 }

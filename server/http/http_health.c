@@ -288,7 +288,7 @@ static bool health_parse_passing(const struct http_request *request, bool *passi
 static void health_service(struct http_request *request)
 {
     struct http_read_spec spec = {
-        .flags = HEALTH_FLAGS, .watch_count = 1, .run = health_run_service};
+        .flags = HEALTH_FLAGS | HTTP_READ_CACHEABLE, .watch_count = 1, .run = health_run_service};
 
     if (!http_check_common(request, HEALTH_FLAGS)) {
         return;

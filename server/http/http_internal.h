@@ -23,6 +23,7 @@ enum {
     HTTP_ANSWER_BYTES_MAX = 256 * 1024 * 1024, /* largest answer: a listing above it is a 500 */
     HTTP_TEXT_KEEP_BYTES = 512, /* memory for path and parameters kept between requests */
     HTTP_LISTENERS_MAX = 8,
+    HTTP_CACHED_MAX = 1024,             /* ?cached requests that are remembered */
     HTTP_HEADER_TIMEOUT_MS = 10 * 1000, /* from the first byte of a request to its blank line */
     HTTP_BODY_TIMEOUT_MS = 30 * 1000,   /* without a byte of an announced body */
     HTTP_IDLE_TIMEOUT_MS = 120 * 1000,  /* between requests */
@@ -143,7 +144,9 @@ struct http_server {
     struct buffer command; /* commands are encoded here */
     struct store_txn txn;  /* kept between reads, reset */
     bool txn_open;
-    struct buffer response_headers; /* http_config.response_headers, as lines */
+    struct http_events *events;       /* http_event.c; NULL: none was fired */
+    uint64_t cached[HTTP_CACHED_MAX]; /* what ?cached was asked for: hashes */
+    struct buffer response_headers;   /* http_config.response_headers, as lines */
     char date[40];
     int64_t date_s;
     uint64_t random;
@@ -271,6 +274,10 @@ bool http_kv_check(struct http_request *request);
 /* {"LockIndex":..,"Key":..,"Flags":..,"Value":..,..} */
 struct kv_entry;
 void http_kv_put_entry(struct buffer *out, const struct kv_entry *entry);
+
+/* --- http_event.c --- */
+struct http_events;
+void http_events_free(struct http_events *events); /* NULL is accepted */
 
 /* --- http_txn.c --- */
 void http_txn(struct http_request *request);

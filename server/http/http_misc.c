@@ -1,7 +1,9 @@
 /* What answers the same to everybody: ACL endpoints while ACLs are off, profiling, and the parts of
  * Consul's API that have nothing behind them here (prepared queries, network coordinates). */
 
+#include "server/config.h"
 #include "server/http/http_internal.h"
+#include "server/server.h"
 
 static void misc_acl_disabled(struct http_request *request)
 {
@@ -41,6 +43,22 @@ static void coordinate_nodes(struct http_request *request)
 {
     coordinate_read(request, HTTP_READ_INDEX_HEADERS | HTTP_READ_ERROR_HEADERS,
                     coordinate_run_nodes);
+}
+
+/* One datacenter, seen from itself: its servers are where the measuring starts. */
+static void coordinate_datacenters(struct http_request *request)
+{
+    const struct config *config = request->server->config;
+    struct buffer body = {0};
+
+    buffer_append_text(&body, "[{\"Datacenter\":");
+    json_put_string(&body, slice_from_text(config->datacenter));
+    buffer_append_text(&body, ",\"AreaID\":\"wan\",\"Coordinates\":[{\"Node\":");
+    json_put_string(&body, slice_from_text(config->node_name));
+    buffer_append_text(&body, ",\"Segment\":\"\",\"Coord\":{\"Vec\":[0,0,0,0,0,0,0,0],"
+                              "\"Error\":1.5,\"Adjustment\":0,\"Height\":0.00001}}]}]");
+    http_reply_json(request, buffer_slice(&body));
+    buffer_deinit(&body);
 }
 
 static void coordinate_node(struct http_request *request)
@@ -111,6 +129,7 @@ const struct http_route http_routes_misc[] = {
     {"/v1/acl/rules/translate", POST, "OPTIONS,POST", misc_acl_disabled},
     {"/v1/acl/rules/translate/", GET, "OPTIONS,GET", misc_acl_disabled},
     {"/debug/pprof/", GET, "OPTIONS,GET", misc_acl_disabled},
+    {"/v1/coordinate/datacenters", GET, "OPTIONS,GET", coordinate_datacenters},
     {"/v1/coordinate/nodes", GET, "OPTIONS,GET", coordinate_nodes},
     {"/v1/coordinate/node/", GET, "OPTIONS,GET", coordinate_node},
     {"/v1/query", GET | POST, "OPTIONS,GET,POST", query_list_or_create},

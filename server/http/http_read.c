@@ -396,6 +396,27 @@ void http_read_cancel(struct http_request *request)
     }
 }
 
+/* Nothing is cached: every answer is fresh. But clients (and their metrics) are told what Consul
+ * would tell them: whether the same was asked before. */
+static void read_cache_header(struct http_request *request)
+{
+    const struct slice filter = http_param_value(request, "filter");
+    struct http_server *http = request->conn->http;
+    uint64_t hash = 0xcbf29ce484222325ULL; /* FNV-1a */
+
+    for (size_t i = 0; i < request->path.size + filter.size; i++) {
+        const char c =
+            i < request->path.size ? request->path.data[i] : filter.data[i - request->path.size];
+        hash = (hash ^ (unsigned char)c) * 0x100000001b3ULL;
+    }
+    uint64_t *slot = &http->cached[hash % HTTP_CACHED_MAX];
+    http_add_header(request, "X-Cache", *slot == hash ? "HIT" : "MISS");
+    if (*slot == hash) {
+        http_add_header(request, "Age", "0");
+    }
+    *slot = hash;
+}
+
 void http_read_start(struct http_request *request, const struct http_read_spec *spec)
 {
     struct http_request_private *private = request->private;
@@ -404,6 +425,9 @@ void http_read_start(struct http_request *request, const struct http_read_spec *
     private->spec = *spec;
     if (!http_parse_common(request) || !http_check_datacenter(request, spec->flags)) {
         return;
+    }
+    if ((spec->flags & HTTP_READ_CACHEABLE) != 0 && http_has_param(request, "cached")) {
+        read_cache_header(request);
     }
     private->phase = HTTP_PHASE_READ;
     replica_read(request->server->replica, &private->wait.read, private->consistency, read_on_fresh,

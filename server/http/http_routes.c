@@ -10,8 +10,9 @@
 #include "server/server.h"
 
 static const struct http_route *const route_tables[] = {
-    http_routes_kv,      http_routes_session, http_routes_status, http_routes_agent,
-    http_routes_catalog, http_routes_health,  http_routes_misc,   http_routes_txn,
+    http_routes_kv,    http_routes_session, http_routes_status,
+    http_routes_agent, http_routes_catalog, http_routes_health,
+    http_routes_misc,  http_routes_txn,     http_routes_event,
 };
 
 /* Longest match; an exact path beats a prefix of the same length (there are none). */

@@ -12,6 +12,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 
 #include "dns/dns_server_internal.h"
@@ -32,6 +33,24 @@ static int client_open(int type)
 
     assert_true(fd >= 0);
     assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof(wait)), 0);
+    assert_int_equal(connect(fd, (const struct sockaddr *)&address, sizeof(address)), 0);
+    return fd;
+}
+
+/* TCP from 127.0.1.`host`. */
+static int client_open_from(unsigned host)
+{
+    const struct sockaddr_in own = {.sin_family = AF_INET,
+                                    .sin_addr = {htonl(INADDR_LOOPBACK + 0x100 + host)}};
+    const struct sockaddr_in address = {.sin_family = AF_INET,
+                                        .sin_port = htons(dns_server_port(server)),
+                                        .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    const struct timeval wait = {.tv_sec = ANSWER_WAIT_MS / 1000};
+    const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    assert_true(fd >= 0);
+    assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof(wait)), 0);
+    assert_int_equal(bind(fd, (const struct sockaddr *)&own, sizeof(own)), 0);
     assert_int_equal(connect(fd, (const struct sockaddr *)&address, sizeof(address)), 0);
     return fd;
 }
@@ -275,6 +294,43 @@ static void one_client_has_a_limit_of_connections(void **state)
     }
 }
 
+/* All connections are taken, by several clients: a new one costs the one that was idle longest. */
+static void the_longest_idle_connection_makes_room(void **state)
+{
+    enum { CLIENTS = DNS_TCP_CONNS_MAX / DNS_TCP_CONNS_PER_CLIENT };
+    static int fds[DNS_TCP_CONNS_MAX];
+    uint8_t query[DNS_UDP_BYTES_DEFAULT];
+    const size_t size = tcp_query(N1_QUESTION, query, sizeof(query));
+    struct rlimit limit;
+    uint8_t byte;
+
+    (void)state;
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    limit.rlim_cur = limit.rlim_max;
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    if (limit.rlim_cur < 3 * DNS_TCP_CONNS_MAX) {
+        skip(); /* Both ends are this process's. */
+    }
+    for (size_t i = 0; i < DNS_TCP_CONNS_MAX; i++) {
+        fds[i] = client_open_from((unsigned)(2 + i / DNS_TCP_CONNS_PER_CLIENT));
+        send_all(fds[i], query, size);
+        tcp_expect(fds[i], N1_ANSWER);
+    }
+    send_all(fds[0], query, size); /* The first is not idle, the second is by now. */
+    tcp_expect(fds[0], N1_ANSWER);
+    const int newcomer = client_open_from(2 + CLIENTS);
+
+    send_all(newcomer, query, size);
+    tcp_expect(newcomer, N1_ANSWER);
+    assert_false(receive_all(fds[1], &byte, 1));
+    send_all(fds[0], query, size);
+    tcp_expect(fds[0], N1_ANSWER);
+    (void)close(newcomer);
+    for (size_t i = 0; i < DNS_TCP_CONNS_MAX; i++) {
+        (void)close(fds[i]);
+    }
+}
+
 static void a_reload_holds_for_the_next_query(void **state)
 {
     struct dns_config config = fixture.config;
@@ -406,6 +462,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(what_is_no_query_ends_the_connection, start, stop),
         cmocka_unit_test_setup_teardown(a_slow_reader_costs_itself_only, start, stop),
         cmocka_unit_test_setup_teardown(one_client_has_a_limit_of_connections, start, stop),
+        cmocka_unit_test_setup_teardown(the_longest_idle_connection_makes_room, start, stop),
         cmocka_unit_test_setup_teardown(a_reload_holds_for_the_next_query, start, stop),
         cmocka_unit_test_setup_teardown(registrations_show_in_the_next_answer, start, stop),
         cmocka_unit_test(a_flood_stops_neither_tcp_nor_the_end),

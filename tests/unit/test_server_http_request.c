@@ -339,9 +339,38 @@ static void test_session_ids_are_judged_as_the_index_judges_them(void **state)
     }
 }
 
+/* As Go's base64.StdEncoding: a transaction's value is either read whole or refused. */
+static void base64_is_read_as_by_go(void **state)
+{
+    static const struct {
+        const char *text, *expected; /* NULL: refused */
+    } cases[] = {
+        {"", ""},          {"YQ==", "a"}, {"YWI=", "ab"}, {"YWJj", "abc"}, {"YWJjZA==", "abcd"},
+        {"YW\nJj", "abc"}, {"YQ", NULL},  {"YQ=", NULL},  {"YQ===", NULL}, {"YQ==YQ==", NULL},
+        {"!!!", NULL},     {"=", NULL},   {"Y===", NULL}, {"YQ=a", NULL},  {"YW J", NULL},
+        {"__==", NULL},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct buffer out = {0};
+        struct errmsg err = {""};
+        const bool ok = json_base64_decode(&out, slice_from_text(cases[i].text), &err);
+
+        if (ok != (cases[i].expected != NULL) ||
+            (ok && !slice_equal(buffer_slice(&out), slice_from_text(cases[i].expected)))) {
+            fail_msg("\"%s\": got %d \"%.*s\"", cases[i].text, ok, (int)out.size,
+                     out.size == 0 ? "" : out.data);
+        }
+        assert_true(ok || strstr(err.text, "illegal base64 data at input byte") != NULL);
+        buffer_deinit(&out);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(base64_is_read_as_by_go),
         cmocka_unit_test(test_paths_are_cleaned_as_go_cleans_them),
         cmocka_unit_test(test_paths_are_escaped_as_go_escapes_them),
         cmocka_unit_test(test_printable_is_what_go_prints),

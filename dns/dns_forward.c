@@ -223,12 +223,17 @@ static void forward_link(struct dns_forwarder *forwarder, struct forward *forwar
     }
 }
 
-static void forward_close(struct dns_forwarder *forwarder, struct forward *forward)
+static void forward_close_socket(struct forward *forward)
 {
     if (forward->source.fd >= 0) {
         (void)close(forward->source.fd); /* Leaves epoll, too. */
         forward->source.fd = -1;
     }
+}
+
+static void forward_close(struct dns_forwarder *forwarder, struct forward *forward)
+{
+    forward_close_socket(forward);
     if (forward->under_way) {
         forward_unlink(forwarder, forward);
         forward->under_way = false;
@@ -302,6 +307,7 @@ static bool forward_attempt(struct dns_worker *worker, struct forward *forward,
     }
     forward->source = (struct dns_source){DNS_SOURCE_MAGIC, DNS_SOURCE_FORWARD, fd};
     forward->sent = forward->received = 0;
+    forward->answer = NULL;
     forward->deadline_ms = worker->now_ms + worker->zone->config.recursor_timeout_ms;
     const int rc = connect(fd, (const struct sockaddr *)&recursor->address, recursor->address_size);
 
@@ -329,7 +335,7 @@ static bool forward_start(struct dns_worker *worker, struct forward *forward)
             forwarder->keys[forward->job - forwarder->jobs].id = forward->id;
             return true;
         }
-        forward_close(forwarder, forward);
+        forward_close_socket(forward);
     }
     return false;
 }
@@ -350,7 +356,8 @@ static struct job_key job_key(const struct dns_resolver *resolver, const struct 
 {
     const struct dns_query *query = &resolver->query;
     struct job_key key = {.busy = true};
-    const uint16_t kind[] = {query->type, query->class};
+    const uint8_t kind[] = {(uint8_t)(query->type >> 8), (uint8_t)query->type,
+                            (uint8_t)(query->class >> 8), (uint8_t)query->class};
 
     key.question_hash = hash_add(0x811c9dc5u, query->name.wire, query->name.size);
     key.question_hash = hash_add(key.question_hash, kind, sizeof(kind));
@@ -768,6 +775,7 @@ int dns_forward_expire(struct dns_worker *worker)
     struct dns_forwarder *forwarder = worker->forwarder;
 
     while (forwarder->soonest != NULL && forwarder->soonest->deadline_ms <= worker->now_ms) {
+        assert(forwarder->soonest->under_way);
         forward_fail(worker, forwarder->soonest); /* The next attempt's deadline is later. */
     }
     if (forwarder->soonest == NULL) {

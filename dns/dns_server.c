@@ -427,6 +427,7 @@ int dns_server_start(const struct dns_options *options, struct dns_server **out,
         rc = errmsg_set(err, DNS_ENOMEM, "no memory for the DNS threads");
     }
     for (unsigned i = 0; i < threads && rc == 0; i++) {
+        assert(server->workers != NULL);
         struct dns_worker *worker = &server->workers[i];
 
         worker->server = server;

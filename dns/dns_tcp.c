@@ -341,10 +341,13 @@ int dns_tcp_expire(struct dns_worker *worker)
 {
     while (worker->oldest != NULL &&
            worker->now_ms - worker->oldest->progress_ms >= DNS_TCP_IDLE_MS) {
-        if (worker->oldest->job_count > 0) {
-            conn_progress(worker, worker->oldest); /* The wait is ours, and bounded. */
+        struct dns_conn *conn = worker->oldest;
+
+        assert(conn->older == NULL);
+        if (conn->job_count > 0) {
+            conn_progress(worker, conn); /* The wait is ours, and bounded. */
         } else {
-            conn_close(worker, worker->oldest);
+            conn_close(worker, conn);
         }
     }
     if (worker->oldest == NULL) {
@@ -356,6 +359,7 @@ int dns_tcp_expire(struct dns_worker *worker)
 void dns_tcp_close_all(struct dns_worker *worker)
 {
     while (worker->oldest != NULL) {
+        assert(worker->oldest->older == NULL);
         conn_close(worker, worker->oldest);
     }
 }

@@ -125,15 +125,17 @@ static bool recursor_parse(const char *text, struct dns_recursor *out)
     struct sockaddr_in6 v6 = {.sin6_family = AF_INET6};
 
     *out = (struct dns_recursor){.own = false};
-    if (strlen(text) >= sizeof(host)) {
+    const size_t text_bytes = strlen(text) + 1;
+
+    if (text_bytes > sizeof(host)) {
         return false;
     }
-    strcpy(host, text);
+    memcpy(host, text, text_bytes);
     if (inet_pton(AF_INET6, host, &v6.sin6_addr) != 1 &&
         ((sscanf(text, "[%45[^]]]:%5u%n", host, &port, &used) != 2 &&
           sscanf(text, "%45[0-9.]:%5u%n", host, &port, &used) != 2) ||
          text[used] != '\0' || port == 0 || port > UINT16_MAX)) {
-        strcpy(host, text);
+        memcpy(host, text, text_bytes);
         port = RECURSOR_PORT_DEFAULT;
     }
     if (inet_pton(AF_INET, host, &v4.sin_addr) == 1) {

@@ -43,11 +43,14 @@ struct config {
     char *http_address; /* addresses.http, NULL: client_addr */
     char *dns_address;  /* addresses.dns, NULL: client_addr */
     enum log_level log_level;
-    uint32_t raft_multiplier;     /* performance.raft_multiplier, 1 */
-    uint32_t rpc_hold_timeout_ms; /* performance.rpc_hold_timeout, 7 s */
-    uint64_t session_ttl_min_ns;  /* 10 s */
-    uint64_t kv_value_bytes_max;  /* limits.kv_max_value_size, 512 KiB */
-    uint64_t txn_request_bytes_max; /* limits.txn_max_req_len, at least kv_max_value_size */
+    uint32_t raft_multiplier;           /* performance.raft_multiplier, 1 */
+    uint32_t rpc_hold_timeout_ms;       /* performance.rpc_hold_timeout, 7 s */
+    uint64_t raft_snapshot_threshold;   /* entries since the last snapshot, 16384 */
+    uint32_t raft_snapshot_interval_ms; /* between looks whether one is due, 30 s */
+    uint64_t raft_trailing_logs;        /* entries kept before a snapshot, 10240 */
+    uint64_t session_ttl_min_ns;        /* 10 s */
+    uint64_t kv_value_bytes_max;        /* limits.kv_max_value_size, 512 KiB */
+    uint64_t txn_request_bytes_max;     /* limits.txn_max_req_len, at least kv_max_value_size */
     uint32_t
         http_conns_per_client_max;     /* limits.http_max_conns_per_client, 200; none: UINT32_MAX */
     uint64_t state_bytes_max;          /* ours: limits.state_max_size; 16 GiB */

@@ -709,6 +709,12 @@ static void build_limits(struct builder *builder)
     config->raft_multiplier = (uint32_t)build_int(builder, "performance.raft_multiplier", 1, 1,
                                                   CONFIG_RAFT_MULTIPLIER_MAX);
     config->rpc_hold_timeout_ms = build_ms(builder, "performance.rpc_hold_timeout", 7 * SECOND_NS);
+    config->raft_snapshot_threshold =
+        (uint64_t)build_int(builder, "raft_snapshot_threshold", 16384, 1, INT64_MAX);
+    config->raft_snapshot_interval_ms =
+        build_ms(builder, "raft_snapshot_interval", 30 * SECOND_NS);
+    config->raft_trailing_logs =
+        (uint64_t)build_int(builder, "raft_trailing_logs", 10240, 1, INT64_MAX);
     config->session_ttl_min_ns =
         (uint64_t)build_duration(builder, "session_ttl_min", 10 * SECOND_NS);
     config->kv_value_bytes_max =

@@ -138,6 +138,29 @@ bool message_get_answer(struct slice payload, struct message_answer *answer)
     return reader_done(&reader);
 }
 
+void message_put_snapshot(struct buffer *out, const struct message_snapshot *snapshot)
+{
+    buffer_put_u64(out, snapshot->index);
+    buffer_put_u64(out, snapshot->term);
+    buffer_put_u64(out, snapshot->bytes);
+    buffer_put_u32(out, snapshot->checksum);
+    buffer_put_u64(out, snapshot->offset);
+    buffer_put_string(out, snapshot->data);
+}
+
+bool message_get_snapshot(struct slice payload, struct message_snapshot *snapshot)
+{
+    struct reader reader = reader_from(payload);
+
+    snapshot->index = reader_u64(&reader);
+    snapshot->term = reader_u64(&reader);
+    snapshot->bytes = reader_u64(&reader);
+    snapshot->checksum = reader_u32(&reader);
+    snapshot->offset = reader_u64(&reader);
+    snapshot->data = reader_string(&reader);
+    return reader_done(&reader);
+}
+
 void message_put_read(struct buffer *out, uint64_t request, bool quorum)
 {
     buffer_put_u64(out, request);

@@ -22,6 +22,8 @@ enum message_type {
     MESSAGE_READ_AT,
     MESSAGE_RENEW, /* restart a session's TTL timer */
     MESSAGE_RENEWED,
+    MESSAGE_SNAPSHOT_GET,   /* asks for a piece of a snapshot */
+    MESSAGE_SNAPSHOT_CHUNK, /* a piece, and what it is a piece of */
 };
 
 enum {
@@ -62,6 +64,19 @@ struct message_answer {
 
 void message_put_answer(struct buffer *out, const struct message_answer *answer);
 bool message_get_answer(struct slice payload, struct message_answer *answer);
+
+/* Which snapshot (all 0: the newest one), and from where on. In an answer the bytes follow the
+ * head. */
+struct message_snapshot {
+    uint64_t index;
+    uint64_t term;
+    uint64_t bytes;
+    uint32_t checksum;
+    uint64_t offset;
+    struct slice data; /* answers only; borrowed */
+};
+void message_put_snapshot(struct buffer *out, const struct message_snapshot *snapshot);
+bool message_get_snapshot(struct slice payload, struct message_snapshot *snapshot);
 
 void message_put_read(struct buffer *out, uint64_t request, bool quorum);
 bool message_get_read(struct slice payload, uint64_t *request, bool *quorum);

@@ -91,7 +91,7 @@ static void replica_on_durable_async(uv_async_t *async)
 
 /* --- the log's callbacks, on the writer's thread --- */
 
-static void replica_on_durable(void *host, uint64_t sequence)
+void replica_on_durable(void *host, uint64_t sequence)
 {
     struct replica *replica = host;
 
@@ -99,13 +99,13 @@ static void replica_on_durable(void *host, uint64_t sequence)
     (void)uv_async_send(replica->durable_async);
 }
 
-static void replica_on_log_failed(void *host, const char *message)
+void replica_on_log_failed(void *host, const char *message)
 {
     (void)host;
     replica_fatal("the Raft log cannot be written: %s", message);
 }
 
-static void replica_on_log_full(void *host, bool full)
+void replica_on_log_full(void *host, bool full)
 {
     struct replica *replica = host;
 
@@ -219,13 +219,13 @@ static void replica_leadership_changed(struct replica *replica, const struct raf
 /* Does what the core asks for; entries are made readable before the messages that carry them. */
 void replica_take(struct replica *replica, const struct raft_update *update)
 {
-    bool configuration_changed = false;
-
     if (update->sequence != 0) {
         const struct wal_write write = {.sequence = update->sequence,
                                         .hard_state_changed = update->hard_state_changed,
                                         .term = update->term,
                                         .vote = update->vote,
+                                        .reset_index = update->reset_index,
+                                        .reset_term = update->reset_term,
                                         .truncate_from = update->truncate_from,
                                         .entries = update->entries,
                                         .entry_count = update->entry_count};
@@ -233,9 +233,6 @@ void replica_take(struct replica *replica, const struct raft_update *update)
 
         if (rc != WAL_OK) {
             replica_fatal("the Raft log takes no more: %s", wal_strerror(rc));
-        }
-        for (size_t i = 0; i < update->entry_count; i++) {
-            configuration_changed |= update->entries[i].type == RAFT_ENTRY_CONFIGURATION;
         }
     }
     for (size_t i = 0; i < update->message_count; i++) {
@@ -250,8 +247,11 @@ void replica_take(struct replica *replica, const struct raft_update *update)
     for (size_t i = 0; i < update->read_count; i++) {
         replica_read_answered(replica, &update->reads[i]);
     }
-    if (configuration_changed || update->truncate_from != 0) {
+    if (update->configuration_changed) {
         replica_bootstrap_dial(replica);
+    }
+    if (update->snapshot_from != 0) {
+        replica_snapshot_want(replica, update->snapshot_from, update->snapshot_index);
     }
     if (!replica->in_turn) {
         replica_wake(replica);
@@ -376,6 +376,7 @@ static void replica_turn(struct replica *replica)
     }
     replica_session_expire(replica, now_ms);
     replica_session_reap(replica);
+    replica_snapshot_turn(replica, now_ms);
     peers_flush(replica->peers);
     replica_hand_over_check(replica, now_ms);
     replica_schedule(replica);
@@ -440,6 +441,12 @@ static void replica_on_frame(void *host, raft_id from, uint8_t type, struct slic
     case MESSAGE_RENEWED:
         replica_on_renewed(replica, payload);
         break;
+    case MESSAGE_SNAPSHOT_GET:
+        replica_on_snapshot_get(replica, from, payload);
+        break;
+    case MESSAGE_SNAPSHOT_CHUNK:
+        replica_on_snapshot_chunk(replica, from, payload);
+        break;
     default:
         break; /* From a newer version. */
     }
@@ -475,138 +482,6 @@ static void replica_on_peer_down(void *host, raft_id id)
 }
 
 /* --- opening --- */
-
-static int replica_make_dir(const char *path, struct errmsg *err)
-{
-    if (mkdir(path, 0700) != 0 && errno != EEXIST) {
-        return errmsg_set_errno(err, STORE_EIO, "cannot create %s", path);
-    }
-    return 0;
-}
-
-/* This boot's identity: a store that was used under another one may have lost pages with the
- * machine. */
-static const char *replica_boot_id(char *out, size_t out_bytes)
-{
-    const int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
-    ssize_t size;
-
-    if (fd < 0) {
-        return NULL;
-    }
-    size = read(fd, out, out_bytes - 1);
-    (void)close(fd);
-    if (size <= 0) {
-        return NULL;
-    }
-    out[size] = 0;
-    out[strcspn(out, "\n")] = 0;
-    return out;
-}
-
-static int replica_open_store(struct replica *replica, bool *wiped, struct errmsg *err)
-{
-    const struct config *config = replica->server->config;
-    char path[4096];
-    char boot_id[64];
-    struct store_options options = {.bytes_max = config->state_bytes_max};
-
-    if (config->data_dir == NULL) {
-        const char *base = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
-
-        (void)snprintf(replica->memory_dir, sizeof(replica->memory_dir), "%s/proconsul-XXXXXX",
-                       base);
-        if (mkdtemp(replica->memory_dir) == NULL) {
-            replica->memory_dir[0] = 0;
-            return errmsg_set_errno(err, STORE_EIO, "cannot make a folder below %s", base);
-        }
-        options.dir = replica->memory_dir;
-    } else {
-        (void)snprintf(path, sizeof(path), "%s/state", config->data_dir);
-        options.dir = path;
-    }
-    options.boot_id = replica_boot_id(boot_id, sizeof(boot_id));
-    return store_open(&options, &replica->server->store, wiped, err);
-}
-
-static int replica_open_log(struct replica *replica, struct raft_state *state, struct errmsg *err)
-{
-    const struct config *config = replica->server->config;
-    char path[4096];
-    char message[WAL_ERROR_BYTES_MAX];
-    struct wal_options options = {.cache_bytes = REPLICA_LOG_CACHE_BYTES,
-                                  .host = replica,
-                                  .on_durable = replica_on_durable,
-                                  .on_failed = replica_on_log_failed,
-                                  .on_full = replica_on_log_full};
-    int rc;
-
-    if (config->data_dir != NULL) {
-        (void)snprintf(path, sizeof(path), "%s/raft", config->data_dir);
-        options.dir = path;
-    }
-    rc = wal_open(&options, &replica->wal, state, message);
-    if (rc != WAL_OK) {
-        return errmsg_set(err, STORE_EIO, "cannot open the Raft log: %s", message);
-    }
-    return 0;
-}
-
-/* The state may only hold what the log holds too: else this server has lost part of its log, and
- * with it what it promised to other servers. */
-static int replica_check_state(struct replica *replica, const struct raft_state *state,
-                               struct errmsg *err)
-{
-    struct store_txn txn;
-    int rc = store_read_begin(replica->server->store, &txn);
-
-    if (rc != STORE_OK) {
-        return errmsg_set(err, rc, "cannot read the state: %s", store_strerror(rc));
-    }
-    rc = store_applied_get(&txn, &replica->applied_term, &replica->applied_index);
-    store_read_end(&txn);
-    if (rc != STORE_OK) {
-        return errmsg_set(err, rc, "cannot read the state: %s", store_strerror(rc));
-    }
-    if (replica->applied_index > state->last_index) {
-        return errmsg_set(
-            err, STORE_ECORRUPT,
-            "the Raft log ends at index %llu, but the state has applied index %llu: part of "
-            "the log in %s/raft is missing. Restore it, or remove %s to rejoin as a new server",
-            (unsigned long long)state->last_index, (unsigned long long)replica->applied_index,
-            replica->server->config->data_dir, replica->server->config->data_dir);
-    }
-    return 0;
-}
-
-static int replica_open_core(struct replica *replica, const struct raft_state *state,
-                             struct errmsg *err)
-{
-    const uint32_t multiplier = replica->server->config->raft_multiplier;
-    struct raft_options options = {.id = replica->id,
-                                   .election_ms = REPLICA_ELECTION_MS * multiplier,
-                                   .heartbeat_ms = REPLICA_HEARTBEAT_MS * multiplier,
-                                   .lease_ms = REPLICA_LEASE_MS * multiplier,
-                                   .lost_spread_ms = REPLICA_LOST_SPREAD_MS * multiplier,
-                                   .append_bytes_max = REPLICA_APPEND_BYTES_MAX,
-                                   .inflight_max = REPLICA_INFLIGHT_MAX,
-                                   .uncommitted_max = REPLICA_UNCOMMITTED_MAX,
-                                   .batch_end = wal_batch_end,
-                                   .host = replica->wal};
-    int rc;
-
-    server_random(&options.seed, sizeof(options.seed));
-    uv_update_time(replica->server->loop);
-    rc = raft_new(&options, state, replica_now_ms(replica), &replica->raft);
-    if (rc != RAFT_OK) {
-        return errmsg_set(err, STORE_ENOMEM, "cannot start Raft: %s", raft_strerror(rc));
-    }
-    replica->role = raft_role(replica->raft);
-    replica->term = raft_term_now(replica->raft);
-    replica->apply_index = replica->applied_index;
-    replica->raft_deadline_ms = replica_now_ms(replica);
-    return 0;
-}
 
 static int replica_open_peers(struct replica *replica, struct errmsg *err)
 {
@@ -658,14 +533,11 @@ static int replica_open_handles(struct replica *replica, struct errmsg *err)
 int replica_new(struct server *server, struct replica **out, struct errmsg *err)
 {
     struct replica *replica = calloc(1, sizeof(*replica));
-    struct raft_state state;
-    bool wiped = false;
     int rc;
 
     if (replica == NULL) {
         return errmsg_set(err, STORE_ENOMEM, "out of memory");
     }
-    memset(&state, 0, sizeof(state));
     replica->server = server;
     replica->id = peers_id(&server->node_id);
     /* An answer that was meant for this server before it was restarted fits no request of now. */
@@ -677,26 +549,9 @@ int replica_new(struct server *server, struct replica **out, struct errmsg *err)
         rc = errmsg_set(err, STORE_ENOMEM, "out of memory");
         goto fail;
     }
-    if (server->config->data_dir != NULL) {
-        rc = replica_make_dir(server->config->data_dir, err);
-        if (rc != 0) {
-            goto fail;
-        }
-    }
     rc = replica_open_handles(replica, err);
     if (rc == 0) {
-        rc = replica_open_log(replica, &state,
-                              err); /* Also locks the folder: the store comes after it. */
-    }
-    if (rc == 0) {
-        rc = replica_open_store(replica, &wiped, err);
-    }
-    if (rc == 0) {
-        rc = replica_check_state(replica, &state, err);
-    }
-    if (rc == 0) {
-        state.commit_index = replica->applied_index;
-        rc = replica_open_core(replica, &state, err);
+        rc = replica_open(replica, err);
     }
     if (rc == 0) {
         rc = replica_open_peers(replica, err);
@@ -704,13 +559,6 @@ int replica_new(struct server *server, struct replica **out, struct errmsg *err)
     if (rc != 0) {
         goto fail;
     }
-    if (wiped && state.last_index > 0) {
-        log_write(LOG_INFO, REPLICA_LOG, "the state is rebuilt from the Raft log: last_index=%llu",
-                  (unsigned long long)state.last_index);
-    }
-    log_write(LOG_INFO, REPLICA_LOG, "log opened: last_index=%llu term=%llu applied_index=%llu",
-              (unsigned long long)state.last_index, (unsigned long long)state.term,
-              (unsigned long long)replica->applied_index);
     replica->started = true;
     server->replica = replica;
     replica_bootstrap_dial(replica);
@@ -771,6 +619,7 @@ void replica_stop(struct replica *replica)
         replica_session_stop(replica);
     } while (replica_write_pending(replica) || replica_read_pending(replica) ||
              replica_session_pending(replica));
+    replica_snapshot_stop(replica);
     peers_free(replica->peers);
     replica->peers = NULL;
     wal_close(replica->wal); /* Its thread uses the async handle until here. */
@@ -785,6 +634,7 @@ void replica_free(struct replica *replica)
     }
     replica_stop(replica);
     raft_free(replica->raft);
+    snapshot_dir_close(replica->snapshots);
     store_close(replica->server->store);
     replica->server->store = NULL;
     if (replica->memory_dir[0] != 0) {

@@ -8,7 +8,8 @@
 
 bool replica_apply_pending(const struct replica *replica)
 {
-    return replica->apply_index > replica->applied_index && !replica->apply_stalled;
+    return replica->apply_index > replica->applied_index && !replica->apply_stalled &&
+           !replica->apply_held;
 }
 
 /* Applies entries up to `last` inside the transaction; `*reached` is the last one that was. What

@@ -17,6 +17,7 @@
 #include "server/peers/peers.h"
 #include "server/replica.h"
 #include "server/server.h"
+#include "server/snapshot/snapshot.h"
 #include "session/timers.h"
 
 #define REPLICA_LOG "agent.server.raft"
@@ -56,7 +57,10 @@ enum {
         32 * 1024 * 1024, /* kept free in the store's file for what frees space */
     REPLICA_DISK_RESERVE_BYTES = 64 * 1024 * 1024, /* and on its disk */
     REPLICA_BUCKETS = 1024,
-    REPLICA_EXPIRIES_MAX = 64, /* session ends proposed in one turn */
+    REPLICA_SNAPSHOT_CHUNK_BYTES = 256 * 1024, /* of a snapshot on its way, one at a time */
+    REPLICA_SNAPSHOT_ASK_MS = 2000,   /* an unanswered question for a chunk is asked again */
+    REPLICA_SNAPSHOT_RETRY_MS = 5000, /* after a failure */
+    REPLICA_EXPIRIES_MAX = 64,        /* session ends proposed in one turn */
     REPLICA_TOKENS_MAX = 4096,
 };
 
@@ -209,6 +213,19 @@ struct replica {
     uint64_t last_sweep_ms;
     bool reads_dirty; /* queued reads, or reads that an apply may have satisfied */
 
+    struct snapshot_dir *snapshots;              /* NULL with -dev */
+    struct snapshot_meta newest;                 /* index 0: none */
+    uint64_t snapshot_next_ms;                   /* when to look whether one is due */
+    struct replica_snapshot_work *snapshot_work; /* what a worker does just now; NULL: nothing */
+    bool apply_held; /* a snapshot is replacing the state: nothing is applied */
+    struct {
+        raft_id from; /* 0: nothing is being fetched */
+        raft_index index;
+        struct snapshot_meta meta; /* of what is being received; index 0: no offer yet */
+        struct snapshot_receive *receive;
+        uint64_t asked_ms;
+    } fetch;
+
     struct session_timers *timers;
     uint64_t timers_term; /* the term whose timers run; 0: none */
     bool
@@ -237,6 +254,21 @@ uint64_t replica_now_ms(const struct replica *replica);
 uint64_t replica_clock_ms(struct replica *replica);
 _Noreturn void replica_fatal(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
+/* The log writer's callbacks. */
+void replica_on_durable(void *host, uint64_t sequence);
+void replica_on_log_failed(void *host, const char *message);
+void replica_on_log_full(void *host, bool full);
+
+/* replica_open.c */
+int replica_open(struct replica *replica, struct errmsg *err);
+
+/* replica_snapshot.c */
+void replica_snapshot_turn(struct replica *replica, uint64_t now_ms);
+void replica_snapshot_stop(struct replica *replica);
+void replica_snapshot_want(struct replica *replica, raft_id from, raft_index index);
+void replica_on_snapshot_get(struct replica *replica, raft_id from, struct slice payload);
+void replica_on_snapshot_chunk(struct replica *replica, raft_id from, struct slice payload);
+
 /* replica_apply.c */
 void replica_apply(struct replica *replica);
 bool replica_apply_pending(const struct replica *replica);
@@ -250,6 +282,7 @@ void replica_write_stop(struct replica *replica);
 struct replica_proposal *replica_write_at(struct replica *replica, raft_index index);
 void replica_write_applied(struct replica *replica, raft_index index, uint64_t term);
 void replica_write_complete(struct replica *replica);
+void replica_write_skipped(struct replica *replica, raft_index last);
 void replica_on_propose(struct replica *replica, raft_id from, struct slice payload);
 void replica_on_proposed(struct replica *replica, struct slice payload);
 bool replica_write_pending(const struct replica *replica);

@@ -509,6 +509,25 @@ void replica_write_applied(struct replica *replica, raft_index index, uint64_t t
     }
 }
 
+/* A snapshot has taken the place of the entries up to `last`: what became of proposals there is not
+ * known here. */
+void replica_write_skipped(struct replica *replica, raft_index last)
+{
+    struct replica_proposal *next;
+
+    for (size_t i = 0; i < REPLICA_BUCKETS && replica->logged_count > 0; i++) {
+        for (struct replica_proposal *proposal = replica->logged[i].first; proposal != NULL;
+             proposal = next) {
+            next = proposal->next;
+            if (proposal->index <= last) {
+                REPLICA_LIST_REMOVE(&replica->logged[i], proposal);
+                replica->logged_count--;
+                write_fail(proposal, WRITE_LOST);
+            }
+        }
+    }
+}
+
 void replica_write_complete(struct replica *replica)
 {
     while (replica->completed.first != NULL) {

@@ -121,6 +121,9 @@ static struct cluster *cluster_new_of(int count, int expect)
         config->server_port = free_port(cluster->addresses[i]);
         config->raft_multiplier = 1;
         config->rpc_hold_timeout_ms = 7000;
+        config->raft_snapshot_threshold = 500; /* several in each longer test */
+        config->raft_snapshot_interval_ms = 100;
+        config->raft_trailing_logs = 100;
         config->state_bytes_max = 1 << 30;
         config->retry_join = cluster->join_list;
         config->retry_join_count = (size_t)count;

@@ -466,7 +466,6 @@ static void replica_on_peer_up(void *host, raft_id id)
 static void replica_on_peer_down(void *host, raft_id id)
 {
     struct replica *replica = host;
-
     const struct raft_event event = {
         .type = RAFT_EVENT_PEER_LOST, .now_ms = replica_clock_ms(replica), .peer = id};
     int rc;
@@ -478,7 +477,10 @@ static void replica_on_peer_down(void *host, raft_id id)
     if (id == replica->leader) {
         replica_note_news(replica); /* What it was asked, or its answer, may be lost. */
     }
-    replica_step(replica, &event, &rc);
+    if (!peers_is_up(replica->peers, id)) {
+        /* A process that died takes our own connection to it along: theirs alone proves nothing. */
+        replica_step(replica, &event, &rc);
+    }
 }
 
 /* --- opening --- */

@@ -132,11 +132,12 @@ static void replica_send(struct replica *replica, const struct raft_message *mes
     message_put_raft(out, &sent);
     for (size_t i = 0; i < sent.entry_count; i++) {
         struct raft_entry entry;
-        const int rc = wal_entry(replica->wal, sent.prev_index + 1 + i, &entry);
+        const raft_index index = sent.prev_index + 1 + i;
+        const int rc = wal_entry(replica->wal, index, &entry);
 
         if (rc != WAL_OK) {
             replica_fatal("entry %llu cannot be read from the Raft log: %s",
-                          (unsigned long long)(sent.prev_index + 1 + i), wal_strerror(rc));
+                          (unsigned long long)index, wal_strerror(rc));
         }
         message_put_entry(out, &entry);
     }

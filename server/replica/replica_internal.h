@@ -351,4 +351,17 @@ bool replica_server_info(const struct raft_server *server, struct replica_server
         (item)->next = (item)->previous = NULL;                                                    \
     } while (0)
 
+/* Takes the first item out; there must be one. */
+#define REPLICA_LIST_POP(list, item)                                                               \
+    do {                                                                                           \
+        (item) = (list)->first;                                                                    \
+        (list)->first = (item)->next;                                                              \
+        if ((list)->first != NULL) {                                                               \
+            (list)->first->previous = NULL;                                                        \
+        } else {                                                                                   \
+            (list)->last = NULL;                                                                   \
+        }                                                                                          \
+        (item)->next = (item)->previous = NULL;                                                    \
+    } while (0)
+
 #endif

@@ -307,9 +307,9 @@ void replica_read_sweep(struct replica *replica, uint64_t now_ms)
 void replica_read_stop(struct replica *replica)
 {
     while (replica->reads.first != NULL) {
-        struct replica_read *read = replica->reads.first;
+        struct replica_read *read;
 
-        REPLICA_LIST_REMOVE(&replica->reads, read);
+        REPLICA_LIST_POP(&replica->reads, read);
         read_finish(replica, read, "the server is shutting down");
     }
 }

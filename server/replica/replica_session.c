@@ -478,12 +478,16 @@ void replica_session_sweep(struct replica *replica, uint64_t now_ms)
 void replica_session_stop(struct replica *replica)
 {
     while (replica->renewals.first != NULL) {
-        session_finish(replica, replica->renewals.first, "the server is shutting down");
+        struct replica_renewal *renewal;
+
+        REPLICA_LIST_POP(&replica->renewals, renewal);
+        renewal->done(renewal->context, "the server is shutting down", false);
+        free(renewal);
     }
     while (replica->remote_renewals.first != NULL) {
-        struct replica_remote_renewal *remote = replica->remote_renewals.first;
+        struct replica_remote_renewal *remote;
 
-        REPLICA_LIST_REMOVE(&replica->remote_renewals, remote);
+        REPLICA_LIST_POP(&replica->remote_renewals, remote);
         free(remote); /* Its read was ended before. */
     }
 }

@@ -531,9 +531,9 @@ void replica_write_skipped(struct replica *replica, raft_index last)
 void replica_write_complete(struct replica *replica)
 {
     while (replica->completed.first != NULL) {
-        struct replica_proposal *proposal = replica->completed.first;
+        struct replica_proposal *proposal;
 
-        REPLICA_LIST_REMOVE(&replica->completed, proposal);
+        REPLICA_LIST_POP(&replica->completed, proposal);
         if (proposal->term == 0) {
             write_fail(proposal, WRITE_LOST);
             continue;
@@ -627,22 +627,23 @@ void replica_write_stop(struct replica *replica)
     static const char text[] = "the server is shutting down";
 
     while (replica->queued.first != NULL) {
-        struct replica_proposal *proposal = replica->queued.first;
+        struct replica_proposal *proposal;
 
-        write_unqueue(replica, proposal);
+        REPLICA_LIST_POP(&replica->queued, proposal);
+        replica->queued_bytes -= proposal->command_size;
         write_fail(proposal, text);
     }
     while (replica->sent.first != NULL) {
-        struct replica_proposal *proposal = replica->sent.first;
+        struct replica_proposal *proposal;
 
-        REPLICA_LIST_REMOVE(&replica->sent, proposal);
+        REPLICA_LIST_POP(&replica->sent, proposal);
         write_fail(proposal, text);
     }
     for (size_t i = 0; i < REPLICA_BUCKETS; i++) {
         while (replica->logged[i].first != NULL) {
-            struct replica_proposal *proposal = replica->logged[i].first;
+            struct replica_proposal *proposal;
 
-            REPLICA_LIST_REMOVE(&replica->logged[i], proposal);
+            REPLICA_LIST_POP(&replica->logged[i], proposal);
             replica->logged_count--;
             write_fail(proposal, text);
         }

@@ -711,8 +711,7 @@ static void build_limits(struct builder *builder)
     config->rpc_hold_timeout_ms = build_ms(builder, "performance.rpc_hold_timeout", 7 * SECOND_NS);
     config->raft_snapshot_threshold =
         (uint64_t)build_int(builder, "raft_snapshot_threshold", 16384, 1, INT64_MAX);
-    config->raft_snapshot_interval_ms =
-        build_ms(builder, "raft_snapshot_interval", 30 * SECOND_NS);
+    config->raft_snapshot_interval_ms = build_ms(builder, "raft_snapshot_interval", 30 * SECOND_NS);
     config->raft_trailing_logs =
         (uint64_t)build_int(builder, "raft_trailing_logs", 10240, 1, INT64_MAX);
     config->session_ttl_min_ns =

@@ -189,6 +189,36 @@ void http_conn_discard(struct http_conn *conn);
 /* Port of the first listener, 0 without one: tests listen on port 0. */
 uint16_t http_server_port(const struct http_server *http);
 
+/* Ends it now; what waits is cancelled. */
+void http_conn_close(struct http_conn *conn);
+/* Ends it after what is queued was written, and what still comes was read away. */
+void http_conn_linger(struct http_conn *conn);
+/* Frees it when nothing refers to it any more. */
+void http_conn_maybe_free(struct http_conn *conn);
+/* The answer is written: the connection is ready for the next request, or ends. */
+void http_conn_next(struct http_conn *conn);
+/* Drops the first `cut` bytes of the input. */
+void http_conn_shift(struct http_conn *conn, size_t cut);
+void http_conn_on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *out);
+void http_conn_on_read(uv_stream_t *stream, ssize_t count, const uv_buf_t *buffer);
+
+/* --- http_parse.c --- */
+/* Takes requests off the input until one waits, or more input is needed. */
+void http_conn_advance(struct http_conn *conn);
+/* Answers what is no request with a status and a text, and ends the connection after it. */
+void http_conn_refuse(struct http_conn *conn, int status, const char *text);
+
+/* --- http_server.c --- */
+/* One connection fewer of this client. */
+void http_client_put(struct http_server *http, struct http_client *client);
+/* The connection has no deadline any more. */
+void http_deadline_remove(struct http_server *http, struct http_conn *conn);
+/* Frees the server when nothing refers to it any more. */
+void http_server_maybe_free(struct http_server *http);
+/* A buffer to and from the stock. */
+void http_spare_give(struct http_server *http, struct buffer *buffer);
+void http_spare_take(struct http_server *http, struct buffer *buffer);
+
 /* --- http_request.c --- */
 /* What the head of a request says beyond what llhttp tells. */
 struct http_head {

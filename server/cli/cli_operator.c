@@ -1,5 +1,6 @@
 /* For operators, without a server: is what lies in a data directory sound, and what is in it. */
 
+#include <assert.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -57,6 +58,8 @@ static bool operator_parse(int argc, char **argv, struct operator_arguments *out
     *out = (struct operator_arguments){0};
     for (int i = 0; i < argc; i++) {
         const char *value = operator_flag(argc, argv, &i, "data-dir");
+
+        assert(argv[i] != NULL); /* argc counts them. */
         if (value != NULL) {
             out->data_dir = value;
         } else if (argv[i][0] == '-' || out->count == words_max) {

@@ -32,6 +32,7 @@ static int snapshot_dir_make(struct snapshot_dir *dir, struct errmsg *err)
 {
     char *parent;
 
+    assert(dir->path != NULL);
     if (mkdir(dir->path, 0700) != 0) {
         return errno == EEXIST
                    ? SNAPSHOT_OK

@@ -368,7 +368,7 @@ static int snapshot_load_error(const struct snapshot_reader *reader, int store_r
 
 static int snapshot_load_records(struct snapshot_reader *reader, struct store *store)
 {
-    const struct snapshot_table *table;
+    const struct snapshot_table *table = NULL;
     struct store_load load;
     struct slice key = SLICE_EMPTY;
     struct slice value = SLICE_EMPTY;
@@ -380,6 +380,7 @@ static int snapshot_load_records(struct snapshot_reader *reader, struct store *s
     }
     while (store_rc == STORE_OK &&
            (rc = snapshot_reader_next(reader, &table, &key, &value)) == SNAPSHOT_OK) {
+        assert(table != NULL); /* Every record is in one. */
         store_rc = store_load_put(&load, table->table, key, value);
     }
     if (store_rc == STORE_OK && rc == SNAPSHOT_ENOTFOUND) {

@@ -226,11 +226,13 @@ static int snapshot_writer_content(struct snapshot_writer *writer)
 int snapshot_writer_run(struct snapshot_writer *writer, struct snapshot_task *task,
                         struct snapshot_meta *meta, struct errmsg *err)
 {
-    struct snapshot_dir *dir = writer->dir;
+    struct snapshot_dir *dir;
     char final_name[SNAPSHOT_NAME_BYTES_MAX];
     struct errmsg ignored = {""};
 
+    assert(writer != NULL);
     assert(writer->fd == -1);
+    dir = writer->dir;
     writer->task = task;
     writer->err = err;
     writer->start_ms = snapshot_now_ms();

@@ -19,7 +19,7 @@ done
 binary=${1:?usage: run.sh [-v] [--quick] BINARY}
 
 # What is complete. The other sections follow with the endpoints that they ask for.
-http_sections="kv session blocking status errors http"
+http_sections="kv session blocking status errors http txn catalog health event"
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/conformance.XXXXXX")
 server_pid=
@@ -104,7 +104,7 @@ stop_server
 if [ $quick = no ]; then
     # The cases that need other settings share one server.
     set --
-    for section in $http_sections catalog; do
+    for section in $http_sections; do
         for case in "$here"/http/"$section"/config-*.json; do
             [ -e "$case" ] && set -- "$@" "$case"
         done

@@ -46,8 +46,9 @@ def relevant(operations):
             if one.end is not None or (one.kind != "read" and (refused or one.value in seen))]
 
 
-def check(operations, initial=None):
-    """True if some order of the operations, each between its start and its end, explains all answers."""
+def check(operations, initial=None, states_max=200000):
+    """True if some order of the operations, each between its start and its end, explains all answers; None if that was not decided
+    within so many states: the search takes exponential time when many outcomes are unknown."""
     infinity = float("inf")
     operations = sorted(relevant(operations), key=lambda one: one.start)
     ends = [infinity if one.end is None else one.end for one in operations]
@@ -61,6 +62,8 @@ def check(operations, initial=None):
             return True
         if (taken, state) in seen:
             continue
+        if len(seen) == states_max:
+            return None
         seen.add((taken, state))
         # Whatever began after the first end among the untaken cannot come next.
         candidates, first_end = [], infinity

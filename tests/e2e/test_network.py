@@ -167,11 +167,15 @@ def test_faulty_links_kills_and_pauses_keep_answers_linearizable():
         for client in clients:
             for key, operations in client.history.items():
                 histories.setdefault(key, []).extend(operations)
+        undecided = 0
         for key, operations in sorted(histories.items()):
-            assert check(operations), "not linearizable: %s\n%s" % (
+            verdict = check(operations)
+            undecided += verdict is None
+            assert verdict is not False, "not linearizable: %s\n%s" % (
                 key, "\n".join(map(repr, sorted(operations, key=lambda one: one.start))))
         answered = sum(client.answered for client in clients)
         assert answered > 10 * SECONDS
+        assert undecided <= len(histories) // 10
         assert_never_held_twice(lockers)
-        print("faults: %s; answered: %d; registers: %d; progress after healing: %.2f s" % (
-            counts, answered, len(histories), healed))
+        print("faults: %s; answered: %d; registers: %d, undecided: %d; progress after healing: %.2f s" % (
+            counts, answered, len(histories), undecided, healed))

@@ -287,6 +287,11 @@ void link_flush(struct link *link)
     link->handles_open++;
 }
 
+void link_endpoint(char *out, size_t out_bytes, const char *ip, uint16_t port)
+{
+    (void)snprintf(out, out_bytes, strchr(ip, ':') != NULL ? "[%s]:%u" : "%s:%u", ip, port);
+}
+
 /* --- hello --- */
 
 static void link_send_hello(struct link *link)
@@ -352,11 +357,7 @@ static void link_on_hello(struct link *link, struct slice payload)
     if (strcmp(link->peer.datacenter, link->self->datacenter) != 0) {
         (void)snprintf(reason, sizeof(reason), "server %s is of datacenter '%s', this one of '%s'",
                        link->peer.name, link->peer.datacenter, link->self->datacenter);
-        if (link->listener != NULL) {
-            (void)link_queue(link, LINK_TYPE_REFUSAL, slice_from_text(reason));
-            link_flush(link);
-        }
-        link_fail(link, reason);
+        link_reject(link, reason);
         return;
     }
     if (link->listener != NULL) {
@@ -381,22 +382,25 @@ static uint32_t link_get_u32(const char *at)
            (uint32_t)bytes[3] << 24;
 }
 
+static void link_on_refusal(struct link *link, struct slice payload)
+{
+    char reason[300];
+
+    (void)snprintf(reason, sizeof(reason), "refused: %.*s",
+                   payload.size < 256 ? (int)payload.size : 256, payload.data);
+    link_reject(link, reason);
+}
+
 static void link_on_frame(struct link *link, uint8_t type, struct slice payload)
 {
-    if (link->state == LINK_UP) {
+    if (type == LINK_TYPE_REFUSAL && link->listener == NULL) {
+        link_on_refusal(link, payload);
+    } else if (link->state == LINK_UP) {
         if (type >= LINK_TYPE_FIRST) {
             link->handlers->on_frame(link->handlers->host, link, type, payload);
         }
-        return;
-    }
-    if (type == LINK_TYPE_HELLO) {
+    } else if (type == LINK_TYPE_HELLO) {
         link_on_hello(link, payload);
-    } else if (type == LINK_TYPE_REFUSAL && link->listener == NULL) {
-        char reason[300];
-
-        (void)snprintf(reason, sizeof(reason), "refused: %.*s",
-                       payload.size < 256 ? (int)payload.size : 256, payload.data);
-        link_fail(link, reason);
     } else {
         link_fail(link, "the other side did not begin with a hello");
     }
@@ -725,6 +729,10 @@ int link_dial(uv_loop_t *loop, const char *address, uint16_t default_port,
 
 void link_reject(struct link *link, const char *reason)
 {
+    if (link->listener != NULL) {
+        (void)link_queue(link, LINK_TYPE_REFUSAL, slice_from_text(reason));
+        link_flush(link);
+    }
     link->reconnect_ms = LINK_RECONNECT_MS_MAX;
     link_fail(link, reason);
 }

@@ -79,9 +79,14 @@ int link_dial(uv_loop_t *loop, const char *address, uint16_t default_port,
 /* Ends the link without on_down; its memory goes in a later turn of the loop. NULL is accepted. */
 void link_free(struct link *link);
 
-/* Ends the present connection of a dialled link (on_down is called) and tries again after the
- * longest back-off: for a link that led to somebody else. */
+/* Ends the present connection (on_down is called) of a link to somebody else than it should be. The
+ * dialling side, which an incoming link's refusal tells why, tries again after the longest
+ * back-off.
+ */
 void link_reject(struct link *link, const char *reason);
+
+/* Writes "ip:port", or "[ip]:port" for IPv6: what link_dial takes. */
+void link_endpoint(char *out, size_t out_bytes, const char *ip, uint16_t port);
 
 bool link_is_up(const struct link *link);
 /* Who the other side is; only while the link is up, or in on_down. */

@@ -99,19 +99,41 @@ static void peers_on_frame(void *host, struct link *link, uint8_t type, struct s
     peers->handlers.on_frame(peers->handlers.host, peers_id(&link_peer(link)->id), type, payload);
 }
 
-/* An incoming link only carries the other side's frames. */
+/* Whether somebody speaks under the number of a server that is dialled elsewhere, or of this one: a
+ * copied data directory, or a server that moved and that membership has yet to find. Two that count
+ * as one could vote twice, and the loss of the one would be taken for the loss of the other. */
+static bool peers_is_impostor(const struct peers *peers, const struct link_identity *identity)
+{
+    const raft_id id = peers_id(&identity->id);
+    const struct peer *peer = peers_find(peers, id);
+    char address[sizeof(peer->address)];
+
+    if (id == peers_id(&peers->self.id)) {
+        return true;
+    }
+    link_endpoint(address, sizeof(address), identity->address, identity->server_port);
+    return peer != NULL && strcmp(peer->address, address) != 0;
+}
+
+/* An incoming link only carries the other side's frames. Its context says that it was refused. */
 static void peers_on_incoming_up(void *host, struct link *link,
                                  const struct link_identity *identity)
 {
-    (void)host;
-    (void)link;
-    (void)identity;
+    struct peers *peers = host;
+
+    if (peers_is_impostor(peers, identity)) {
+        link_set_context(link, peers);
+        link_reject(link, "its node id is another server's");
+    }
 }
 
 static void peers_on_incoming_down(void *host, struct link *link, const char *reason)
 {
     struct peers *peers = host;
 
+    if (link_context(link) != NULL) {
+        return; /* The server whose node id it carries was not lost. */
+    }
     log_write(LOG_DEBUG, LOG_MODULE, "incoming connection ended: address=%s reason=\"%s\"",
               link_address(link), reason);
     peers->handlers.on_down(peers->handlers.host, peers_id(&link_peer(link)->id));

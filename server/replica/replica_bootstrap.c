@@ -46,8 +46,7 @@ static void bootstrap_set_info(struct raft_server *server, const struct uuid *no
     size_t name_size = strlen(name);
     size_t endpoint_size;
 
-    (void)snprintf(endpoint, sizeof(endpoint), strchr(address, ':') != NULL ? "[%s]:%u" : "%s:%u",
-                   address, port);
+    link_endpoint(endpoint, sizeof(endpoint), address, port);
     endpoint_size = strlen(endpoint);
     if (name_size > RAFT_SERVER_INFO_BYTES_MAX - UUID_BYTES - 1 - endpoint_size) {
         name_size =
@@ -221,9 +220,7 @@ void replica_bootstrap_dial(struct replica *replica)
         if (member->self || member->server_port == 0) {
             continue;
         }
-        (void)snprintf(address, sizeof(address),
-                       strchr(member->address, ':') != NULL ? "[%s]:%u" : "%s:%u", member->address,
-                       member->server_port);
+        link_endpoint(address, sizeof(address), member->address, member->server_port);
         if (peers_set(replica->peers, peers_id(&member->id), address, &err) != 0) {
             log_write(LOG_ERROR, REPLICA_LOG, "cannot dial server: name=%s error=\"%s\"",
                       member->name, err.text);

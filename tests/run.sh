@@ -120,28 +120,35 @@ run_ctest() {
         --timeout 300 --test-output-size-passed 1000000 --test-output-size-failed 1000000 "$@"
 }
 
-# Every parser over its corpus and some seconds beyond.
+# fuzz_one TARGET: a parser over its corpus and some seconds beyond.
+fuzz_one() {
+    name=$(basename "$1")
+    scratch=$(mktemp -d)
+    corpus=tests/fuzz/corpus/${name#fuzz_}
+    [ -d "$corpus" ] || corpus=
+    if "$1" -max_total_time=$fuzz_seconds -timeout=10 -rss_limit_mb=2048 \
+        -artifact_prefix="$logs/$name-" "$scratch" $corpus >"$logs/$name.log" 2>&1; then
+        echo "ok $name"
+    else
+        echo "FAIL $name: see $logs/$name.log and $logs/$name-*"
+    fi
+    rm -rf "$scratch"
+}
+
+# One for each core at a time.
 run_fuzz() {
-    good=0
-    bad=0
     for target in build/fuzz/tests/fuzz_*; do
         [ -x "$target" ] || continue
-        name=$(basename "$target")
-        scratch=$(mktemp -d)
-        corpus=tests/fuzz/corpus/${name#fuzz_}
-        [ -d "$corpus" ] || corpus=
-        echo "--- $name"
-        if "$target" -max_total_time=$fuzz_seconds -timeout=10 -rss_limit_mb=2048 \
-            -artifact_prefix="$logs/$name-" "$scratch" $corpus; then
-            good=$((good + 1))
-        else
-            echo "FAIL $name: see $logs/$name-*"
-            bad=$((bad + 1))
-        fi
-        rm -rf "$scratch"
-    done
+        fuzz_one "$target" &
+        running=$((${running:-0} + 1))
+        [ $((running % jobs)) -ne 0 ] || wait
+    done >"$logs/fuzz-results.log"
+    wait
+    cat "$logs/fuzz-results.log"
+    good=$(grep -c '^ok ' "$logs/fuzz-results.log")
+    bad=$(grep -c '^FAIL ' "$logs/fuzz-results.log")
     echo "$good passed, $bad failed"
-    [ $bad -eq 0 ] && [ $good -gt 0 ]
+    [ "$bad" -eq 0 ] && [ "$good" -gt 0 ]
 }
 
 mkdir -p "$logs"

@@ -259,6 +259,8 @@ void config_free(struct config *config)
     json_decref(config->node_meta);
     free(config->data_dir);
     free(config->pid_file);
+    free(config->metrics_prefix);
+    config_free_strings(config->metrics_filters, config->metrics_filter_count);
     free(config->bind_addr);
     free(config->client_addr);
     free(config->advertise_addr);

@@ -56,9 +56,15 @@ struct config {
     uint64_t state_bytes_max;          /* ours: limits.state_max_size; 16 GiB */
     uint64_t check_update_interval_ms; /* 5 min */
     char *pid_file;                    /* NULL: none */
-    bool leave_on_terminate;           /* SIGTERM leaves in order: status 0, else 1 (Consul's) */
-    bool skip_leave_on_interrupt;      /* true on servers: SIGINT does not leave */
-    char **http_blocked_prefixes;      /* http_config.block_endpoints */
+    char *metrics_prefix;              /* telemetry.metrics_prefix, "consul" */
+    char **metrics_filters;            /* telemetry.prefix_filter: each begins with '+' or '-' */
+    size_t metrics_filter_count;
+    bool metrics_filter_default;     /* telemetry.filter_default, true */
+    bool metrics_disable_hostname;   /* telemetry.disable_hostname */
+    int64_t prometheus_retention_ns; /* telemetry.prometheus_retention_time; 0: not offered */
+    bool leave_on_terminate;         /* SIGTERM leaves in order: status 0, else 1 (Consul's) */
+    bool skip_leave_on_interrupt;    /* true on servers: SIGINT does not leave */
+    char **http_blocked_prefixes;    /* http_config.block_endpoints */
     size_t http_blocked_count;
     json_t *http_response_headers; /* http_config.response_headers, object or NULL */
     struct dns_config dns; /* domain, alt_domain, dns_config; its strings are the config's */

@@ -12,6 +12,7 @@
 
 #include "kv/kv.h"
 #include "server/config_internal.h"
+#include "server/metrics.h"
 
 enum {
     CONFIG_RAFT_MULTIPLIER_MAX = 10,
@@ -733,6 +734,50 @@ static void build_limits(struct builder *builder)
     config->check_update_interval_ms = build_ms(builder, "check_update_interval", 300 * SECOND_NS);
 }
 
+/* Rules that are none are named and left out, as in Consul. */
+static void build_metrics_filters(struct builder *builder)
+{
+    struct config *config = builder->config;
+    size_t kept = 0;
+
+    build_strings(builder, "telemetry.prefix_filter", &config->metrics_filters,
+                  &config->metrics_filter_count, METRICS_FILTERS_MAX);
+    for (size_t i = 0; i < config->metrics_filter_count; i++) {
+        char *rule = config->metrics_filters[i];
+
+        if (rule[0] == '+' || rule[0] == '-') {
+            config->metrics_filters[kept++] = rule;
+            continue;
+        }
+        if (!builder->settings->quiet && rule[0] == '\0') {
+            log_write(LOG_WARN, "agent", "Cannot have empty filter rule in prefix_filter");
+        } else if (!builder->settings->quiet) {
+            log_write(LOG_WARN, "agent", "Filter rule must begin with either '+' or '-': \"%s\"",
+                      rule);
+        }
+        free(rule);
+    }
+    config->metrics_filter_count = kept;
+}
+
+static void build_telemetry(struct builder *builder)
+{
+    struct config *config = builder->config;
+    const char *prefix = build_text(builder, "telemetry.metrics_prefix", "consul");
+
+    config->metrics_prefix = build_copy(builder, prefix);
+    if (strlen(prefix) > METRICS_NAME_BYTES_MAX) {
+        build_fail(builder, "telemetry.metrics_prefix cannot be longer than %d bytes",
+                   METRICS_NAME_BYTES_MAX);
+    }
+    config->metrics_filter_default = build_bool(builder, "telemetry.filter_default", true);
+    config->metrics_disable_hostname =
+        build_bool(builder, "telemetry.disable_hostname", builder->dev);
+    config->prometheus_retention_ns =
+        build_duration(builder, "telemetry.prometheus_retention_time", 0);
+    build_metrics_filters(builder);
+}
+
 static void build_process(struct builder *builder)
 {
     struct config *config = builder->config;
@@ -772,6 +817,7 @@ int config_build(struct config_settings *settings, bool dev, struct config *conf
     build_process(&builder);
     build_log_level(&builder);
     build_limits(&builder);
+    build_telemetry(&builder);
     build_network(&builder);
     build_join(&builder);
     build_dns(&builder);

@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -14,6 +15,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 enum {
@@ -311,6 +313,28 @@ static void server_on_member(void *host, const struct member *member)
     }
 }
 
+static int server_start_metrics(struct server *server, struct errmsg *err)
+{
+    const struct config *config = server->config;
+    char hostname[HOST_NAME_MAX + 1] = "";
+    struct metrics_options options = {
+        .prefix = config->metrics_prefix,
+        .filter_default = config->metrics_filter_default,
+        .filters = (const char *const *)config->metrics_filters,
+        .filter_count = config->metrics_filter_count,
+    };
+
+    /* Consul's rule: no host name while nobody but /v1/agent/metrics asks. */
+    if (config->prometheus_retention_ns > 0 && !config->metrics_disable_hostname) {
+        (void)gethostname(hostname, sizeof(hostname) - 1); /* else there is none */
+        options.hostname = hostname[0] == '\0' ? NULL : hostname;
+    }
+    if (metrics_new(&options, uv_hrtime() / 1000000, &server->metrics) != 0) {
+        return errmsg_set(err, -1, "out of memory");
+    }
+    return 0;
+}
+
 static int server_start_dns(struct server *server, struct errmsg *err)
 {
     const struct config *config = server->config;
@@ -344,6 +368,9 @@ static int server_start_parts(struct server_process *process, struct errmsg *err
 
     if (watch_table_new(&server->watches) != 0) {
         return errmsg_set(err, -1, "out of memory");
+    }
+    if (server_start_metrics(server, err) != 0) {
+        return -1;
     }
     if (replica_new(server, &server->replica, err) != 0 ||
         membership_new(server, server_on_member, process, &server->membership, err) != 0 ||
@@ -482,6 +509,9 @@ static void server_on_watchdog(uv_timer_t *handle)
         log_write(LOG_WARN, "agent", "the loop stalled: duration=%llums longest=%llums",
                   (unsigned long long)late_ms, (unsigned long long)process->stall_ms_max);
     }
+    metrics_time_ns(process->server.metrics, METRIC_LOOP_STALL, late_ms * 1000000);
+    metrics_gauge(process->server.metrics, METRIC_LOOP_STALL_MAX, (double)process->stall_ms_max);
+    metrics_turn(process->server.metrics, now_ms, (int64_t)time(NULL));
     process->watchdog_due_ms = now_ms + SERVER_WATCHDOG_MS;
 }
 
@@ -607,6 +637,7 @@ int server_run(struct config *config)
         (void)close(process->lock_fd); /* gives up the lock */
     }
     const int exit_status = process->exit_status;
+    metrics_free(process->server.metrics);
     config_free(config);
     free(process);
     return exit_status;

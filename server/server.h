@@ -15,6 +15,7 @@
 #include "server/config.h"
 #include "server/gossip/membership.h"
 #include "server/http/http.h"
+#include "server/metrics.h"
 #include "server/replica.h"
 
 #define PROCONSUL_VERSION "0.1.0"
@@ -33,6 +34,7 @@ struct server {
     struct agent *agent;
     struct http_server *http;
     struct dns_server *dns;
+    struct metrics *metrics; /* NULL in parts that are tested alone */
     bool stopping;
 };
 

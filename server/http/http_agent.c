@@ -331,34 +331,6 @@ static void agent_force_leave(struct http_request *request)
 
 /* --- the rest --- */
 
-static void agent_metrics(struct http_request *request)
-{
-    struct buffer body = {0};
-    char text[64];
-    struct tm when;
-    const time_t now = time(NULL) / 10 * 10; /* Intervals of ten seconds. */
-
-    if (slice_equal(http_param_value(request, "format"), SLICE_LITERAL("prometheus"))) {
-        http_reply_error(request, 415,
-                         "Prometheus is not enabled since its retention time is not positive");
-        return;
-    }
-    if (gmtime_r(&now, &when) == NULL ||
-        strftime(text, sizeof(text), "%Y-%m-%d %H:%M:%S +0000 UTC", &when) == 0) {
-        text[0] = '\0';
-    }
-    struct replica_stats stats;
-    replica_stats(request->server->replica, &stats);
-    buffer_printf(&body,
-                  "{\"Timestamp\":\"%s\",\"Gauges\":["
-                  "{\"Name\":\"consul.raft.applied_index\",\"Value\":%" PRIu64 ",\"Labels\":{}},"
-                  "{\"Name\":\"consul.raft.last_index\",\"Value\":%" PRIu64 ",\"Labels\":{}}],"
-                  "\"Points\":[],\"Counters\":[],\"Samples\":[]}",
-                  text, stats.applied_index, stats.last_index);
-    http_reply_json(request, buffer_slice(&body));
-    buffer_deinit(&body);
-}
-
 static void agent_monitor(struct http_request *request)
 {
     const struct slice text = http_param_value(request, "loglevel");
@@ -417,7 +389,7 @@ const struct http_route http_routes_agent[] = {
     {"/v1/agent/self", GET, agent_self},
     {"/v1/agent/members", GET, agent_members},
     {"/v1/agent/host", GET, agent_host},
-    {"/v1/agent/metrics", GET, agent_metrics},
+    {"/v1/agent/metrics", GET, http_agent_metrics},
     {"/v1/agent/monitor", GET, agent_monitor},
     {"/v1/agent/join/", PUT, agent_join},
     {"/v1/agent/leave", PUT, agent_leave},

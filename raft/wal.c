@@ -4,14 +4,9 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "raft/wal_internal.h"
 
@@ -59,15 +54,21 @@ static void wal_open_options(struct wal *wal, const struct wal_options *options)
     if (wal->options.cache_bytes == 0) {
         wal->options.cache_bytes = WAL_CACHE_BYTES_DEFAULT;
     }
+    if (wal->options.full_retry_ms == 0) {
+        wal->options.full_retry_ms = WAL_FULL_RETRY_MS;
+    }
+    if (wal->options.idle_ms == 0) {
+        wal->options.idle_ms = WAL_IDLE_MS;
+    }
 }
 
-int wal_init(struct wal *wal, const struct wal_options *options, const struct wal_ops *ops)
+int wal_init(struct wal *wal, const struct wal_options *options)
 {
     pthread_condattr_t attributes;
 
     memset(wal, 0, sizeof(*wal));
     wal_open_options(wal, options);
-    wal->ops = ops == NULL ? &wal_ops_default : ops;
+    wal->files = options->files == NULL ? &wal_files_default : options->files;
     wal->magic = WAL_MAGIC;
     wal->dir_fd = -1;
     wal->lock_fd = -1;
@@ -93,57 +94,25 @@ int wal_init(struct wal *wal, const struct wal_options *options, const struct wa
     return WAL_OK;
 }
 
-/* Makes the directory's own name durable when it is new. */
-static int wal_open_dir_make(struct wal *wal, char *message)
-{
-    char *parent;
-
-    if (mkdir(wal->dir_name, 0700) != 0) {
-        return errno == EEXIST ? WAL_OK
-                               : wal_error(message, WAL_EIO, "%s: cannot create: %s", wal->dir_name,
-                                           strerror(errno));
-    }
-    if (asprintf(&parent, "%s/..", wal->dir_name) < 0) {
-        return wal_error(message, WAL_ENOMEM, "out of memory");
-    }
-    int error = 0;
-    int fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0) {
-        error = -errno;
-    } else {
-        error = wal->ops->dir_sync(wal->ops->host, fd);
-        (void)close(fd); /* Only synced through. */
-    }
-    free(parent);
-    return error == 0 ? WAL_OK
-                      : wal_error(message, WAL_EIO, "%s/..: cannot sync: %s", wal->dir_name,
-                                  strerror(-error));
-}
-
 static int wal_open_dir(struct wal *wal, char *message)
 {
-    int rc = wal_open_dir_make(wal, message);
+    const struct wal_files *files = wal->files;
 
-    if (rc != WAL_OK) {
-        return rc;
-    }
-    wal->dir_fd = open(wal->dir_name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    wal->dir_fd = files->dir_open(files->host, wal->dir_name);
     if (wal->dir_fd < 0) {
-        return wal_error(message, WAL_EIO, "%s: cannot open: %s", wal->dir_name, strerror(errno));
+        return wal_error(message, WAL_EIO, "%s: cannot open or create: %s", wal->dir_name,
+                         strerror(-wal->dir_fd));
     }
-    wal->lock_fd = openat(wal->dir_fd, "lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    wal->lock_fd = files->lock(files->host, wal->dir_fd, "lock");
+    if (wal->lock_fd == -EWOULDBLOCK) {
+        return wal_error(message, WAL_ELOCKED,
+                         "%s: another process uses this log; two servers must not share a data "
+                         "directory",
+                         wal->dir_name);
+    }
     if (wal->lock_fd < 0) {
-        return wal_error(message, WAL_EIO, "%s/lock: cannot open: %s", wal->dir_name,
-                         strerror(errno));
-    }
-    if (flock(wal->lock_fd, LOCK_EX | LOCK_NB) != 0) {
-        return errno == EWOULDBLOCK
-                   ? wal_error(message, WAL_ELOCKED,
-                               "%s: another process uses this log; two servers must not share a "
-                               "data directory",
-                               wal->dir_name)
-                   : wal_error(message, WAL_EIO, "%s/lock: cannot lock: %s", wal->dir_name,
-                               strerror(errno));
+        return wal_error(message, WAL_EIO, "%s/lock: cannot lock: %s", wal->dir_name,
+                         strerror(-wal->lock_fd));
     }
     return WAL_OK;
 }
@@ -201,10 +170,11 @@ void wal_deinit(struct wal *wal)
     wal_window_deinit(&wal->window);
     wal_chunk_list_free(&shared->done);
     wal_chunk_list_free(&shared->queue);
+    wal_chunk_list_free(&wal->writer.current.chunks);
     wal_segments_deinit(&shared->segments);
     for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++) {
         if (fds[i] >= 0) {
-            (void)close(fds[i]); /* What matters was synced, what was not is not promised. */
+            wal->files->close(wal->files->host, fds[i]);
         }
     }
     (void)pthread_cond_destroy(&shared->wake);
@@ -222,8 +192,21 @@ static void wal_free(struct wal *wal)
     free(wal);
 }
 
-int wal_open_with(const struct wal_options *options, const struct wal_ops *ops, struct wal **out,
-                  struct raft_state *state, char *message)
+static int wal_open_thread(struct wal *wal, char *message)
+{
+    if (!wal->options.stepped) {
+        int error = pthread_create(&wal->thread, NULL, wal_writer_run, wal);
+        if (error != 0) {
+            return wal_error(message, WAL_ENOMEM, "cannot start the log's thread: %s",
+                             strerror(error));
+        }
+    }
+    wal->started = true;
+    return WAL_OK;
+}
+
+int wal_open(const struct wal_options *options, struct wal **out, struct raft_state *state,
+             char *message)
 {
     assert(options->on_durable != NULL);
     message[0] = '\0';
@@ -231,7 +214,7 @@ int wal_open_with(const struct wal_options *options, const struct wal_ops *ops, 
     if (wal == NULL) {
         return wal_error(message, WAL_ENOMEM, "out of memory");
     }
-    int rc = wal_init(wal, options, ops);
+    int rc = wal_init(wal, options);
     if (rc != WAL_OK) {
         free(wal);
         return wal_error(message, rc, "out of memory for a lock");
@@ -239,24 +222,21 @@ int wal_open_with(const struct wal_options *options, const struct wal_ops *ops, 
     if (!wal->memory) {
         rc = wal_open_disk(wal, options->dir, message);
     }
+    /* Before the thread owns the writer's part; there are no writes yet that could change it. */
+    const raft_term term = wal->writer.term;
+    const raft_id vote = wal->writer.vote;
     if (rc == WAL_OK) {
-        int error = pthread_create(&wal->thread, NULL, wal_writer_run, wal);
-        if (error != 0) {
-            rc = wal_error(message, WAL_ENOMEM, "cannot start the log's thread: %s",
-                           strerror(error));
-        }
+        rc = wal_open_thread(wal, message);
     }
     if (rc != WAL_OK) {
         wal_free(wal);
         return rc;
     }
-    wal->thread_started = true;
     bool configured = !wal->memory && wal->configurations[0].index != 0;
     bool configured_before = !wal->memory && wal->configurations[1].index != 0;
-    /* The writer's term and vote are only changed by writes, of which there are none yet. */
     *state = (struct raft_state){
-        .term = wal->writer.term,
-        .vote = wal->writer.vote,
+        .term = term,
+        .vote = vote,
         .first_index = wal->first,
         .last_index = wal->last,
         .runs = wal->runs,
@@ -269,27 +249,52 @@ int wal_open_with(const struct wal_options *options, const struct wal_ops *ops, 
     return WAL_OK;
 }
 
-int wal_open(const struct wal_options *options, struct wal **out, struct raft_state *state,
-             char *message)
-{
-    return wal_open_with(options, NULL, out, state, message);
-}
-
 void wal_close(struct wal *wal)
 {
     if (wal == NULL) {
         return;
     }
     assert(wal->magic == WAL_MAGIC);
-    assert(wal->thread_started);
+    assert(wal->started);
     (void)pthread_mutex_lock(&wal->shared.lock);
     wal->shared.stop = true;
     (void)pthread_cond_signal(&wal->shared.wake);
     (void)pthread_mutex_unlock(&wal->shared.lock);
-    int error = pthread_join(wal->thread, NULL);
-    assert(error == 0);
-    (void)error;
+    if (wal->options.stepped) {
+        enum wal_turn turn;
+        do {
+            turn = wal_writer_turn(wal);
+            assert(turn != WAL_TURN_IDLE); /* Nothing is waited for at the end. */
+        } while (turn != WAL_TURN_OVER);
+    } else {
+        int error = pthread_join(wal->thread, NULL);
+        assert(error == 0);
+        (void)error;
+    }
     wal_free(wal);
+}
+
+bool wal_step(struct wal *wal)
+{
+    assert(wal->magic == WAL_MAGIC);
+    assert(wal->options.stepped);
+    return wal_writer_turn(wal) == WAL_TURN_WORKED;
+}
+
+uint64_t wal_step_due_us(const struct wal *wal)
+{
+    assert(wal->magic == WAL_MAGIC);
+    assert(wal->options.stepped);
+    return wal_writer_due_us(wal);
+}
+
+void wal_abandon(struct wal *wal)
+{
+    if (wal != NULL) {
+        assert(wal->magic == WAL_MAGIC);
+        assert(wal->options.stepped);
+        wal_free(wal);
+    }
 }
 
 /* --- writing --- */
@@ -472,6 +477,7 @@ int wal_write(struct wal *wal, const struct wal_write *write)
 static int wal_read_bytes(struct wal *wal, const struct wal_segment *segment, uint64_t offset,
                           size_t bytes, char *message)
 {
+    const struct wal_files *files = wal->files;
     char name[WAL_NAME_BYTES_MAX];
     size_t done = 0;
 
@@ -486,25 +492,25 @@ static int wal_read_bytes(struct wal *wal, const struct wal_segment *segment, ui
     }
     if (wal->read_fd < 0 || wal->read_id != segment->id) {
         if (wal->read_fd >= 0) {
-            (void)close(wal->read_fd); /* Only read from. */
+            files->close(files->host, wal->read_fd); /* Only read from. */
         }
-        wal->read_fd = openat(wal->dir_fd, name, O_RDONLY | O_CLOEXEC);
+        wal->read_fd = files->open(files->host, wal->dir_fd, name, WAL_FILE_READ);
         if (wal->read_fd < 0) {
             return wal_error(message, WAL_EIO, "%s/%s: open: %s", wal->options.dir, name,
-                             strerror(errno));
+                             strerror(-wal->read_fd));
         }
         wal->read_id = segment->id;
     }
     while (done < bytes) {
-        ssize_t got =
-            pread(wal->read_fd, wal->read_buffer + done, bytes - done, (off_t)(offset + done));
-        if (got < 0 && errno == EINTR) {
+        ssize_t got = files->pread(files->host, wal->read_fd, wal->read_buffer + done, bytes - done,
+                                   offset + done);
+        if (got == -EINTR) {
             continue;
         }
         if (got <= 0) {
             return wal_error(message, WAL_EIO, "%s/%s: read at offset %" PRIu64 ": %s",
                              wal->options.dir, name, offset,
-                             got == 0 ? "the file has become shorter" : strerror(errno));
+                             got == 0 ? "the file has become shorter" : strerror((int)-got));
         }
         done += (size_t)got;
     }

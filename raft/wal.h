@@ -5,14 +5,17 @@
  * a thread of its own with group commit (whatever is queued while one sync runs is the next batch).
  * A window of recent entries is kept in memory; older ones are read back from their segments.
  *
- * All functions are called from one thread (the loop); only `on_durable` and `on_failed` run on the
- * writer's. Layout of segments and records: docs/wal-format.md. */
+ * All functions are called from one thread (the loop); only `on_durable`, `on_failed` and `on_full`
+ * run on the writer's. A stepped log has no thread: its caller does the writer's work bit by bit
+ * with wal_step, and with other files beneath it (wal_options.files) the whole log is a function of
+ * what it is given. Layout of segments and records: docs/wal-format.md. */
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "raft/raft.h"
+#include "raft/wal_file.h"
 
 enum wal_error {
     WAL_OK = 0,
@@ -50,6 +53,10 @@ struct wal_options {
      * take votes and terms. A message is valid for the call. */
     void (*on_failed)(void *host, const char *message);
     void (*on_full)(void *host, bool full);
+    const struct wal_files *files; /* borrowed until wal_close; NULL: the real ones */
+    bool stepped;                  /* no thread: see wal_step */
+    uint32_t full_retry_ms;        /* between attempts while the disk is full; 0: 500 */
+    uint32_t idle_ms;              /* silence before the last batch is marked as synced; 0: 100 */
 };
 
 struct wal;
@@ -124,7 +131,8 @@ enum wal_fit wal_fit(const struct raft_state *state, raft_index index, raft_term
 
 /* wal_reset on a log that is not open, for a start: what a crash kept a server from doing after the
  * snapshot was durable. A stored term below `term` becomes `term`, without a vote. Of the options
- * `dir` and `segment_bytes` are used. Waits until it is durable. Errors as wal_open. */
+ * `dir`, `segment_bytes`, `files` and `stepped` are used. Waits until it is durable. Errors as
+ * wal_open. */
 int wal_reset_closed(const struct wal_options *options, raft_index index, raft_term term,
                      char *message);
 
@@ -134,6 +142,18 @@ int wal_reset_closed(const struct wal_options *options, raft_index index, raft_t
  * The files are deleted by the writer thread; a failure there ends in on_failed. An index beyond
  * the log's end counts as its end. WAL_ENOMEM, WAL_EIO after on_failed: nothing is forgotten. */
 int wal_trim(struct wal *wal, raft_index index, char *message);
+
+/* For a stepped log: does the next thing that the writer thread would do (delete what was trimmed,
+ * make the spare segment, write and sync one batch, mark the last one as synced) and calls
+ * on_durable, on_failed and on_full from here; they must not call the log. False: there is nothing
+ * to do now, or on_failed was called; what waits for a time is due at wal_step_due_us of the files'
+ * clock (UINT64_MAX: none does). */
+bool wal_step(struct wal *wal);
+uint64_t wal_step_due_us(const struct wal *wal);
+
+/* For a stepped log: lets go of everything without writing anything, as a process does that is
+ * killed. Accepts NULL. */
+void wal_abandon(struct wal *wal);
 
 /* Waits until everything queued is durable, stops the thread, closes. Accepts NULL. While the disk
  * is full it tries once more and then gives up what is queued (never reported durable), which

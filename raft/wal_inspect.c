@@ -22,12 +22,20 @@ struct wal_inspect {
 
 /* --- system calls that pretend --- */
 
-static ssize_t inspect_pwritev(void *host, int fd, const struct iovec *iov, int count, off_t offset)
+static int inspect_dir_open(void *host, const char *path)
+{
+    (void)host;
+    const int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return fd < 0 ? -errno : fd;
+}
+
+static ssize_t inspect_pwritev(void *host, int file, const struct iovec *iov, int count,
+                               uint64_t offset)
 {
     size_t sum = 0;
 
     (void)host;
-    (void)fd;
+    (void)file;
     (void)offset;
     for (int i = 0; i < count; i++) {
         sum += iov[i].iov_len;
@@ -35,46 +43,52 @@ static ssize_t inspect_pwritev(void *host, int fd, const struct iovec *iov, int 
     return (ssize_t)sum;
 }
 
-static int inspect_sync(void *host, int fd)
+static int inspect_sync(void *host, int handle)
 {
     (void)host;
-    (void)fd;
+    (void)handle;
     return 0;
 }
 
-static int inspect_allocate(void *host, int fd, off_t bytes)
+static int inspect_allocate(void *host, int file, uint64_t bytes)
 {
     (void)host;
-    (void)fd;
+    (void)file;
     (void)bytes;
     return 0;
 }
 
-static int inspect_rename(void *host, int dir_fd, const char *from, const char *to)
+static int inspect_rename(void *host, int dir, const char *from, const char *to)
 {
     (void)host;
-    (void)dir_fd;
+    (void)dir;
     (void)from;
     (void)to;
     return 0;
 }
 
-static int inspect_unlink(void *host, int dir_fd, const char *name)
+static int inspect_unlink(void *host, int dir, const char *name)
 {
     (void)host;
-    (void)dir_fd;
+    (void)dir;
     (void)name;
     return 0;
 }
 
-static const struct wal_ops inspect_ops = {
-    .pwritev = inspect_pwritev,
-    .fdatasync = inspect_sync,
-    .allocate = inspect_allocate,
-    .dir_sync = inspect_sync,
-    .rename = inspect_rename,
-    .unlink = inspect_unlink,
-};
+/* The real files, but for all that changes them. */
+static struct wal_files inspect_files(void)
+{
+    struct wal_files files = wal_files_default;
+
+    files.dir_open = inspect_dir_open;
+    files.pwritev = inspect_pwritev;
+    files.fdatasync = inspect_sync;
+    files.allocate = inspect_allocate;
+    files.dir_sync = inspect_sync;
+    files.rename = inspect_rename;
+    files.unlink = inspect_unlink;
+    return files;
+}
 
 static void inspect_on_durable(void *host, uint64_t sequence)
 {
@@ -202,21 +216,23 @@ int wal_inspect(const struct wal_inspect_options *options, FILE *out, char *mess
     struct wal_inspect inspect = {.options = options, .out = out};
     const struct wal_observer observer = {
         .host = &inspect, .on_segment = inspect_on_segment, .on_record = inspect_on_record};
-    const struct wal_options wal_options = {.dir = options->dir, .on_durable = inspect_on_durable};
+    const struct wal_files files = inspect_files();
+    const struct wal_options wal_options = {
+        .dir = options->dir, .on_durable = inspect_on_durable, .files = &files};
     raft_index configurations[2];
     struct wal wal;
 
     message[0] = '\0';
-    int rc = wal_init(&wal, &wal_options, &inspect_ops);
+    int rc = wal_init(&wal, &wal_options);
     if (rc != WAL_OK) {
         return wal_error(message, rc, "out of memory for a lock");
     }
     wal.read_only = true;
     wal.observer = &observer;
-    wal.dir_fd = open(options->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    wal.dir_fd = files.dir_open(files.host, options->dir);
     if (wal.dir_fd < 0) {
-        rc = wal_error(message, errno == ENOENT ? WAL_ENOTFOUND : WAL_EIO, "%s: cannot open: %s",
-                       options->dir, strerror(errno));
+        rc = wal_error(message, wal.dir_fd == -ENOENT ? WAL_ENOTFOUND : WAL_EIO,
+                       "%s: cannot open: %s", options->dir, strerror(-wal.dir_fd));
     } else {
         if (inspect_in_use(wal.dir_fd)) {
             (void)fputs("a server is using this log: what it writes meanwhile may be seen torn\n",

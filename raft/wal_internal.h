@@ -10,8 +10,6 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
-#include <sys/types.h>
-#include <sys/uio.h>
 
 #include "raft/crc32c.h"
 #include "raft/wal.h"
@@ -129,26 +127,6 @@ static inline uint32_t wal_record_batch(const uint8_t bytes[WAL_RECORD_BYTES])
 bool wal_record_decode(const struct crc32c *crc32c, uint32_t salt, const uint8_t *bytes,
                        uint64_t size, uint64_t offset, struct wal_record *out);
 
-/* --- the system calls that can fail in interesting ways, so that tests can make them --- */
-
-/* All return 0 (or a count) or a negative errno. */
-struct wal_ops {
-    void *host;
-    ssize_t (*pwritev)(void *host, int fd, const struct iovec *iov, int count, off_t offset);
-    int (*fdatasync)(void *host, int fd);
-    int (*allocate)(void *host, int fd, off_t bytes);
-    int (*dir_sync)(void *host, int dir_fd);
-    int (*rename)(void *host, int dir_fd, const char *from, const char *to);
-    int (*unlink)(void *host, int dir_fd, const char *name);
-    uint32_t full_retry_ms; /* 0: WAL_FULL_RETRY_MS */
-    uint32_t idle_ms;       /* 0: WAL_IDLE_MS */
-};
-extern const struct wal_ops wal_ops_default;
-
-/* wal_open with other system calls; borrows `ops` (NULL: the real ones) until wal_close. */
-int wal_open_with(const struct wal_options *options, const struct wal_ops *ops, struct wal **out,
-                  struct raft_state *state, char *message);
-
 /* Writes a message of WAL_ERROR_BYTES_MAX bytes and returns `code`. */
 int wal_error(char *message, int code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
@@ -202,7 +180,7 @@ int wal_positions_grow(const struct wal_segment *segment, size_t more, struct wa
                        size_t *capacity);
 
 /* Writes everything, whatever the system call makes of it; 0 or a negative errno. Changes `iov`. */
-int wal_write_all(const struct wal_ops *ops, int fd, struct iovec *iov, size_t count,
+int wal_write_all(const struct wal_files *files, int file, struct iovec *iov, size_t count,
                   uint64_t offset);
 
 /* --- one write on its way, and the window of recent entries --- */
@@ -267,6 +245,23 @@ struct wal_shared {
     atomic_uint_fast64_t disk_bytes;
 };
 
+/* The writes of one batch on their way to the disk; the list is the writer's alone. */
+struct wal_batch {
+    struct wal_chunk_list chunks;
+    size_t count;
+    size_t bytes;
+    uint64_t sequence;
+    bool roll;   /* needs a new segment first */
+    bool placed; /* its records have their ordinal and checksum */
+};
+
+/* What one turn of the writer came to. */
+enum wal_turn {
+    WAL_TURN_WORKED = 1,
+    WAL_TURN_IDLE, /* nothing to do before wal_writer_due_us, or before the loop asks for more */
+    WAL_TURN_OVER, /* stopped, or failed */
+};
+
 /* Where the log ends on disk. */
 struct wal_writer {
     struct wal_segment *segment; /* the last one; its positions are changed under the lock */
@@ -279,8 +274,13 @@ struct wal_writer {
     raft_id vote;
     int spare_fd; /* -1: none */
     uint64_t spare_bytes;
-    bool full;
-    bool mark_due; /* the last batch is synced, but nothing on disk says so yet */
+    struct wal_batch current; /* being written; stays while the disk is full */
+    bool full;                /* the host was told so */
+    bool stuck;               /* `current` waits for space */
+    bool over;                /* the last turn was taken */
+    uint64_t retry_at_us;     /* while full */
+    bool mark_due;            /* the last batch is synced, but nothing on disk says so yet */
+    uint64_t mark_at_us;      /* 0: not yet known */
     char message[WAL_ERROR_BYTES_MAX];
 };
 
@@ -297,17 +297,17 @@ struct wal_observer {
 struct wal {
     uint32_t magic;
     struct wal_options options; /* `dir` points to `dir_name` */
-    const struct wal_ops *ops;
+    const struct wal_files *files;
     char *dir_name;
     int dir_fd;
     int lock_fd;
     bool memory;
-    bool read_only; /* nothing is changed: the system calls of `ops` only pretend to */
+    bool read_only;                      /* nothing is changed: `files` only pretend to write */
     const struct wal_observer *observer; /* NULL: none */
     struct crc32c crc32c;                /* constant after opening */
 
     pthread_t thread;
-    bool thread_started;
+    bool started; /* the thread, or the steps */
     struct wal_shared shared;
     struct wal_writer writer;
 
@@ -341,7 +341,7 @@ int wal_read_disk(struct wal *wal, raft_index index, struct raft_entry *out, cha
 
 /* A log without a folder, a thread or entries: what opening begins with. WAL_ENOMEM, and then there
  * is nothing to undo. wal_deinit undoes it, and what was opened since, but for the thread. */
-int wal_init(struct wal *wal, const struct wal_options *options, const struct wal_ops *ops);
+int wal_init(struct wal *wal, const struct wal_options *options);
 void wal_deinit(struct wal *wal);
 
 /* Reads what is in the directory into `wal`, cuts the tail, leaves the writer ready to append. */
@@ -353,6 +353,9 @@ int wal_writer_spare(struct wal *wal, uint64_t bytes, char *message, int *error)
 int wal_writer_roll(struct wal *wal, uint64_t bytes, char *message, int *error);
 int wal_writer_seal(struct wal *wal, int fd, struct wal_segment *segment, uint64_t end,
                     uint32_t batch, char *message);
+enum wal_turn wal_writer_turn(struct wal *wal);
+uint64_t wal_writer_due_us(const struct wal *wal);
+/* The thread: turns, and sleep between them. `arg` is the log. */
 void *wal_writer_run(void *arg);
 
 #endif

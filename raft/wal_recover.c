@@ -4,14 +4,10 @@
  * acknowledged entries, so it ends in WAL_ECORRUPT with file and offset. */
 
 #include <assert.h>
-#include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "raft/wal_internal.h"
 
@@ -73,58 +69,55 @@ static int wal_ids_compare(const void *a, const void *b)
     return left < right ? -1 : left > right;
 }
 
-/* The ids of the segments in the directory, sorted; returned owned. */
-static int wal_ids_list(struct wal *wal, uint64_t **out, size_t *out_count, char *message)
-{
-    uint64_t *ids = NULL;
-    size_t count = 0;
-    size_t capacity = 0;
-    int rc = WAL_OK;
-    int fd = openat(wal->dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+struct wal_ids {
+    uint64_t *items;
+    size_t count;
+    size_t capacity;
+    bool out_of_memory;
+};
 
-    if (dir == NULL) {
-        rc = wal_error(message, WAL_EIO, "%s: cannot list: %s", wal->options.dir, strerror(errno));
-        if (fd >= 0) {
-            (void)close(fd); /* Only read from. */
-        }
-        return rc;
+static bool wal_ids_on_name(void *context, const char *name)
+{
+    struct wal_ids *ids = context;
+    uint64_t id;
+
+    if (!wal_segment_name_parse(name, &id)) {
+        return true;
     }
-    for (;;) {
-        errno = 0;
-        const struct dirent *entry = readdir(dir);
-        if (entry == NULL) {
-            if (errno != 0) {
-                rc = wal_error(message, WAL_EIO, "%s: cannot list: %s", wal->options.dir,
-                               strerror(errno));
-            }
-            break;
+    if (ids->count == ids->capacity) {
+        size_t capacity = ids->capacity == 0 ? 64 : 2 * ids->capacity;
+        uint64_t *grown = realloc(ids->items, capacity * sizeof(*grown));
+        if (grown == NULL) {
+            ids->out_of_memory = true;
+            return false;
         }
-        uint64_t id;
-        if (!wal_segment_name_parse(entry->d_name, &id)) {
-            continue;
-        }
-        if (count == capacity) {
-            capacity = capacity == 0 ? 64 : 2 * capacity;
-            uint64_t *grown = realloc(ids, capacity * sizeof(*ids));
-            if (grown == NULL) {
-                rc = wal_error(message, WAL_ENOMEM, "out of memory");
-                break;
-            }
-            ids = grown;
-        }
-        ids[count++] = id;
+        ids->items = grown;
+        ids->capacity = capacity;
     }
-    (void)closedir(dir); /* Only read from. */
+    ids->items[ids->count++] = id;
+    return true;
+}
+
+/* The ids of the segments in the directory, sorted; `out->items` is returned owned. */
+static int wal_ids_list(struct wal *wal, struct wal_ids *out, char *message)
+{
+    struct wal_ids ids = {0};
+    int rc = WAL_OK;
+    int error = wal->files->dir_list(wal->files->host, wal->dir_fd, wal_ids_on_name, &ids);
+
+    if (error != 0) {
+        rc = wal_error(message, WAL_EIO, "%s: cannot list: %s", wal->options.dir, strerror(-error));
+    } else if (ids.out_of_memory) {
+        rc = wal_error(message, WAL_ENOMEM, "out of memory");
+    }
     if (rc != WAL_OK) {
-        free(ids);
+        free(ids.items);
         return rc;
     }
-    if (count > 0) {
-        qsort(ids, count, sizeof(*ids), wal_ids_compare);
+    if (ids.count > 0) {
+        qsort(ids.items, ids.count, sizeof(*ids.items), wal_ids_compare);
     }
     *out = ids;
-    *out_count = count;
     return WAL_OK;
 }
 
@@ -132,15 +125,17 @@ static int wal_ids_list(struct wal *wal, uint64_t **out, size_t *out_count, char
 
 static int wal_scan_read(struct wal_scan *scan)
 {
+    const struct wal_files *files = scan->wal->files;
     uint64_t done = 0;
 
     while (done < scan->size) {
-        ssize_t got = pread(scan->fd, scan->bytes + done, scan->size - done, (off_t)done);
-        if (got < 0 && errno == EINTR) {
+        ssize_t got =
+            files->pread(files->host, scan->fd, scan->bytes + done, scan->size - done, done);
+        if (got == -EINTR) {
             continue;
         }
         if (got < 0) {
-            return wal_scan_errno(scan, errno, "read");
+            return wal_scan_errno(scan, (int)-got, "read");
         }
         if (got == 0) {
             return wal_scan_errno(scan, EIO, "the file shrinks while it is read");
@@ -153,31 +148,30 @@ static int wal_scan_read(struct wal_scan *scan)
 /* Opens the segment and reads all of it. */
 static int wal_scan_load(struct wal_scan *scan, uint64_t id, bool last)
 {
-    const struct wal_ops *ops = scan->wal->ops;
-    struct stat status;
+    const struct wal_files *files = scan->wal->files;
 
     wal_segment_name(id, scan->name);
-    scan->fd = openat(scan->wal->dir_fd, scan->name,
-                      (scan->wal->read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC);
+    scan->fd = files->open(files->host, scan->wal->dir_fd, scan->name,
+                           scan->wal->read_only ? WAL_FILE_READ : WAL_FILE_WRITE);
     if (scan->fd < 0) {
-        return wal_scan_errno(scan, errno, "open");
+        return wal_scan_errno(scan, -scan->fd, "open");
     }
-    if (fstat(scan->fd, &status) != 0) {
-        return wal_scan_errno(scan, errno, "stat");
+    int error = files->size(files->host, scan->fd, &scan->size);
+    if (error != 0) {
+        return wal_scan_errno(scan, -error, "stat");
     }
-    scan->size = (uint64_t)status.st_size;
     if (scan->size > (uint64_t)WAL_SEGMENT_BYTES_MAX + WAL_WRITE_BYTES_MAX) {
         return wal_scan_corrupt(scan, 0, "larger than any segment");
     }
     if (last && !scan->wal->read_only) {
         /* What a process that was killed had written but not synced must be on disk before anyone
          * acts on it; and what the page cache holds in spite of a sync that failed must not be
-         * taken for what is on disk, so read that. The advice is only advice, hence unchecked. */
-        int error = ops->fdatasync(ops->host, scan->fd);
+         * taken for what is on disk, so read that. */
+        error = files->fdatasync(files->host, scan->fd);
         if (error != 0) {
             return wal_scan_errno(scan, -error, "sync");
         }
-        (void)posix_fadvise(scan->fd, 0, 0, POSIX_FADV_DONTNEED);
+        files->forget(files->host, scan->fd);
     }
     scan->bytes = malloc(scan->size == 0 ? 1 : scan->size);
     if (scan->bytes == NULL) {
@@ -192,7 +186,7 @@ static void wal_scan_unload(struct wal_scan *scan)
     free(scan->bytes);
     scan->bytes = NULL;
     if (scan->fd >= 0) {
-        (void)close(scan->fd); /* Nothing unsynced was written through it. */
+        scan->wal->files->close(scan->wal->files->host, scan->fd);
         scan->fd = -1;
     }
 }
@@ -472,7 +466,7 @@ static int wal_scan_batches(struct wal_scan *scan)
 static int wal_scan_cut(struct wal_scan *scan)
 {
     static const uint8_t zeros[WAL_ZERO_BYTES];
-    const struct wal_ops *ops = scan->wal->ops;
+    const struct wal_files *files = scan->wal->files;
     bool changed = false;
     int error = 0;
 
@@ -490,15 +484,15 @@ static int wal_scan_cut(struct wal_scan *scan)
         }
         memset(scan->bytes + at, 0, size);
         struct iovec iov = {.iov_base = scan->bytes + at, .iov_len = size};
-        error = wal_write_all(ops, scan->fd, &iov, 1, at);
+        error = wal_write_all(files, scan->fd, &iov, 1, at);
         changed = true;
     }
     if (error == 0 && scan->size < scan->header.bytes) {
-        error = ops->allocate(ops->host, scan->fd, (off_t)scan->header.bytes);
+        error = files->allocate(files->host, scan->fd, scan->header.bytes);
         changed = true;
     }
     if (error == 0 && changed) {
-        error = ops->fdatasync(ops->host, scan->fd);
+        error = files->fdatasync(files->host, scan->fd);
     }
     return error == 0 ? WAL_OK : wal_scan_errno(scan, -error, "cut the torn tail");
 }
@@ -634,24 +628,23 @@ static int wal_recover_segments(struct wal *wal, const uint64_t *ids, size_t cou
 
 int wal_recover(struct wal *wal, raft_index *configuration_indexes, char *message)
 {
-    uint64_t *ids = NULL;
-    size_t count = 0;
+    struct wal_ids ids = {0};
     int error = 0;
 
     configuration_indexes[0] = 0;
     configuration_indexes[1] = 0;
-    int rc = wal_ids_list(wal, &ids, &count, message);
+    int rc = wal_ids_list(wal, &ids, message);
     if (rc != WAL_OK) {
         return rc;
     }
-    if (count == 0 && wal->read_only) {
+    if (ids.count == 0 && wal->read_only) {
         rc = wal_error(message, WAL_ENOTFOUND, "%s: there is no segment", wal->options.dir);
-    } else if (count == 0) {
+    } else if (ids.count == 0) {
         rc = wal_writer_roll(wal, 0, message, &error);
     } else {
-        rc = wal_recover_segments(wal, ids, count, configuration_indexes, message);
+        rc = wal_recover_segments(wal, ids.items, ids.count, configuration_indexes, message);
     }
-    free(ids);
+    free(ids.items);
     if (rc != WAL_OK) {
         return rc;
     }

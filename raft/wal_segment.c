@@ -1,14 +1,12 @@
-/* Segments: their names, the index of what they hold, and the system calls on them. */
+/* Segments: their names, the index of what they hold, and whole writes to them. */
 
 #include <assert.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "raft/wal_internal.h"
 
@@ -22,63 +20,11 @@ int wal_error(char *message, int code, const char *format, ...)
     return code;
 }
 
-static ssize_t wal_ops_pwritev(void *host, int fd, const struct iovec *iov, int count, off_t offset)
-{
-    (void)host;
-    ssize_t written = pwritev(fd, iov, count, offset);
-    return written < 0 ? -errno : written;
-}
-
-static int wal_ops_fdatasync(void *host, int fd)
-{
-    (void)host;
-    /* Not repeated on any error, not even EINTR: after a failed sync nothing is known. */
-    return fdatasync(fd) != 0 ? -errno : 0;
-}
-
-static int wal_ops_allocate(void *host, int fd, off_t bytes)
-{
-    int rc;
-
-    (void)host;
-    do {
-        rc = posix_fallocate(fd, 0, bytes);
-    } while (rc == EINTR);
-    return -rc;
-}
-
-static int wal_ops_dir_sync(void *host, int dir_fd)
-{
-    (void)host;
-    return fsync(dir_fd) != 0 ? -errno : 0;
-}
-
-static int wal_ops_rename(void *host, int dir_fd, const char *from, const char *to)
-{
-    (void)host;
-    return renameat(dir_fd, from, dir_fd, to) != 0 ? -errno : 0;
-}
-
-static int wal_ops_unlink(void *host, int dir_fd, const char *name)
-{
-    (void)host;
-    return unlinkat(dir_fd, name, 0) != 0 ? -errno : 0;
-}
-
-const struct wal_ops wal_ops_default = {
-    .pwritev = wal_ops_pwritev,
-    .fdatasync = wal_ops_fdatasync,
-    .allocate = wal_ops_allocate,
-    .dir_sync = wal_ops_dir_sync,
-    .rename = wal_ops_rename,
-    .unlink = wal_ops_unlink,
-};
-
-int wal_write_all(const struct wal_ops *ops, int fd, struct iovec *iov, size_t count,
+int wal_write_all(const struct wal_files *files, int file, struct iovec *iov, size_t count,
                   uint64_t offset)
 {
     while (count > 0) {
-        ssize_t written = ops->pwritev(ops->host, fd, iov, (int)count, (off_t)offset);
+        ssize_t written = files->pwritev(files->host, file, iov, (int)count, offset);
         if (written == -EINTR) {
             continue;
         }

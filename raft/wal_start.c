@@ -61,7 +61,9 @@ int wal_reset_closed(const struct wal_options *options, raft_index index, raft_t
                                     .segment_bytes = options->segment_bytes,
                                     .host = &start,
                                     .on_durable = wal_start_on_durable,
-                                    .on_failed = wal_start_on_failed};
+                                    .on_failed = wal_start_on_failed,
+                                    .files = options->files,
+                                    .stepped = options->stepped};
     struct raft_state state;
     struct wal *wal;
 

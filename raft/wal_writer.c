@@ -4,74 +4,56 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
-#include <time.h>
-#include <unistd.h>
 
 #include "raft/wal_internal.h"
 
 /* Kept free behind every batch: its mark, a closing mark and the seal. */
 enum { WAL_RESERVE_BYTES = 3 * WAL_RECORD_BYTES };
 
-static const char wal_spare_name[] = "spare";
+/* Beside the codes of enum wal_error: the disk is full, nothing has changed, try again later. */
+enum { WAL_FULL = 1 };
 
-/* The chunks of one batch; the list is theirs alone. */
-struct wal_batch {
-    struct wal_chunk_list chunks;
-    size_t count;
-    size_t bytes;
-    uint64_t sequence;
-    bool roll; /* needs a new segment */
-};
+static const char wal_spare_name[] = "spare";
 
 static bool wal_is_full(int error)
 {
     return error == -ENOSPC || error == -EDQUOT;
 }
 
-static uint64_t wal_now_ms(void)
+static uint64_t wal_now_us(const struct wal *wal)
 {
-    struct timespec now;
-
-    (void)clock_gettime(CLOCK_MONOTONIC, &now); /* Cannot fail with this clock. */
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
-
-static uint32_t wal_full_retry_ms(const struct wal *wal)
-{
-    return wal->ops->full_retry_ms != 0 ? wal->ops->full_retry_ms : WAL_FULL_RETRY_MS;
+    return wal->files->now_us(wal->files->host);
 }
 
 /* --- segments --- */
 
 static int wal_writer_spare_make(struct wal *wal, uint64_t bytes, char *message, int *error)
 {
-    const struct wal_ops *ops = wal->ops;
+    const struct wal_files *files = wal->files;
     const char *what = "delete the old";
     int fd = -1;
 
-    *error = ops->unlink(ops->host, wal->dir_fd, wal_spare_name);
+    *error = files->unlink(files->host, wal->dir_fd, wal_spare_name);
     if (*error != 0 && *error != -ENOENT) {
         goto fail;
     }
     what = "create";
-    fd = openat(wal->dir_fd, wal_spare_name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    fd = files->open(files->host, wal->dir_fd, wal_spare_name, WAL_FILE_CREATE);
     if (fd < 0) {
-        *error = -errno;
+        *error = fd;
         goto fail;
     }
     what = "preallocate";
-    *error = ops->allocate(ops->host, fd, (off_t)bytes);
+    *error = files->allocate(files->host, fd, bytes);
     if (*error != 0) {
         goto fail;
     }
     /* Now, so that later syncs of the segment need not write its size. */
     what = "sync";
-    *error = ops->fdatasync(ops->host, fd);
+    *error = files->fdatasync(files->host, fd);
     if (*error != 0) {
         goto fail;
     }
@@ -83,8 +65,8 @@ static int wal_writer_spare_make(struct wal *wal, uint64_t bytes, char *message,
 
 fail:
     if (fd >= 0) {
-        (void)close(fd); /* Nothing of value is in it. */
-        (void)ops->unlink(ops->host, wal->dir_fd, wal_spare_name);
+        files->close(files->host, fd); /* Nothing of value is in it. */
+        (void)files->unlink(files->host, wal->dir_fd, wal_spare_name);
     }
     return wal_error(message, WAL_EIO, "%s/%s: cannot %s a segment of %" PRIu64 " bytes: %s",
                      wal->options.dir, wal_spare_name, what, bytes, strerror(-*error));
@@ -93,7 +75,7 @@ fail:
 int wal_writer_spare(struct wal *wal, uint64_t bytes, char *message, int *error)
 {
     struct wal_writer *writer = &wal->writer;
-    const struct wal_ops *ops = wal->ops;
+    const struct wal_files *files = wal->files;
 
     if (bytes < wal->options.segment_bytes) {
         bytes = wal->options.segment_bytes;
@@ -106,9 +88,9 @@ int wal_writer_spare(struct wal *wal, uint64_t bytes, char *message, int *error)
         return WAL_OK;
     }
     /* One write larger than a usual segment. */
-    *error = ops->allocate(ops->host, writer->spare_fd, (off_t)bytes);
+    *error = files->allocate(files->host, writer->spare_fd, bytes);
     if (*error == 0) {
-        *error = ops->fdatasync(ops->host, writer->spare_fd);
+        *error = files->fdatasync(files->host, writer->spare_fd);
     }
     if (*error != 0) {
         return wal_error(message, WAL_EIO, "%s/%s: cannot enlarge to %" PRIu64 " bytes: %s",
@@ -130,9 +112,9 @@ int wal_writer_seal(struct wal *wal, int fd, struct wal_segment *segment, uint64
     assert(end + WAL_RECORD_BYTES <= segment->bytes);
     wal_record_encode(&seal, bytes);
     wal_record_seal(&wal->crc32c, segment->salt, batch, bytes);
-    int error = wal_write_all(wal->ops, fd, &iov, 1, end);
+    int error = wal_write_all(wal->files, fd, &iov, 1, end);
     if (error == 0) {
-        error = wal->ops->fdatasync(wal->ops->host, fd);
+        error = wal->files->fdatasync(wal->files->host, fd);
     }
     if (error != 0) {
         wal_segment_name(segment->id, name);
@@ -145,22 +127,22 @@ int wal_writer_seal(struct wal *wal, int fd, struct wal_segment *segment, uint64
 /* Turns the spare into the segment of `header`: content first, then its name. */
 static int wal_writer_publish(struct wal *wal, const struct wal_header *header, char *message)
 {
-    const struct wal_ops *ops = wal->ops;
+    const struct wal_files *files = wal->files;
     uint8_t bytes[WAL_HEADER_BYTES];
     char name[WAL_NAME_BYTES_MAX];
     struct iovec iov = {.iov_base = bytes, .iov_len = sizeof(bytes)};
 
     wal_segment_name(header->id, name);
     wal_header_encode(&wal->crc32c, header, bytes);
-    int error = wal_write_all(ops, wal->writer.spare_fd, &iov, 1, 0);
+    int error = wal_write_all(files, wal->writer.spare_fd, &iov, 1, 0);
     if (error == 0) {
-        error = ops->fdatasync(ops->host, wal->writer.spare_fd);
+        error = files->fdatasync(files->host, wal->writer.spare_fd);
     }
     if (error == 0) {
-        error = ops->rename(ops->host, wal->dir_fd, wal_spare_name, name);
+        error = files->rename(files->host, wal->dir_fd, wal_spare_name, name);
     }
     if (error == 0) {
-        error = ops->dir_sync(ops->host, wal->dir_fd);
+        error = files->dir_sync(files->host, wal->dir_fd);
     }
     if (error != 0) {
         return wal_error(message, WAL_EIO, "%s/%s: cannot begin the segment: %s", wal->options.dir,
@@ -188,8 +170,10 @@ int wal_writer_roll(struct wal *wal, uint64_t bytes, char *message, int *error)
         .vote = writer->vote,
         .prev_end = old == NULL ? 0 : writer->end,
     };
-    if (getrandom(&header.salt, sizeof(header.salt), 0) != (ssize_t)sizeof(header.salt)) {
-        return wal_error(message, WAL_EIO, "getrandom: %s", strerror(errno));
+    int rc_random = wal->files->random(wal->files->host, &header.salt, sizeof(header.salt));
+    if (rc_random != 0) {
+        return wal_error(message, WAL_EIO, "no random number for a segment: %s",
+                         strerror(-rc_random));
     }
     rc = wal_writer_publish(wal, &header, message);
     if (rc != WAL_OK) {
@@ -202,7 +186,7 @@ int wal_writer_roll(struct wal *wal, uint64_t bytes, char *message, int *error)
         if (rc != WAL_OK) {
             return rc;
         }
-        (void)close(writer->fd); /* All of it is synced. */
+        wal->files->close(wal->files->host, writer->fd); /* All of it is synced. */
         writer->fd = -1;
     }
     struct wal_segment *segment = wal_segment_new(&header);
@@ -248,9 +232,9 @@ static void wal_writer_full_set(struct wal *wal, bool full)
 }
 
 /* Deletes trimmed segments, oldest first, each before the next, so that no crash leaves a gap. */
-static int wal_writer_trim(struct wal *wal)
+static int wal_writer_trim(struct wal *wal, bool *worked)
 {
-    const struct wal_ops *ops = wal->ops;
+    const struct wal_files *files = wal->files;
     char name[WAL_NAME_BYTES_MAX];
 
     (void)pthread_mutex_lock(&wal->shared.lock);
@@ -259,11 +243,12 @@ static int wal_writer_trim(struct wal *wal)
     wal->shared.trim_from = to;
     (void)pthread_mutex_unlock(&wal->shared.lock);
 
+    *worked = from < to;
     for (uint64_t id = from; id < to; id++) {
         wal_segment_name(id, name);
-        int error = ops->unlink(ops->host, wal->dir_fd, name);
+        int error = files->unlink(files->host, wal->dir_fd, name);
         if (error == 0 || error == -ENOENT) {
-            error = ops->dir_sync(ops->host, wal->dir_fd);
+            error = files->dir_sync(files->host, wal->dir_fd);
         }
         if (error != 0) {
             return wal_error(wal->writer.message, WAL_EIO, "%s/%s: cannot delete: %s",
@@ -273,43 +258,17 @@ static int wal_writer_trim(struct wal *wal)
     return WAL_OK;
 }
 
-/* Under the lock: waits for a signal or until `at_ms`. True when the time is over. */
-static bool wal_writer_wait_until(struct wal *wal, uint64_t at_ms)
-{
-    struct timespec until = {
-        .tv_sec = (time_t)(at_ms / 1000),
-        .tv_nsec = (long)(at_ms % 1000) * 1000000,
-    };
-    return pthread_cond_timedwait(&wal->shared.wake, &wal->shared.lock, &until) == ETIMEDOUT;
-}
-
-/* The disk is full: waits for the time of the next attempt, for space made by a trim, or for the
- * end. True when it is worth another attempt. */
-static bool wal_writer_full_wait(struct wal *wal)
-{
-    struct wal_shared *shared = &wal->shared;
-    uint64_t at_ms = wal_now_ms() + wal_full_retry_ms(wal);
-    bool over = false;
-
-    wal_writer_full_set(wal, true);
-    (void)pthread_mutex_lock(&shared->lock);
-    bool stopped = shared->stop;
-    while (!shared->stop && !over && shared->trim_from == shared->trim_to) {
-        over = wal_writer_wait_until(wal, at_ms);
-    }
-    (void)pthread_mutex_unlock(&shared->lock);
-    return !stopped && wal_writer_trim(wal) == WAL_OK;
-}
-
 /* --- batches --- */
 
-/* Under the lock: takes from the queue what goes into one batch, at least one write. */
-static void wal_writer_take(struct wal *wal, struct wal_batch *batch)
+/* Under the lock: takes from the queue what goes into one batch, if anything is there. */
+static void wal_writer_take(struct wal *wal)
 {
-    const struct wal_writer *writer = &wal->writer;
+    struct wal_writer *writer = &wal->writer;
+    struct wal_batch *batch = &writer->current;
     struct wal_chunk_list *queue = &wal->shared.queue;
     uint64_t room = WAL_BATCH_BYTES_MAX;
 
+    assert(batch->count == 0);
     *batch = (struct wal_batch){0};
     if (!wal->memory && queue->head != NULL) {
         uint64_t used = writer->end + WAL_RESERVE_BYTES;
@@ -368,32 +327,27 @@ static size_t wal_writer_place(struct wal *wal, const struct wal_batch *batch)
 }
 
 /* Writes at the log's end and syncs. A full disk (copy-on-write file systems can be full in spite
- * of the preallocation) is waited out: nothing was acknowledged, so the same bytes go to the same
+ * of the preallocation) is WAL_FULL: nothing was acknowledged, so the same bytes may go to the same
  * place again. */
 static int wal_writer_put(struct wal *wal, const struct wal_batch *batch, uint8_t *mark)
 {
     struct wal_writer *writer = &wal->writer;
     struct iovec iov[WAL_BATCH_WRITES_MAX + 1];
     char name[WAL_NAME_BYTES_MAX];
-    int error;
+    size_t count = 0;
 
-    for (;;) {
-        size_t count = 0;
-        for (struct wal_chunk *chunk = batch->chunks.head; chunk != NULL; chunk = chunk->next) {
-            iov[count++] = (struct iovec){.iov_base = chunk->bytes, .iov_len = chunk->size};
-        }
-        iov[count++] = (struct iovec){.iov_base = mark, .iov_len = WAL_RECORD_BYTES};
-        error = wal_write_all(wal->ops, writer->fd, iov, count, writer->end);
-        if (!wal_is_full(error) || !wal_writer_full_wait(wal)) {
-            break;
-        }
+    for (struct wal_chunk *chunk = batch->chunks.head; chunk != NULL; chunk = chunk->next) {
+        iov[count++] = (struct iovec){.iov_base = chunk->bytes, .iov_len = chunk->size};
     }
+    iov[count++] = (struct iovec){.iov_base = mark, .iov_len = WAL_RECORD_BYTES};
+    int error = wal_write_all(wal->files, writer->fd, iov, count, writer->end);
     wal_segment_name(writer->segment->id, name);
     if (error != 0) {
-        return wal_error(writer->message, WAL_EIO, "%s/%s: write at offset %" PRIu64 ": %s",
-                         wal->options.dir, name, writer->end, strerror(-error));
+        int rc = wal_error(writer->message, WAL_EIO, "%s/%s: write at offset %" PRIu64 ": %s",
+                           wal->options.dir, name, writer->end, strerror(-error));
+        return wal_is_full(error) ? WAL_FULL : rc;
     }
-    error = batch->count == 0 ? 0 : wal->ops->fdatasync(wal->ops->host, writer->fd);
+    error = batch->count == 0 ? 0 : wal->files->fdatasync(wal->files->host, writer->fd);
     if (error != 0) {
         return wal_error(writer->message, WAL_EIO,
                          "%s/%s: sync failed at offset %" PRIu64 ": %s; what the page cache says "
@@ -453,21 +407,6 @@ static int wal_writer_positions(struct wal *wal, size_t more)
     return WAL_OK;
 }
 
-/* A new segment; waits for one while the disk is full. */
-static int wal_writer_roll_wait(struct wal *wal, uint64_t bytes)
-{
-    for (;;) {
-        int error = 0;
-        int rc = wal_writer_roll(wal, bytes, wal->writer.message, &error);
-        if (rc == WAL_OK) {
-            return WAL_OK;
-        }
-        if (!wal_is_full(error) || !wal_writer_full_wait(wal)) {
-            return rc;
-        }
-    }
-}
-
 /* The mark that ends a batch of `bytes` bytes. */
 static void wal_writer_mark_encode(struct wal *wal, size_t bytes, uint8_t mark[WAL_RECORD_BYTES])
 {
@@ -480,7 +419,8 @@ static void wal_writer_mark_encode(struct wal *wal, size_t bytes, uint8_t mark[W
     wal_record_seal(&wal->crc32c, wal->writer.segment->salt, wal->writer.batch, mark);
 }
 
-static int wal_writer_store(struct wal *wal, const struct wal_batch *batch)
+/* May be called again for the same batch after WAL_FULL. */
+static int wal_writer_store(struct wal *wal, struct wal_batch *batch)
 {
     struct wal_writer *writer = &wal->writer;
     uint8_t mark[WAL_RECORD_BYTES];
@@ -489,18 +429,23 @@ static int wal_writer_store(struct wal *wal, const struct wal_batch *batch)
         return WAL_OK;
     }
     if (batch->roll) {
-        int rc = wal_writer_roll_wait(wal, batch->bytes);
+        int error = 0;
+        int rc = wal_writer_roll(wal, batch->bytes, writer->message, &error);
+        if (rc != WAL_OK) {
+            return wal_is_full(error) ? WAL_FULL : rc;
+        }
+        batch->roll = false;
+    }
+    assert(writer->end + batch->bytes + WAL_RESERVE_BYTES <= writer->segment->bytes);
+    if (!batch->placed) {
+        int rc = wal_writer_positions(wal, wal_writer_place(wal, batch));
         if (rc != WAL_OK) {
             return rc;
         }
-    }
-    assert(writer->end + batch->bytes + WAL_RESERVE_BYTES <= writer->segment->bytes);
-    int rc = wal_writer_positions(wal, wal_writer_place(wal, batch));
-    if (rc != WAL_OK) {
-        return rc;
+        batch->placed = true;
     }
     wal_writer_mark_encode(wal, batch->bytes, mark);
-    rc = wal_writer_put(wal, batch, mark);
+    int rc = wal_writer_put(wal, batch, mark);
     if (rc != WAL_OK) {
         return rc;
     }
@@ -510,25 +455,8 @@ static int wal_writer_store(struct wal *wal, const struct wal_batch *batch)
     writer->end += batch->bytes + WAL_RECORD_BYTES;
     writer->batch++;
     writer->mark_due = true;
+    writer->mark_at_us = 0;
     return WAL_OK;
-}
-
-/* After a failure: puts a batch's chunks back to where wal_close frees them. */
-static void wal_writer_give_back(struct wal *wal, struct wal_batch *batch)
-{
-    struct wal_chunk_list *queue = &wal->shared.queue;
-
-    if (batch->chunks.head == NULL) {
-        return;
-    }
-    (void)pthread_mutex_lock(&wal->shared.lock);
-    batch->chunks.tail->next = queue->head;
-    queue->head = batch->chunks.head;
-    if (queue->tail == NULL) {
-        queue->tail = batch->chunks.tail;
-    }
-    (void)pthread_mutex_unlock(&wal->shared.lock);
-    batch->chunks = (struct wal_chunk_list){0};
 }
 
 /* Stores the batch, hands its chunks back to the loop and reports it. */
@@ -537,20 +465,21 @@ static int wal_writer_commit(struct wal *wal, struct wal_batch *batch)
     struct wal_shared *shared = &wal->shared;
     int rc = wal->memory ? WAL_OK : wal_writer_store(wal, batch);
 
+    if (rc != WAL_OK) {
+        return rc;
+    }
+    const uint64_t sequence = batch->sequence;
     (void)pthread_mutex_lock(&shared->lock);
-    if (rc == WAL_OK) {
-        while (batch->chunks.head != NULL) {
-            struct wal_chunk *chunk = batch->chunks.head;
-            batch->chunks.head = chunk->next;
-            wal_chunk_list_push(&shared->done, chunk);
-        }
+    while (batch->chunks.head != NULL) {
+        struct wal_chunk *chunk = batch->chunks.head;
+        batch->chunks.head = chunk->next;
+        wal_chunk_list_push(&shared->done, chunk);
     }
     (void)pthread_mutex_unlock(&shared->lock);
-    if (rc == WAL_OK) {
-        atomic_fetch_sub(&shared->pending_bytes, batch->bytes);
-        wal->options.on_durable(wal->options.host, batch->sequence);
-    }
-    return rc;
+    atomic_fetch_sub(&shared->pending_bytes, batch->bytes);
+    *batch = (struct wal_batch){0};
+    wal->options.on_durable(wal->options.host, sequence);
+    return WAL_OK;
 }
 
 /* After a silence: an empty batch, not synced, whose presence proves to recovery that the one
@@ -572,61 +501,34 @@ static int wal_writer_mark(struct wal *wal)
     if (rc == WAL_OK) {
         writer->end += WAL_RECORD_BYTES;
     }
-    return rc;
+    return rc == WAL_FULL ? WAL_OK : rc; /* The log is as good without it. */
 }
 
-/* --- the thread --- */
+/* --- turns --- */
+
+static bool wal_writer_restock_due(const struct wal *wal, uint64_t now_us)
+{
+    const struct wal_writer *writer = &wal->writer;
+
+    return !wal->memory && !writer->stuck && (writer->spare_fd < 0 || writer->full) &&
+           (!writer->full || now_us >= writer->retry_at_us);
+}
 
 /* Makes the next spare. A full disk is no failure here: there is the current segment. */
-static int wal_writer_restock(struct wal *wal, uint64_t *retry_at_ms)
+static int wal_writer_restock(struct wal *wal, uint64_t now_us)
 {
     struct wal_writer *writer = &wal->writer;
     int error = 0;
-
-    if (wal->memory || (writer->full && wal_now_ms() < *retry_at_ms)) {
-        return WAL_OK;
-    }
     int rc = writer->spare_fd >= 0 ? WAL_OK : wal_writer_spare(wal, 0, writer->message, &error);
+
     if (rc == WAL_OK) {
         wal_writer_full_set(wal, false);
     } else if (wal_is_full(error)) {
+        writer->retry_at_us = now_us + (uint64_t)wal->options.full_retry_ms * 1000;
         wal_writer_full_set(wal, true);
-        *retry_at_ms = wal_now_ms() + wal_full_retry_ms(wal);
         rc = WAL_OK;
     }
     return rc;
-}
-
-/* Waits for work and takes it. False when it is time to stop and nothing is left. */
-static bool wal_writer_next(struct wal *wal, uint64_t retry_at_ms, struct wal_batch *batch,
-                            bool *idle)
-{
-    struct wal_shared *shared = &wal->shared;
-    struct wal_writer *writer = &wal->writer;
-    uint32_t idle_ms = wal->ops->idle_ms != 0 ? wal->ops->idle_ms : WAL_IDLE_MS;
-    uint64_t at_ms = UINT64_MAX;
-
-    if (writer->full) {
-        at_ms = retry_at_ms;
-    }
-    (void)pthread_mutex_lock(&shared->lock);
-    if (writer->mark_due && shared->queue.head == NULL) {
-        uint64_t mark_at_ms = wal_now_ms() + idle_ms;
-        at_ms = mark_at_ms < at_ms ? mark_at_ms : at_ms;
-    }
-    *idle = false;
-    while (shared->queue.head == NULL && shared->trim_from == shared->trim_to && !shared->stop &&
-           !*idle) {
-        if (at_ms == UINT64_MAX) {
-            (void)pthread_cond_wait(&shared->wake, &shared->lock);
-        } else {
-            *idle = wal_writer_wait_until(wal, at_ms);
-        }
-    }
-    wal_writer_take(wal, batch);
-    bool over = shared->stop && batch->count == 0 && shared->trim_from == shared->trim_to;
-    (void)pthread_mutex_unlock(&shared->lock);
-    return !over;
 }
 
 /* The last mark is synced, so that an orderly stop leaves no doubt. */
@@ -639,7 +541,7 @@ static int wal_writer_finish(struct wal *wal)
     if (rc != WAL_OK) {
         return rc;
     }
-    int error = wal->ops->fdatasync(wal->ops->host, wal->writer.fd);
+    int error = wal->files->fdatasync(wal->files->host, wal->writer.fd);
     if (error != 0) {
         return wal_error(wal->writer.message, WAL_EIO, "%s: last sync: %s", wal->options.dir,
                          strerror(-error));
@@ -647,31 +549,150 @@ static int wal_writer_finish(struct wal *wal)
     return WAL_OK;
 }
 
+/* Writes the current batch, unless it waits for space and nothing speaks for another attempt. At
+ * the end there is one, and that is the last. */
+static int wal_writer_batch(struct wal *wal, uint64_t now_us, bool stop, enum wal_turn *turn)
+{
+    struct wal_writer *writer = &wal->writer;
+
+    if (writer->stuck && now_us < writer->retry_at_us && !stop) {
+        *turn = WAL_TURN_IDLE;
+        return WAL_OK;
+    }
+    int rc = wal_writer_commit(wal, &writer->current);
+    if (rc == WAL_OK && writer->stuck) {
+        writer->stuck = false;
+        writer->retry_at_us = 0; /* The next turn may say that it is over. */
+    }
+    if (rc != WAL_FULL) {
+        *turn = WAL_TURN_WORKED;
+        return rc;
+    }
+    writer->stuck = true;
+    writer->retry_at_us = now_us + (uint64_t)wal->options.full_retry_ms * 1000;
+    wal_writer_full_set(wal, true);
+    *turn = WAL_TURN_IDLE;
+    return stop ? WAL_EIO : WAL_OK;
+}
+
+/* Nothing is queued: the closing mark, when its time has come. */
+static int wal_writer_silence(struct wal *wal, uint64_t now_us, enum wal_turn *turn)
+{
+    struct wal_writer *writer = &wal->writer;
+
+    *turn = WAL_TURN_IDLE;
+    if (!writer->mark_due) {
+        return WAL_OK;
+    }
+    if (writer->mark_at_us == 0) {
+        writer->mark_at_us = now_us + (uint64_t)wal->options.idle_ms * 1000;
+    }
+    if (now_us < writer->mark_at_us) {
+        return WAL_OK;
+    }
+    *turn = WAL_TURN_WORKED;
+    return wal_writer_mark(wal);
+}
+
+/* Does one thing. */
+static int wal_writer_work(struct wal *wal, enum wal_turn *turn)
+{
+    struct wal_shared *shared = &wal->shared;
+    struct wal_writer *writer = &wal->writer;
+    bool trimmed;
+
+    *turn = WAL_TURN_WORKED;
+    int rc = wal_writer_trim(wal, &trimmed);
+    if (rc != WAL_OK || trimmed) {
+        writer->retry_at_us = 0; /* There may be space now. */
+        return rc;
+    }
+    const uint64_t now_us = wal_now_us(wal);
+    if (wal_writer_restock_due(wal, now_us)) {
+        return wal_writer_restock(wal, now_us);
+    }
+    (void)pthread_mutex_lock(&shared->lock);
+    if (writer->current.count == 0) {
+        wal_writer_take(wal);
+    }
+    const bool stop = shared->stop;
+    (void)pthread_mutex_unlock(&shared->lock);
+    if (writer->current.count > 0) {
+        return wal_writer_batch(wal, now_us, stop, turn);
+    }
+    if (stop) {
+        *turn = WAL_TURN_OVER;
+        return wal_writer_finish(wal);
+    }
+    return wal_writer_silence(wal, now_us, turn);
+}
+
+enum wal_turn wal_writer_turn(struct wal *wal)
+{
+    enum wal_turn turn = WAL_TURN_OVER;
+
+    if (wal->writer.over) {
+        return WAL_TURN_OVER;
+    }
+    if (wal_writer_work(wal, &turn) != WAL_OK) {
+        turn = WAL_TURN_OVER;
+        wal_writer_fail(wal);
+    }
+    wal->writer.over = turn == WAL_TURN_OVER;
+    return turn;
+}
+
+uint64_t wal_writer_due_us(const struct wal *wal)
+{
+    const struct wal_writer *writer = &wal->writer;
+    uint64_t due_us = UINT64_MAX;
+
+    if (writer->over) {
+        return UINT64_MAX;
+    }
+    if (writer->full) {
+        due_us = writer->retry_at_us;
+    }
+    if (writer->mark_due && writer->current.count == 0 && writer->mark_at_us < due_us) {
+        due_us = writer->mark_at_us;
+    }
+    return due_us;
+}
+
+/* --- the thread --- */
+
+/* Until there is something to do. */
+static void wal_writer_sleep(struct wal *wal)
+{
+    struct wal_shared *shared = &wal->shared;
+    const uint64_t due_us = wal_writer_due_us(wal);
+    const struct timespec until = {
+        .tv_sec = (time_t)(due_us / 1000000),
+        .tv_nsec = (long)(due_us % 1000000) * 1000,
+    };
+    bool due = false;
+
+    (void)pthread_mutex_lock(&shared->lock);
+    while (!due && !shared->stop && shared->trim_from == shared->trim_to &&
+           (wal->writer.stuck || shared->queue.head == NULL)) {
+        if (due_us == UINT64_MAX) {
+            (void)pthread_cond_wait(&shared->wake, &shared->lock);
+        } else {
+            due = pthread_cond_timedwait(&shared->wake, &shared->lock, &until) == ETIMEDOUT;
+        }
+    }
+    (void)pthread_mutex_unlock(&shared->lock);
+}
+
 void *wal_writer_run(void *arg)
 {
     struct wal *wal = arg;
-    struct wal_batch batch = {0};
-    uint64_t retry_at_ms = 0;
-    bool idle;
-    int rc = wal_writer_restock(wal, &retry_at_ms);
+    enum wal_turn turn;
 
-    while (rc == WAL_OK && wal_writer_next(wal, retry_at_ms, &batch, &idle)) {
-        rc = wal_writer_trim(wal);
-        if (rc == WAL_OK && batch.count > 0) {
-            rc = wal_writer_commit(wal, &batch);
-        } else if (rc == WAL_OK && idle && wal->writer.mark_due) {
-            rc = wal_writer_mark(wal);
+    while ((turn = wal_writer_turn(wal)) != WAL_TURN_OVER) {
+        if (turn == WAL_TURN_IDLE) {
+            wal_writer_sleep(wal);
         }
-        if (rc == WAL_OK) {
-            rc = wal_writer_restock(wal, &retry_at_ms);
-        }
-    }
-    if (rc == WAL_OK) {
-        rc = wal_writer_finish(wal);
-    }
-    if (rc != WAL_OK) {
-        wal_writer_give_back(wal, &batch);
-        wal_writer_fail(wal);
     }
     return NULL;
 }

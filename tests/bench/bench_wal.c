@@ -44,7 +44,7 @@ struct bench {
     uint64_t durable;
 
     atomic_ulong syncs;
-    struct wal_ops ops;
+    struct wal_files files;
 };
 
 static void bench_die(const char *what, const char *why)
@@ -79,7 +79,7 @@ static int bench_fdatasync(void *host, int fd)
 {
     struct bench *bench = host;
     atomic_fetch_add(&bench->syncs, 1);
-    return wal_ops_default.fdatasync(NULL, fd);
+    return wal_files_default.fdatasync(NULL, fd);
 }
 
 static void bench_wait(struct bench *bench, uint64_t sequence)
@@ -230,9 +230,9 @@ int main(int argc, char **argv)
     bench.next = 1;
     bench.entries = calloc(256, sizeof(*bench.entries));
     bench.payload = calloc(1, bench.entry_bytes + 1);
-    bench.ops = wal_ops_default;
-    bench.ops.host = &bench;
-    bench.ops.fdatasync = bench_fdatasync;
+    bench.files = wal_files_default;
+    bench.files.host = &bench;
+    bench.files.fdatasync = bench_fdatasync;
     (void)pthread_mutex_init(&bench.lock, NULL);
     (void)pthread_cond_init(&bench.change, NULL);
     char wal_dir[4200];
@@ -243,9 +243,10 @@ int main(int argc, char **argv)
         .host = &bench,
         .on_durable = bench_on_durable,
         .on_failed = bench_on_failed,
+        .files = &bench.files,
     };
     if (bench.entries == NULL || bench.payload == NULL ||
-        wal_open_with(&options, &bench.ops, &bench.wal, &state, message) != WAL_OK) {
+        wal_open(&options, &bench.wal, &state, message) != WAL_OK) {
         bench_die("open", message);
     }
     (void)printf("entries of %zu bytes, medians of %zu rounds, in %s\n", bench.entry_bytes, rounds,

@@ -79,19 +79,20 @@ static void fuzz_repair(const struct crc32c *crc32c, uint8_t *bytes, size_t size
 
 static struct wal *fuzz_open(struct raft_state *state)
 {
-    static struct wal_ops ops;
+    static struct wal_files files;
     char message[WAL_ERROR_BYTES_MAX];
     struct wal *wal = NULL;
     struct wal_options options = {.dir = fuzz_dir,
                                   .segment_bytes = WAL_SEGMENT_BYTES_MIN,
                                   .cache_bytes = 1,
-                                  .on_durable = fuzz_on_durable};
+                                  .on_durable = fuzz_on_durable,
+                                  .files = &files};
 
-    ops = wal_ops_default;
-    ops.fdatasync = fuzz_sync;
-    ops.dir_sync = fuzz_sync;
-    ops.allocate = fuzz_allocate;
-    int rc = wal_open_with(&options, &ops, &wal, state, message);
+    files = wal_files_default;
+    files.fdatasync = fuzz_sync;
+    files.dir_sync = fuzz_sync;
+    files.allocate = fuzz_allocate;
+    int rc = wal_open(&options, &wal, state, message);
     assert((rc == WAL_OK) == (wal != NULL));
     assert(rc == WAL_OK || message[0] != '\0');
     return wal;

@@ -13,17 +13,15 @@ static int no_sync(void *host, int fd)
     return 0;
 }
 
-static struct wal_ops ops;
+static struct wal_files files;
 
 static int setup(void **state)
 {
     (void)state;
     test_dir_make(dir);
-    ops = wal_ops_default;
-    ops.fdatasync = no_sync;
-    ops.dir_sync = no_sync;
-    /* No mark but where a test asks for one: the state is that of a crash while busy. */
-    ops.idle_ms = 3600 * 1000;
+    files = wal_files_default;
+    files.fdatasync = no_sync;
+    files.dir_sync = no_sync;
     return 0;
 }
 
@@ -37,7 +35,9 @@ static int teardown(void **state)
 static void init(struct test_log *log)
 {
     test_log_init(log, dir);
-    log->ops = &ops;
+    log->options.files = &files;
+    /* No mark but where a test asks for one: the state is that of a crash while busy. */
+    log->options.idle_ms = 3600 * 1000;
     log->options.segment_bytes = WAL_SEGMENT_BYTES_MIN;
 }
 
@@ -268,7 +268,7 @@ static void test_the_mark_is_written_after_a_silence(void **state)
     (void)state;
     struct test_log log;
     init(&log);
-    ops.idle_ms = 1;
+    log.options.idle_ms = 1;
     test_log_open_ok(&log);
     test_log_batch(&log, 1, 2, 1);
     size_t count = 1;

@@ -55,7 +55,8 @@ static void fault_set(enum call call, int error, int countdown)
     atomic_store(&fault.call, (int)call);
 }
 
-static ssize_t fault_pwritev(void *host, int fd, const struct iovec *iov, int count, off_t offset)
+static ssize_t fault_pwritev(void *host, int fd, const struct iovec *iov, int count,
+                             uint64_t offset)
 {
     int error = fault_hit(CALL_WRITE);
     if (error != 0) {
@@ -68,56 +69,54 @@ static ssize_t fault_pwritev(void *host, int fd, const struct iovec *iov, int co
         }
         struct iovec part = iov[0];
         part.iov_len = part.iov_len > 5 ? part.iov_len / 2 : part.iov_len;
-        return wal_ops_default.pwritev(host, fd, &part, 1, offset);
+        return wal_files_default.pwritev(host, fd, &part, 1, offset);
     }
-    return wal_ops_default.pwritev(host, fd, iov, count, offset);
+    return wal_files_default.pwritev(host, fd, iov, count, offset);
 }
 
 static int fault_fdatasync(void *host, int fd)
 {
     int error = fault_hit(CALL_SYNC);
-    return error != 0 ? error : wal_ops_default.fdatasync(host, fd);
+    return error != 0 ? error : wal_files_default.fdatasync(host, fd);
 }
 
-static int fault_allocate(void *host, int fd, off_t bytes)
+static int fault_allocate(void *host, int fd, uint64_t bytes)
 {
     int error = fault_hit(CALL_ALLOCATE);
-    return error != 0 ? error : wal_ops_default.allocate(host, fd, bytes);
+    return error != 0 ? error : wal_files_default.allocate(host, fd, bytes);
 }
 
 static int fault_dir_sync(void *host, int dir_fd)
 {
     int error = fault_hit(CALL_DIR_SYNC);
-    return error != 0 ? error : wal_ops_default.dir_sync(host, dir_fd);
+    return error != 0 ? error : wal_files_default.dir_sync(host, dir_fd);
 }
 
 static int fault_rename(void *host, int dir_fd, const char *from, const char *to)
 {
     int error = fault_hit(CALL_RENAME);
-    return error != 0 ? error : wal_ops_default.rename(host, dir_fd, from, to);
+    return error != 0 ? error : wal_files_default.rename(host, dir_fd, from, to);
 }
 
 static int fault_unlink(void *host, int dir_fd, const char *name)
 {
     int error = fault_hit(CALL_UNLINK);
-    return error != 0 ? error : wal_ops_default.unlink(host, dir_fd, name);
+    return error != 0 ? error : wal_files_default.unlink(host, dir_fd, name);
 }
 
-static const struct wal_ops ops = {
-    .pwritev = fault_pwritev,
-    .fdatasync = fault_fdatasync,
-    .allocate = fault_allocate,
-    .dir_sync = fault_dir_sync,
-    .rename = fault_rename,
-    .unlink = fault_unlink,
-    .full_retry_ms = 1,
-    .idle_ms = 3600 * 1000,
-};
+static struct wal_files files;
 
 static int setup(void **state)
 {
     (void)state;
     test_dir_make(dir);
+    files = wal_files_default;
+    files.pwritev = fault_pwritev;
+    files.fdatasync = fault_fdatasync;
+    files.allocate = fault_allocate;
+    files.dir_sync = fault_dir_sync;
+    files.rename = fault_rename;
+    files.unlink = fault_unlink;
     fault_set(CALL_NONE, 0, 1);
     atomic_store(&fault.short_writes, 0);
     return 0;
@@ -133,7 +132,9 @@ static int teardown(void **state)
 static void init(struct test_log *log)
 {
     test_log_init(log, dir);
-    log->ops = &ops;
+    log->options.files = &files;
+    log->options.full_retry_ms = 1;
+    log->options.idle_ms = 3600 * 1000;
     log->options.segment_bytes = WAL_SEGMENT_BYTES_MIN;
 }
 

@@ -27,7 +27,6 @@ enum { TEST_SEGMENT_BYTES = 16 * 1024, TEST_PAYLOAD_BYTES_MAX = 300, TEST_PATH_B
 
 struct test_log {
     struct wal_options options;
-    const struct wal_ops *ops;
     struct wal *wal;
     struct raft_state state;
     uint64_t sequence;
@@ -94,7 +93,7 @@ static inline int test_log_open(struct test_log *log)
     assert_null(log->wal);
     log->sequence = 0;
     log->durable = 0;
-    return wal_open_with(&log->options, log->ops, &log->wal, &log->state, log->message);
+    return wal_open(&log->options, &log->wal, &log->state, log->message);
 }
 
 static inline void test_log_open_ok(struct test_log *log)

@@ -1,0 +1,264 @@
+/* A log without a thread: its caller decides when the disk works, owns the clock and the random
+ * numbers, and so gets the same bytes for the same calls. */
+
+#include "wal_test.h"
+
+static char dir[TEST_PATH_BYTES_MAX];
+static struct wal_files files;
+
+/* The clock, the random numbers and the disk of these tests. */
+static struct {
+    uint64_t now_us;
+    uint8_t random;
+    bool full;
+    int sync_error;
+    unsigned syncs;
+} world;
+
+static uint64_t world_now_us(void *host)
+{
+    (void)host;
+    return world.now_us;
+}
+
+static int world_random(void *host, void *out, size_t bytes)
+{
+    (void)host;
+    memset(out, ++world.random, bytes);
+    return 0;
+}
+
+static int world_allocate(void *host, int file, uint64_t bytes)
+{
+    return world.full ? -ENOSPC : wal_files_default.allocate(host, file, bytes);
+}
+
+static int world_fdatasync(void *host, int file)
+{
+    (void)host;
+    (void)file;
+    world.syncs++;
+    return -world.sync_error;
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    test_dir_make(dir);
+    memset(&world, 0, sizeof(world));
+    world.now_us = 1000000;
+    files = wal_files_default;
+    files.now_us = world_now_us;
+    files.random = world_random;
+    files.allocate = world_allocate;
+    files.fdatasync = world_fdatasync;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    test_dir_remove(dir);
+    return 0;
+}
+
+static void init(struct test_log *log)
+{
+    test_log_init(log, dir);
+    log->options.files = &files;
+    log->options.stepped = true;
+    log->options.segment_bytes = WAL_SEGMENT_BYTES_MIN;
+}
+
+/* Steps until there is nothing to do; returns how many there were. */
+static unsigned run(struct test_log *log)
+{
+    unsigned steps = 0;
+    while (wal_step(log->wal)) {
+        steps++;
+        assert_true(steps < 1000);
+    }
+    return steps;
+}
+
+static void test_nothing_is_durable_before_its_step(void **state)
+{
+    (void)state;
+    struct test_log log;
+    init(&log);
+    test_log_open_ok(&log);
+    assert_int_equal(run(&log), 1); /* The spare segment. */
+    assert_int_equal(test_log_write(&log, 0, 1, 2, 1), WAL_OK);
+    assert_int_equal(test_log_write(&log, 0, 3, 2, 1), WAL_OK);
+    assert_int_equal(log.durable, 0);
+    test_log_check_range(&log, 1, 4, 1); /* Readable at once, as ever. */
+    unsigned syncs = world.syncs;
+    assert_true(wal_step(log.wal));
+    assert_int_equal(log.durable, 2); /* One batch of both. */
+    assert_int_equal(world.syncs, syncs + 1);
+    assert_false(wal_step(log.wal));
+    test_log_close(&log);
+}
+
+static void test_the_mark_is_due_after_the_silence(void **state)
+{
+    (void)state;
+    struct test_log log;
+    init(&log);
+    log.options.idle_ms = 70;
+    test_log_open_ok(&log);
+    assert_int_equal(test_log_write(&log, 0, 1, 1, 1), WAL_OK);
+    (void)run(&log);
+    assert_int_equal(wal_step_due_us(log.wal), world.now_us + 70000);
+    world.now_us += 69999;
+    assert_false(wal_step(log.wal));
+    world.now_us += 1;
+    assert_true(wal_step(log.wal));
+    assert_int_equal(wal_step_due_us(log.wal), UINT64_MAX);
+    assert_false(wal_step(log.wal));
+    test_log_close(&log);
+}
+
+static void test_a_full_disk_is_tried_again_when_due(void **state)
+{
+    (void)state;
+    struct test_log log;
+    init(&log);
+    log.options.full_retry_ms = 200;
+    test_log_open_ok(&log);
+    (void)run(&log);
+    world.full = true;
+    raft_index next = 1;
+    while (test_last_id(dir) == 1) { /* The spare is used up, and the host told. */
+        assert_int_equal(test_log_write(&log, 0, next, 5, 1), WAL_OK);
+        next += 5;
+        (void)run(&log);
+    }
+    assert_true(log.full);
+    for (int i = 0; i < 3; i++) { /* More than what is left. */
+        assert_int_equal(test_log_write(&log, 0, next, 20, 1), WAL_OK);
+        next += 20;
+    }
+    (void)run(&log);
+    assert_true(log.durable < log.sequence);
+    assert_int_equal(wal_step_due_us(log.wal), world.now_us + 200000);
+    world.full = false;
+    assert_false(wal_step(log.wal)); /* Not before its time. */
+    world.now_us += 200000;
+    assert_true(run(&log) > 0);
+    assert_int_equal(log.durable, log.sequence);
+    assert_false(log.full);
+    assert_int_equal(log.full_count, 2);
+    test_log_close(&log);
+    test_log_open_ok(&log);
+    assert_int_equal(log.state.last_index, next - 1);
+    test_log_close(&log);
+}
+
+/* What a sync that fails leaves: the host is told from the step, and the log takes nothing more. */
+static void test_a_failed_sync_ends_the_steps(void **state)
+{
+    (void)state;
+    struct test_log log;
+    init(&log);
+    test_log_open_ok(&log);
+    (void)run(&log);
+    assert_int_equal(test_log_write(&log, 0, 1, 1, 1), WAL_OK);
+    world.sync_error = EIO;
+    assert_false(wal_step(log.wal));
+    assert_true(log.failed);
+    assert_non_null(strstr(log.failure, "must stop"));
+    assert_int_equal(log.durable, 0);
+    assert_int_equal(test_log_write(&log, 0, 2, 1, 1), WAL_EIO);
+    world.sync_error = 0;
+    assert_false(wal_step(log.wal));
+    test_log_check(&log, 1, 1); /* Reads go on. */
+    wal_abandon(log.wal);
+}
+
+/* A killed process: what was durable is there, what was only queued is not. */
+static void test_an_abandoned_log_keeps_what_was_durable(void **state)
+{
+    (void)state;
+    struct test_log log;
+    init(&log);
+    test_log_open_ok(&log);
+    assert_int_equal(test_log_write(&log, 0, 1, 3, 1), WAL_OK);
+    (void)run(&log);
+    assert_int_equal(test_log_write(&log, 0, 4, 3, 1), WAL_OK);
+    wal_abandon(log.wal);
+    log.wal = NULL;
+    test_log_open_ok(&log);
+    assert_int_equal(log.state.last_index, 3);
+    test_log_close(&log);
+}
+
+static struct test_image life(void)
+{
+    struct test_log log;
+    test_dir_remove(dir);
+    assert_int_equal(mkdir(dir, 0700), 0);
+    memset(&world, 0, sizeof(world));
+    init(&log);
+    test_log_open_ok(&log);
+    raft_index next = 1;
+    for (int i = 0; i < 30; i++) {
+        world.now_us += (uint64_t)i * 10000;
+        assert_int_equal(
+            test_log_write(&log, i % 7 == 6 ? next - 1 : 0, i % 7 == 6 ? next - 1 : next, 3, 1),
+            WAL_OK);
+        next = wal_last_index(log.wal) + 1;
+        if (i % 3 == 0) {
+            (void)run(&log);
+        }
+    }
+    test_log_close(&log);
+    return test_image_take(dir);
+}
+
+static void test_the_same_calls_write_the_same_bytes(void **state)
+{
+    (void)state;
+    struct test_image one = life();
+    struct test_image two = life();
+    assert_int_equal(one.first_id, two.first_id);
+    assert_int_equal(one.last_id, two.last_id);
+    assert_true(one.last_id > 1);
+    for (uint64_t i = 0; i <= one.last_id - one.first_id; i++) {
+        assert_int_equal(one.files[i].size, two.files[i].size);
+        assert_memory_equal(one.files[i].data, two.files[i].data, one.files[i].size);
+    }
+    test_image_free(&one);
+    test_image_free(&two);
+}
+
+static void test_a_log_in_memory_can_be_stepped_too(void **state)
+{
+    (void)state;
+    struct test_log log;
+    init(&log);
+    log.options.dir = NULL;
+    test_log_open_ok(&log);
+    assert_false(wal_step(log.wal));
+    assert_int_equal(test_log_write(&log, 0, 1, 3, 1), WAL_OK);
+    assert_int_equal(log.durable, 0);
+    assert_true(wal_step(log.wal));
+    assert_int_equal(log.durable, 1);
+    test_log_close(&log);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+        TEST(test_nothing_is_durable_before_its_step),
+        TEST(test_the_mark_is_due_after_the_silence),
+        TEST(test_a_full_disk_is_tried_again_when_due),
+        TEST(test_a_failed_sync_ends_the_steps),
+        TEST(test_an_abandoned_log_keeps_what_was_durable),
+        TEST(test_the_same_calls_write_the_same_bytes),
+        TEST(test_a_log_in_memory_can_be_stepped_too),
+#undef TEST
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

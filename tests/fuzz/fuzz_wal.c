@@ -39,7 +39,7 @@ static int fuzz_sync(void *host, int fd)
     return 0;
 }
 
-static int fuzz_allocate(void *host, int fd, off_t bytes)
+static int fuzz_allocate(void *host, int fd, uint64_t bytes)
 {
     (void)host;
     (void)fd;

@@ -49,7 +49,12 @@ struct dns_config {
     const char *recursors[DNS_RECURSORS_MAX]; /* "ip", "ip:port", "[ip6]:port" */
     size_t recursor_count;
     uint32_t recursor_timeout_ms; /* 2000; for each recursor */
+    bool recursor_random;         /* begin with any of them, not always with the first */
     bool advertise_ra;            /* RA in answers of ours also without recursors */
+    bool confirm_always;          /* allow_stale false: see dns_options.confirm */
+    bool stale_bounded;           /* by max_stale_ms: older, the store is confirmed first */
+    uint64_t max_stale_ms;
+    bool deny; /* nobody may read: no node and no service is there */
 };
 
 struct dns_options {
@@ -60,6 +65,12 @@ struct dns_options {
     uint16_t port;    /* 0: any free one, see dns_server_port */
     unsigned threads; /* 0: 1; at most DNS_THREADS_MAX */
     uint64_t seed;    /* of the shuffle's generator */
+    /* Asks that the store be brought up to date with the cluster; called from the server's threads,
+     * must not wait. Later, from any thread, dns_server_confirm. NULL: nobody can, so what needs it
+     * is SERVFAIL. */
+    void (*confirm)(void *context);
+    void *context;
+    uint64_t tcp_idle_ms; /* 0: DNS_TCP_IDLE_MS */
 };
 
 struct dns_server;
@@ -81,6 +92,47 @@ uint16_t dns_server_port(const struct dns_server *dns);
 int dns_server_reload(struct dns_server *dns, const struct dns_config *config);
 /* Stops the threads within a second, closes. Accepts NULL. */
 void dns_server_stop(struct dns_server *dns);
+
+/* --- how old the store is --- */
+
+/* The store is as the cluster's was at `at_ms` (CLOCK_MONOTONIC, milliseconds); an earlier time
+ * than one told before changes nothing. From any thread. */
+void dns_server_set_fresh(struct dns_server *dns, uint64_t at_ms);
+/* What must be confirmed now: all up to the number returned. */
+uint64_t dns_server_confirm_wanted(const struct dns_server *dns);
+/* The store was brought up to date after dns_server_confirm_wanted had returned `wanted`, or, with
+ * `good` false, could not be. From one thread only, any one. */
+void dns_server_confirm(struct dns_server *dns, uint64_t wanted, bool good);
+
+/* --- counters --- */
+
+enum {
+    DNS_RCODE_COUNT = 16,
+    DNS_STALE_COUNTED_MS = 5000, /* Consul's: answers from an older store are counted as stale */
+};
+
+/* Since the start, over all threads; each number is right, together they may be of slightly
+ * different moments. */
+struct dns_stats {
+    uint64_t udp_queries, tcp_queries;
+    uint64_t rcodes[DNS_RCODE_COUNT]; /* answers, those of recursors included */
+    uint64_t silent;                  /* queries that deserve no answer */
+    uint64_t truncated;               /* answers with TC */
+    uint64_t stale;                   /* answers from a store older than DNS_STALE_COUNTED_MS */
+    uint64_t confirmed;               /* queries that had the store confirmed first */
+    uint64_t unconfirmed;             /* queries that failed because it could not be */
+    uint64_t forwarded;               /* questions to recursors, attempts counted */
+    uint64_t forward_failures;        /* attempts that failed or took too long */
+    uint64_t forward_refused;         /* queries refused for want of room, or as loops */
+    uint64_t tcp_connections;         /* accepted */
+    uint64_t tcp_refused;             /* closed at once: too many of one client */
+    uint64_t tcp_dropped;             /* closed for being idle, or to make room */
+    uint64_t tcp_open;                /* now */
+    bool age_known;                   /* false: never heard of the cluster since the start */
+    uint64_t age_ms;                  /* of the store, see dns_server_set_fresh */
+};
+
+void dns_server_stats(const struct dns_server *dns, struct dns_stats *out);
 
 /* One question to one answer, for tests and fuzzing: parses `query` (as from UDP or TCP), writes
  * the answer to `out`; returns its size, 0 for silence. `random` drives the shuffle. */

@@ -52,6 +52,7 @@ static void resolver_begin(struct dns_resolver *r)
     r->service_answer = false;
     r->clipped = false;
     r->failed = false;
+    r->from_store = r->subject.kind != DNS_SUBJECT_FOREIGN;
     r->rcode = DNS_NOERROR;
     r->edns_echo = true;
     r->flags = DNS_FLAG_AA;
@@ -168,6 +169,7 @@ size_t dns_resolver_answer(struct dns_resolver *r, struct dns_zone *zone, struct
 
     r->forward = false;
     r->wanted_count = 0;
+    r->from_store = false;
     switch (verdict) {
     case DNS_QUERY_IGNORE:
         return 0;
@@ -185,8 +187,8 @@ size_t dns_resolver_answer(struct dns_resolver *r, struct dns_zone *zone, struct
     r->tcp = tcp;
     r->now_s = now_s;
     r->random = random;
-    resolver_begin(r);
     dns_subject_parse(zone, &r->query.name, r->query.type, &r->subject);
+    resolver_begin(r);
     answer_question(r);
     return dns_message_write(r, out, out_bytes);
 }

@@ -21,7 +21,6 @@
 #include "dns/dns_server_internal.h"
 
 enum {
-    FRAME_BYTES = 2, /* a message's length, before it over TCP */
     CHASE_QUERY_BYTES_MAX = 12 + DNS_NAME_BYTES_MAX + 4,
     RCODE_MASK = 0xf,
 };
@@ -35,12 +34,12 @@ struct forward {
     struct forward *next_free;
     struct forward *sooner, *later; /* those under way, by deadline */
     uint64_t deadline_ms;
-    size_t recursor_index;
+    size_t recursor_tries; /* how many were given up */
     uint16_t id;
     bool under_way;
     size_t sent;     /* TCP: bytes, the length with them */
     size_t received; /* TCP: likewise */
-    uint8_t head[FRAME_BYTES];
+    uint8_t head[DNS_FRAME_BYTES];
     uint8_t *answer; /* owned */
     size_t answer_size;
     size_t chase_size; /* 0: the job's own query is asked */
@@ -51,14 +50,10 @@ struct forward {
 struct job {
     struct job *next_free;
     bool busy;
-    struct dns_conn *conn; /* NULL: over UDP */
-    int udp_fd;
-    struct sockaddr_storage peer;
-    socklen_t peer_size;
-    size_t control_size;
-    _Alignas(struct cmsghdr) uint8_t control[DNS_CONTROL_BYTES];
-    uint64_t seed;       /* the generator's state, so that the same answer is made again */
-    size_t answer_limit; /* bytes that the client takes */
+    struct dns_client client;
+    uint64_t seed;         /* the generator's state, so that the same answer is made again */
+    size_t answer_limit;   /* bytes that the client takes */
+    size_t recursor_first; /* who is asked first; then the next ones, round to the one before */
     size_t forward_count;
     size_t waiting_count;
     struct forward *forwards[DNS_CHASED_MAX];
@@ -245,10 +240,10 @@ static void forward_close(struct dns_forwarder *forwarder, struct forward *forwa
 
 static bool forward_is_tcp(const struct forward *forward)
 {
-    return forward->chase_size == 0 && forward->job->conn != NULL;
+    return forward->chase_size == 0 && forward->job->client.conn != NULL;
 }
 
-/* The message as it is sent: `out` has room for FRAME_BYTES and any query. */
+/* The message as it is sent: `out` has room for DNS_FRAME_BYTES and any query. */
 static size_t forward_compose(const struct forward *forward, uint8_t *out)
 {
     const bool chase = forward->chase_size > 0;
@@ -256,10 +251,10 @@ static size_t forward_compose(const struct forward *forward, uint8_t *out)
 
     out[0] = (uint8_t)(size >> 8);
     out[1] = (uint8_t)size;
-    memcpy(out + FRAME_BYTES, chase ? forward->chase : forward->job->query, size);
-    out[FRAME_BYTES] = (uint8_t)(forward->id >> 8);
-    out[FRAME_BYTES + 1] = (uint8_t)forward->id;
-    return FRAME_BYTES + size;
+    memcpy(out + DNS_FRAME_BYTES, chase ? forward->chase : forward->job->query, size);
+    out[DNS_FRAME_BYTES] = (uint8_t)(forward->id >> 8);
+    out[DNS_FRAME_BYTES + 1] = (uint8_t)forward->id;
+    return DNS_FRAME_BYTES + size;
 }
 
 static bool forward_watch(const struct dns_worker *worker, struct forward *forward, int operation,
@@ -273,13 +268,13 @@ static bool forward_watch(const struct dns_worker *worker, struct forward *forwa
 /* Sends, over TCP as much as goes. False when this recursor cannot be asked. */
 static bool forward_send(const struct dns_worker *worker, struct forward *forward)
 {
-    uint8_t message[FRAME_BYTES + DNS_UDP_QUERY_BYTES_MAX];
+    uint8_t message[DNS_FRAME_BYTES + DNS_UDP_QUERY_BYTES_MAX];
     const size_t size = forward_compose(forward, message);
     const int fd = forward->source.fd;
 
     if (!forward_is_tcp(forward)) {
-        return send(fd, message + FRAME_BYTES, size - FRAME_BYTES, MSG_NOSIGNAL) ==
-               (ssize_t)(size - FRAME_BYTES);
+        return send(fd, message + DNS_FRAME_BYTES, size - DNS_FRAME_BYTES, MSG_NOSIGNAL) ==
+               (ssize_t)(size - DNS_FRAME_BYTES);
     }
     const ssize_t rc = send(fd, message + forward->sent, size - forward->sent, MSG_NOSIGNAL);
 
@@ -316,25 +311,28 @@ static bool forward_attempt(struct dns_worker *worker, struct forward *forward,
            (tcp || forward_send(worker, forward));
 }
 
-/* Asks the first recursor from `recursor_index` on that can be asked; false if none can. */
+/* Asks the next recursor that can be asked; false if none is left. */
 static bool forward_start(struct dns_worker *worker, struct forward *forward)
 {
     const struct dns_zone *zone = worker->zone;
     struct dns_forwarder *forwarder = worker->forwarder;
 
     assert(!forward->under_way);
-    for (; forward->recursor_index < zone->recursor_count; forward->recursor_index++) {
-        const struct dns_recursor *recursor = &zone->recursors[forward->recursor_index];
+    for (; forward->recursor_tries < zone->recursor_count; forward->recursor_tries++) {
+        const size_t index = forward->job->recursor_first + forward->recursor_tries;
+        const struct dns_recursor *recursor = &zone->recursors[index % zone->recursor_count];
 
         if (recursor->own) {
             continue;
         }
+        dns_worker_count(worker, DNS_COUNT_FORWARDED);
         if (forward_attempt(worker, forward, recursor)) {
             forward_link(forwarder, forward);
             forward->under_way = true;
             forwarder->keys[forward->job - forwarder->jobs].id = forward->id;
             return true;
         }
+        dns_worker_count(worker, DNS_COUNT_FORWARD_FAILURES);
         forward_close_socket(forward);
     }
     return false;
@@ -427,7 +425,7 @@ static bool job_add_forward(struct dns_forwarder *forwarder, struct job *job,
     }
     forward->source = (struct dns_source){DNS_SOURCE_MAGIC, DNS_SOURCE_FORWARD, -1};
     forward->job = job;
-    forward->recursor_index = 0;
+    forward->recursor_tries = 0;
     forward->under_way = false;
     forward->answer = NULL;
     forward->chase_size = 0;
@@ -461,54 +459,39 @@ static void job_free(struct dns_forwarder *forwarder, struct job *job)
         forward->next_free = forwarder->free_forwards;
         forwarder->free_forwards = forward;
     }
-    if (job->conn != NULL) {
-        assert(job->conn->job_count > 0);
-        job->conn->job_count--;
-    }
+    dns_client_drop(&job->client);
     job->busy = false;
     forwarder->keys[job - forwarder->jobs].busy = false;
     job->next_free = forwarder->free_jobs;
     forwarder->free_jobs = job;
 }
 
-static void job_set_client(struct job *job, const struct dns_asker *asker)
-{
-    job->conn = asker->conn;
-    job->control_size = 0;
-    if (asker->conn != NULL) {
-        asker->conn->job_count++;
-        return;
-    }
-    job->udp_fd = asker->udp_fd;
-    job->peer_size = asker->header->msg_namelen;
-    assert(job->peer_size <= sizeof(job->peer));
-    memcpy(&job->peer, asker->header->msg_name, job->peer_size);
-    job->control_size = asker->header->msg_controllen;
-    assert(job->control_size <= sizeof(job->control));
-    memcpy(job->control, asker->header->msg_control, job->control_size);
-}
-
 bool dns_forward_begin(struct dns_worker *worker, const struct dns_asker *asker, const void *query,
                        size_t size, uint64_t seed)
 {
     struct dns_forwarder *forwarder = worker->forwarder;
-    const struct dns_resolver *resolver = worker->resolver;
+    struct dns_resolver *resolver = worker->resolver;
     const struct job_key key = job_key(resolver, asker);
     const uint16_t edns_size = resolver->query.edns ? resolver->query.edns_size : 0;
 
-    if (worker->zone->recursor_count == 0 || size > DNS_UDP_QUERY_BYTES_MAX ||
-        !job_is_welcome(forwarder, &key, resolver->query.id)) {
+    if (worker->zone->recursor_count == 0) {
         return false;
     }
-    struct job *job = job_take(forwarder);
+    const bool welcome =
+        size <= DNS_UDP_QUERY_BYTES_MAX && job_is_welcome(forwarder, &key, resolver->query.id);
+    struct job *job = welcome ? job_take(forwarder) : NULL;
 
     if (job == NULL) {
+        dns_worker_count(worker, DNS_COUNT_FORWARD_REFUSED);
         return false;
     }
     job->busy = true;
     forwarder->keys[job - forwarder->jobs] = key;
-    job_set_client(job, asker);
+    dns_client_keep(&job->client, asker);
     job->seed = seed;
+    job->recursor_first = worker->zone->config.recursor_random
+                              ? dns_random_below(resolver, worker->zone->recursor_count)
+                              : 0;
     job->answer_limit = edns_size > DNS_UDP_BYTES_DEFAULT ? edns_size : DNS_UDP_BYTES_DEFAULT;
     job->size = size;
     memcpy(job->query, query, size);
@@ -534,31 +517,16 @@ bool dns_forward_begin(struct dns_worker *worker, const struct dns_asker *asker,
 
 /* --- answers --- */
 
-/* Sends the `size` bytes behind the first FRAME_BYTES of the worker's TCP buffer; the job is over.
- */
+/* Sends the `size` bytes behind the first DNS_FRAME_BYTES of the worker's TCP buffer; the job is
+ * over. */
 static void job_deliver(struct dns_worker *worker, struct job *job, size_t size)
 {
-    uint8_t *framed = worker->tcp_out;
-    struct dns_conn *conn = job->conn;
+    struct dns_client client = job->client;
 
-    if (conn == NULL) {
-        struct iovec vector = {framed + FRAME_BYTES, size};
-        struct msghdr query = {.msg_control = job->control, .msg_controllen = job->control_size};
-        struct msghdr answer = {.msg_name = &job->peer,
-                                .msg_namelen = job->peer_size,
-                                .msg_iov = &vector,
-                                .msg_iovlen = 1};
-
-        dns_udp_reuse_control(&answer, &query);
-        /* A datagram that cannot be sent is dropped, as the network may do, too. */
-        (void)sendmsg(job->udp_fd, &answer, MSG_DONTWAIT);
-        job_free(worker->forwarder, job);
-        return;
-    }
-    framed[0] = (uint8_t)(size >> 8);
-    framed[1] = (uint8_t)size;
+    /* The job is free before its connection may be closed, which drops the jobs that it has. */
+    job->client.conn = NULL;
     job_free(worker->forwarder, job);
-    dns_tcp_deliver(worker, conn, framed, FRAME_BYTES + size);
+    dns_client_send(worker, &client, size);
 }
 
 /* Makes our own answer, with all that the recursors have told. */
@@ -582,8 +550,8 @@ static void job_answer(struct dns_worker *worker, struct job *job)
     resolver->chased_count = job->forward_count;
     const size_t size = dns_resolver_answer(
         resolver, worker->zone, worker->txn_live ? &worker->txn : NULL, job->query, job->size,
-        job->conn != NULL, (uint64_t)time(NULL), &random, worker->tcp_out + FRAME_BYTES,
-        job->conn != NULL ? DNS_MESSAGE_BYTES_MAX : DNS_UDP_BYTES_MAX);
+        job->client.conn != NULL, (uint64_t)time(NULL), &random, worker->tcp_out + DNS_FRAME_BYTES,
+        job->client.conn != NULL ? DNS_MESSAGE_BYTES_MAX : DNS_UDP_BYTES_MAX);
 
     resolver->chased = NULL;
     resolver->chased_count = 0;
@@ -596,8 +564,9 @@ static void forward_fail(struct dns_worker *worker, struct forward *forward)
 {
     struct job *job = forward->job;
 
+    dns_worker_count(worker, DNS_COUNT_FORWARD_FAILURES);
     forward_close(worker->forwarder, forward);
-    forward->recursor_index++;
+    forward->recursor_tries++;
     if (forward_start(worker, forward)) {
         return;
     }
@@ -655,10 +624,10 @@ static enum match forward_match(const struct forward *forward, const uint8_t *me
 static void job_pass_on(struct dns_worker *worker, struct job *job, size_t size,
                         size_t question_end)
 {
-    uint8_t *message = worker->tcp_out + FRAME_BYTES;
+    uint8_t *message = worker->tcp_out + DNS_FRAME_BYTES;
 
     memcpy(message, job->query, 2);
-    if (job->conn == NULL && size > job->answer_limit) {
+    if (job->client.conn == NULL && size > job->answer_limit) {
         message[2] |= DNS_FLAG_TC >> 8;
         memset(message + 6, 0, 6); /* no records */
         size = question_end;
@@ -671,7 +640,7 @@ static void job_pass_on(struct dns_worker *worker, struct job *job, size_t size,
  */
 static bool forward_take(struct dns_worker *worker, struct forward *forward, size_t size)
 {
-    const uint8_t *message = worker->tcp_out + FRAME_BYTES;
+    const uint8_t *message = worker->tcp_out + DNS_FRAME_BYTES;
     struct job *job = forward->job;
     size_t question_end = 0;
 
@@ -705,7 +674,7 @@ static bool forward_take(struct dns_worker *worker, struct forward *forward, siz
 static void forward_read_udp(struct dns_worker *worker, struct forward *forward)
 {
     const ssize_t rc =
-        recv(forward->source.fd, worker->tcp_out + FRAME_BYTES, DNS_MESSAGE_BYTES_MAX, 0);
+        recv(forward->source.fd, worker->tcp_out + DNS_FRAME_BYTES, DNS_MESSAGE_BYTES_MAX, 0);
 
     if (rc >= 0) {
         /* What is not the answer may be somebody's guess: the wait goes on. */
@@ -717,11 +686,11 @@ static void forward_read_udp(struct dns_worker *worker, struct forward *forward)
 
 static void forward_read_tcp(struct dns_worker *worker, struct forward *forward)
 {
-    const bool in_head = forward->received < FRAME_BYTES;
+    const bool in_head = forward->received < DNS_FRAME_BYTES;
     uint8_t *place = in_head ? forward->head + forward->received
-                             : forward->answer + (forward->received - FRAME_BYTES);
-    const size_t room = in_head ? FRAME_BYTES - forward->received
-                                : FRAME_BYTES + forward->answer_size - forward->received;
+                             : forward->answer + (forward->received - DNS_FRAME_BYTES);
+    const size_t room = in_head ? DNS_FRAME_BYTES - forward->received
+                                : DNS_FRAME_BYTES + forward->answer_size - forward->received;
     const ssize_t rc = recv(forward->source.fd, place, room, 0);
 
     if (rc < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)) {
@@ -732,7 +701,7 @@ static void forward_read_tcp(struct dns_worker *worker, struct forward *forward)
         return;
     }
     forward->received += (size_t)rc;
-    if (in_head && forward->received == FRAME_BYTES) {
+    if (in_head && forward->received == DNS_FRAME_BYTES) {
         forward->answer_size = (size_t)((forward->head[0] << 8) | forward->head[1]);
         forward->answer = forward->answer_size == 0 ? NULL : malloc(forward->answer_size);
         if (forward->answer == NULL) {
@@ -740,10 +709,10 @@ static void forward_read_tcp(struct dns_worker *worker, struct forward *forward)
         }
         return;
     }
-    if (forward->received == FRAME_BYTES + forward->answer_size) {
+    if (forward->received == DNS_FRAME_BYTES + forward->answer_size) {
         const size_t size = forward->answer_size;
 
-        memcpy(worker->tcp_out + FRAME_BYTES, forward->answer, size);
+        memcpy(worker->tcp_out + DNS_FRAME_BYTES, forward->answer, size);
         if (!forward_take(worker, forward, size)) {
             forward_fail(worker, forward);
         }
@@ -761,7 +730,7 @@ void dns_forward_serve(struct dns_worker *worker, struct dns_source *source)
     }
     if (!forward_is_tcp(forward)) {
         forward_read_udp(worker, forward);
-    } else if (forward->sent < FRAME_BYTES + forward->job->size) {
+    } else if (forward->sent < DNS_FRAME_BYTES + forward->job->size) {
         if (!forward_send(worker, forward)) {
             forward_fail(worker, forward);
         }
@@ -789,7 +758,7 @@ void dns_forward_drop(struct dns_worker *worker, const struct dns_conn *conn)
     struct dns_forwarder *forwarder = worker->forwarder;
 
     for (size_t i = 0; i < forwarder->job_count; i++) {
-        if (forwarder->jobs[i].busy && forwarder->jobs[i].conn == conn) {
+        if (forwarder->jobs[i].busy && forwarder->jobs[i].client.conn == conn) {
             job_free(forwarder, &forwarder->jobs[i]);
         }
     }

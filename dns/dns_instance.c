@@ -562,6 +562,9 @@ size_t dns_instances_collect(struct dns_resolver *r, struct slice service, struc
 {
     struct dns_cache *cache = r->cache;
 
+    if (r->zone->config.deny) {
+        return 0;
+    }
     if (cache != NULL) {
         const uint32_t hash = dns_hash(service.data, service.size);
         struct dns_cache_slot *slot = &cache->slots[cache_index(cache, hash, service)];

@@ -231,6 +231,7 @@ struct dns_resolver {
     enum dns_rcode rcode;
     uint16_t flags; /* AA, RA, TC of the answer */
     bool edns_echo;
+    bool from_store; /* what the answer says depends on the store */
 
     /* What the answer lacks. It is an answer all the same, for when no recursor helps. */
     bool forward; /* the whole question is one for the recursors */

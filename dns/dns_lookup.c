@@ -94,13 +94,19 @@ static struct slice chain_add_host(struct dns_resolver *r, struct chain *chain,
     return host;
 }
 
+static bool node_find(struct dns_resolver *r, const struct dns_subject *subject,
+                      struct catalog_node *out)
+{
+    return !subject->matchless && !subject->datacenter_unknown && !r->zone->config.deny &&
+           dns_store_read_ok(r, catalog_node_get(r->txn, subject->node, out));
+}
+
 static struct slice chain_step_node(struct dns_resolver *r, struct chain *chain,
                                     const struct dns_subject *subject, struct dns_name *owner)
 {
     struct catalog_node node;
 
-    if (subject->matchless || subject->datacenter_unknown ||
-        !dns_store_read_ok(r, catalog_node_get(r->txn, subject->node, &node))) {
+    if (!node_find(r, subject, &node)) {
         return SLICE_EMPTY;
     }
     const struct dns_place place =
@@ -525,8 +531,7 @@ void dns_lookup_node(struct dns_resolver *r, const struct dns_subject *subject)
     if (type != DNS_A && type != DNS_AAAA && type != DNS_ANY && type != DNS_TXT) {
         return; /* Nothing, whether the node is there or not. */
     }
-    if (subject->matchless || subject->datacenter_unknown ||
-        !dns_store_read_ok(r, catalog_node_get(r->txn, subject->node, &node))) {
+    if (!node_find(r, subject, &node)) {
         answer_unknown(r);
         return;
     }
@@ -619,7 +624,7 @@ bool dns_lookup_reverse(struct dns_resolver *r)
     struct dns_ip ip;
     struct dns_record record = {.owner = &r->question_name, .type = DNS_PTR};
 
-    if (!dns_ip_from_reverse(&r->query.name, &ip)) {
+    if (r->zone->config.deny || !dns_ip_from_reverse(&r->query.name, &ip)) {
         return false;
     }
     record.target = reverse_find_node(r, &ip);

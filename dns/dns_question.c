@@ -138,7 +138,7 @@ static void parse_below_domain(const struct dns_zone *zone, struct dns_subject *
     if (kind == DNS_SUBJECT_FOREIGN || kind == DNS_SUBJECT_INVALID || count == 0) {
         return;
     }
-    const size_t suffix_count = domain_index - suffix;
+    size_t suffix_count = domain_index - suffix; /* of labels right of the keyword */
     size_t used = 0;
 
     if (kind == DNS_SUBJECT_ADDRESS) { /* What stands right of "addr" does not matter. */
@@ -147,6 +147,9 @@ static void parse_below_domain(const struct dns_zone *zone, struct dns_subject *
             subject->kind = kind;
         }
         return;
+    }
+    if (suffix_count == 2 && slice_equal(label_at(lower, name, suffix + 1), SLICE_LITERAL("dc"))) {
+        suffix_count = 1; /* "dc1.dc", as Consul writes it since 1.13 */
     }
     if (suffix_count > 1) {
         return;

@@ -21,16 +21,59 @@ enum {
 
 /* --- answering --- */
 
+void dns_worker_count_answer(struct dns_worker *worker, const uint8_t *message)
+{
+    const unsigned rcode = message[3] & (DNS_RCODE_COUNT - 1u);
+
+    dns_worker_count(worker, (enum dns_count)(DNS_COUNT_RCODES + rcode));
+    if ((message[2] & (DNS_FLAG_TC >> 8)) != 0) {
+        dns_worker_count(worker, DNS_COUNT_TRUNCATED);
+    }
+}
+
+/* Answers from the store, or from nothing. */
+static size_t worker_resolve(struct dns_worker *worker, const struct dns_asker *asker,
+                             const void *query, size_t size, bool store, void *out,
+                             size_t out_bytes)
+{
+    return dns_resolver_answer(
+        worker->resolver, worker->zone, store && worker->txn_live ? &worker->txn : NULL, query,
+        size, asker->conn != NULL, (uint64_t)time(NULL), &worker->random, out, out_bytes);
+}
+
 size_t dns_worker_answer(struct dns_worker *worker, const struct dns_asker *asker,
                          const void *query, size_t size, void *out, size_t out_bytes)
 {
-    struct dns_resolver *resolver = worker->resolver;
+    const struct dns_resolver *resolver = worker->resolver;
     const uint64_t seed = worker->random;
-    const size_t answer_size = dns_resolver_answer(
-        resolver, worker->zone, worker->txn_live ? &worker->txn : NULL, query, size,
-        asker->conn != NULL, (uint64_t)time(NULL), &worker->random, out, out_bytes);
+    size_t answer_size =
+        worker_resolve(worker, asker, query, size, !asker->unconfirmed, out, out_bytes);
 
-    if (answer_size > 0 && (resolver->forward || resolver->wanted_count > 0) &&
+    if (!worker->confirming) {
+        dns_worker_count(worker, asker->conn == NULL ? DNS_COUNT_UDP : DNS_COUNT_TCP);
+    }
+    if (answer_size == 0) {
+        dns_worker_count(worker, DNS_COUNT_SILENT);
+        return 0;
+    }
+    if (resolver->from_store) {
+        bool refused = asker->unconfirmed;
+
+        if (dns_confirm_is_needed(worker)) {
+            if (dns_confirm_begin(worker, asker, query, size)) {
+                dns_worker_count(worker, DNS_COUNT_CONFIRMED);
+                return 0;
+            }
+            refused = true;
+            answer_size = worker_resolve(worker, asker, query, size, false, out, out_bytes);
+        }
+        if (refused) {
+            dns_worker_count(worker, DNS_COUNT_UNCONFIRMED);
+        } else if (worker->age_known && worker->age_ms > DNS_STALE_COUNTED_MS) {
+            dns_worker_count(worker, DNS_COUNT_STALE);
+        }
+    }
+    if ((resolver->forward || resolver->wanted_count > 0) &&
         dns_forward_begin(worker, asker, query, size, seed)) {
         return 0;
     }
@@ -57,6 +100,10 @@ void dns_worker_renew(struct dns_worker *worker)
     if (worker->txn_live) {
         dns_cache_renew(worker->resolver->cache, &worker->txn);
     }
+    const uint64_t fresh_ms = atomic_load_explicit(&worker->server->fresh_ms, memory_order_relaxed);
+
+    worker->age_known = fresh_ms != 0;
+    worker->age_ms = worker->now_ms > fresh_ms ? worker->now_ms - fresh_ms : 0;
 }
 
 /* Takes over a new configuration. Without memory the old one stays, and the next turn tries again.
@@ -84,12 +131,17 @@ static void worker_follow_config(struct dns_worker *worker)
 
 /* --- turns --- */
 
-static void worker_read_clock(struct dns_worker *worker)
+static uint64_t clock_now_ms(void)
 {
     struct timespec now;
 
     (void)clock_gettime(CLOCK_MONOTONIC, &now); /* Cannot fail with this clock. */
-    worker->now_ms = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+static void worker_read_clock(struct dns_worker *worker)
+{
+    worker->now_ms = clock_now_ms();
 }
 
 /* Connections first and listeners last: to accept one, or to deliver a recursor's answer, may close
@@ -113,6 +165,11 @@ static void worker_turn(struct dns_worker *worker, const struct epoll_event *eve
     for (size_t i = 0; i < socket_count; i++) {
         if (sockets[i]->kind == DNS_SOURCE_UDP) {
             dns_udp_serve(worker, sockets[i]->fd);
+        }
+    }
+    for (size_t i = 0; i < socket_count; i++) {
+        if (sockets[i]->kind == DNS_SOURCE_NOTICE) {
+            dns_confirm_serve(worker);
         }
     }
     for (size_t i = 0; i < socket_count; i++) {
@@ -330,6 +387,9 @@ static void worker_deinit(struct dns_worker *worker)
         (void)close(worker->udp[i].fd);
         (void)close(worker->listeners[i].fd);
     }
+    if (worker->notice.fd >= 0) {
+        (void)close(worker->notice.fd);
+    }
     if (worker->epoll_fd >= 0) {
         (void)close(worker->epoll_fd);
     }
@@ -341,6 +401,7 @@ static void worker_deinit(struct dns_worker *worker)
     free(worker->batch);
     free(worker->tcp_out);
     dns_forwarder_free(worker->forwarder);
+    dns_confirmer_free(worker->confirmer);
 }
 
 static int worker_init(struct dns_worker *worker, const struct dns_options *options,
@@ -355,15 +416,20 @@ static int worker_init(struct dns_worker *worker, const struct dns_options *opti
     worker->batch = calloc(1, sizeof(*worker->batch));
     worker->tcp_out = malloc(DNS_TCP_OUT_BYTES);
     worker->forwarder = dns_forwarder_new();
+    worker->confirmer = dns_confirmer_new();
     worker->zone = dns_zone_new(&server->config->config);
     if (worker->resolver == NULL || worker->resolver->cache == NULL || worker->batch == NULL ||
-        worker->tcp_out == NULL || worker->forwarder == NULL || worker->zone == NULL) {
+        worker->tcp_out == NULL || worker->forwarder == NULL || worker->confirmer == NULL ||
+        worker->zone == NULL) {
         return errmsg_set(err, DNS_ENOMEM, "no memory for a DNS thread");
     }
     dns_udp_prepare(worker->batch);
     worker->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     worker->wake = (struct dns_source){DNS_SOURCE_MAGIC, DNS_SOURCE_WAKE, server->wake_fd};
-    if (worker->epoll_fd < 0 || worker_watch(worker, &worker->wake) != 0) {
+    worker->notice = (struct dns_source){DNS_SOURCE_MAGIC, DNS_SOURCE_NOTICE,
+                                         eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
+    if (worker->epoll_fd < 0 || worker->notice.fd < 0 || worker_watch(worker, &worker->wake) != 0 ||
+        worker_watch(worker, &worker->notice) != 0) {
         return errmsg_set_errno(err, DNS_EIO, "set up a DNS thread");
     }
     for (size_t i = 0; i < options->address_count; i++) {
@@ -409,6 +475,9 @@ int dns_server_start(const struct dns_options *options, struct dns_server **out,
     }
     server->store = options->store;
     server->port = options->port;
+    server->confirm = options->confirm;
+    server->context = options->context;
+    server->tcp_idle_ms = options->tcp_idle_ms == 0 ? DNS_TCP_IDLE_MS : options->tcp_idle_ms;
     pthread_mutex_init(&server->lock, NULL);
     atomic_init(&server->stopping, false);
     atomic_init(&server->generation, 0);
@@ -432,6 +501,7 @@ int dns_server_start(const struct dns_options *options, struct dns_server **out,
 
         worker->server = server;
         worker->epoll_fd = -1;
+        worker->notice.fd = -1;
         worker->random = options->seed + i * 0x9e3779b97f4a7c15u;
         server->worker_count = i + 1;
         rc = worker_init(worker, options, err);
@@ -467,6 +537,44 @@ int dns_server_reload(struct dns_server *dns, const struct dns_config *config)
     pthread_mutex_unlock(&dns->lock);
     dns_zone_free(old);
     return 0;
+}
+
+static uint64_t server_sum(const struct dns_server *dns, unsigned which)
+{
+    uint64_t sum = 0;
+
+    for (unsigned i = 0; i < dns->worker_count; i++) {
+        sum += atomic_load_explicit(&dns->workers[i].counts[which], memory_order_relaxed);
+    }
+    return sum;
+}
+
+void dns_server_stats(const struct dns_server *dns, struct dns_stats *out)
+{
+    const uint64_t fresh_ms = atomic_load(&dns->fresh_ms);
+    const uint64_t now_ms = clock_now_ms();
+
+    *out = (struct dns_stats){
+        .udp_queries = server_sum(dns, DNS_COUNT_UDP),
+        .tcp_queries = server_sum(dns, DNS_COUNT_TCP),
+        .silent = server_sum(dns, DNS_COUNT_SILENT),
+        .truncated = server_sum(dns, DNS_COUNT_TRUNCATED),
+        .stale = server_sum(dns, DNS_COUNT_STALE),
+        .confirmed = server_sum(dns, DNS_COUNT_CONFIRMED),
+        .unconfirmed = server_sum(dns, DNS_COUNT_UNCONFIRMED),
+        .forwarded = server_sum(dns, DNS_COUNT_FORWARDED),
+        .forward_failures = server_sum(dns, DNS_COUNT_FORWARD_FAILURES),
+        .forward_refused = server_sum(dns, DNS_COUNT_FORWARD_REFUSED),
+        .tcp_connections = server_sum(dns, DNS_COUNT_CONNECTIONS),
+        .tcp_refused = server_sum(dns, DNS_COUNT_CONNECTIONS_REFUSED),
+        .tcp_dropped = server_sum(dns, DNS_COUNT_CONNECTIONS_DROPPED),
+        .tcp_open = server_sum(dns, DNS_COUNT_OPEN),
+        .age_known = fresh_ms != 0,
+        .age_ms = fresh_ms != 0 && now_ms > fresh_ms ? now_ms - fresh_ms : 0,
+    };
+    for (unsigned i = 0; i < DNS_RCODE_COUNT; i++) {
+        out->rcodes[i] = server_sum(dns, DNS_COUNT_RCODES + i);
+    }
 }
 
 void dns_server_stop(struct dns_server *dns)

@@ -28,10 +28,13 @@ enum {
     DNS_JOBS_PER_CLIENT_MAX = 256, /* of one address */
     DNS_JOBS_SAME_MAX = 64,        /* with the same question: a loop of forwarders ends there */
     DNS_FORWARDS_MAX = 1024,       /* questions to recursors under way, a socket each, per thread */
+    DNS_PARKED_MAX = 512,          /* queries that wait for the store to be confirmed, per thread */
+    DNS_FRAME_BYTES = 2,           /* a message's length, before it over TCP */
 };
 
 enum dns_source_kind {
     DNS_SOURCE_WAKE,
+    DNS_SOURCE_NOTICE,
     DNS_SOURCE_UDP,
     DNS_SOURCE_LISTENER,
     DNS_SOURCE_CONN,
@@ -52,8 +55,8 @@ struct dns_conn {
     struct dns_conn *older, *newer; /* in order of last progress */
     struct in6_addr client;         /* IPv4 mapped */
     uint64_t progress_ms;
-    size_t job_count; /* queries of it that wait for recursors */
-    bool in_over;     /* the client sends no more; it is closed when it has its answers */
+    size_t waiting_count; /* queries of it that wait for recursors, or for the store */
+    bool in_over;         /* the client sends no more; it is closed when it has its answers */
     size_t in_size;
     uint8_t *out; /* owned; what the client has not taken yet, NULL if nothing */
     size_t out_size, out_at;
@@ -76,16 +79,49 @@ struct dns_asker {
     struct dns_conn *conn;       /* NULL: over UDP */
     int udp_fd;                  /* the socket that it came to */
     const struct msghdr *header; /* UDP: with the client's address, and ours */
+    bool unconfirmed;            /* the store had to be confirmed, and could not be */
+};
+
+/* Whom an answer goes to later. */
+struct dns_client {
+    struct dns_conn *conn; /* NULL: over UDP */
+    int udp_fd;
+    struct sockaddr_storage peer;
+    socklen_t peer_size;
+    size_t control_size;
+    _Alignas(struct cmsghdr) uint8_t control[DNS_CONTROL_BYTES];
+};
+
+/* What a thread counts; see dns_stats. */
+enum dns_count {
+    DNS_COUNT_UDP,
+    DNS_COUNT_TCP,
+    DNS_COUNT_SILENT,
+    DNS_COUNT_TRUNCATED,
+    DNS_COUNT_STALE,
+    DNS_COUNT_CONFIRMED,
+    DNS_COUNT_UNCONFIRMED,
+    DNS_COUNT_FORWARDED,
+    DNS_COUNT_FORWARD_FAILURES,
+    DNS_COUNT_FORWARD_REFUSED,
+    DNS_COUNT_CONNECTIONS,
+    DNS_COUNT_CONNECTIONS_REFUSED,
+    DNS_COUNT_CONNECTIONS_DROPPED,
+    DNS_COUNT_OPEN,
+    DNS_COUNT_RCODES, /* the first of DNS_RCODE_COUNT */
+    DNS_COUNTS = DNS_COUNT_RCODES + DNS_RCODE_COUNT,
 };
 
 struct dns_forwarder;
+struct dns_confirmer;
 
 struct dns_worker {
     struct dns_server *server;
     pthread_t thread;
     bool started;
     int epoll_fd;
-    struct dns_source wake; /* the server's eventfd */
+    struct dns_source wake;   /* the server's eventfd */
+    struct dns_source notice; /* an eventfd of its own: something was confirmed */
     struct dns_source udp[DNS_ADDRESSES_MAX];
     struct dns_source listeners[DNS_ADDRESSES_MAX];
     size_t socket_count;
@@ -99,9 +135,15 @@ struct dns_worker {
     bool txn_live;
     uint64_t random;
     uint64_t now_ms;
+    uint64_t age_ms; /* of the store, in this turn */
+    bool age_known;
+    bool confirming; /* what is answered now has had the store confirmed */
     struct dns_conn *oldest, *newest;
     size_t conn_count;
     struct dns_forwarder *forwarder;
+    struct dns_confirmer *confirmer;
+    /* Written by its thread alone, so that no addition needs to be atomic; read by any. */
+    _Atomic uint64_t counts[DNS_COUNTS];
 };
 
 struct dns_server {
@@ -114,6 +156,12 @@ struct dns_server {
     pthread_mutex_t lock;
     struct dns_zone *config;
     atomic_uint generation;
+    void (*confirm)(void *context); /* dns_options'; these two never change */
+    void *context;
+    uint64_t tcp_idle_ms; /* nor does this */
+    /* Tickets: drawn by waiting queries, then told by the owner as done, or as done well. */
+    _Atomic uint64_t confirm_wanted, confirm_done, confirm_good;
+    _Atomic uint64_t fresh_ms; /* the store's time, see dns_server_set_fresh; 0: not known */
     unsigned worker_count;
     struct dns_worker *workers;
 };
@@ -124,6 +172,36 @@ size_t dns_worker_answer(struct dns_worker *worker, const struct dns_asker *aske
                          const void *query, size_t size, void *out, size_t out_bytes);
 /* A fresh view of the store for the next answers. */
 void dns_worker_renew(struct dns_worker *worker);
+static inline void dns_worker_count(struct dns_worker *worker, enum dns_count which)
+{
+    _Atomic uint64_t *count = &worker->counts[which];
+
+    atomic_store_explicit(count, atomic_load_explicit(count, memory_order_relaxed) + 1,
+                          memory_order_relaxed);
+}
+/* By its rcode and flags. */
+void dns_worker_count_answer(struct dns_worker *worker, const uint8_t *message);
+
+/* dns_client.c: a client that waits. A connection counts what it waits for. */
+void dns_client_keep(struct dns_client *client, const struct dns_asker *asker);
+void dns_client_drop(struct dns_client *client);
+/* As its query came; points into `client`. */
+struct msghdr dns_client_header(struct dns_client *client);
+/* Sends the `size` bytes behind the first DNS_FRAME_BYTES of the worker's TCP buffer, and drops the
+ * client. May close its connection. */
+void dns_client_send(struct dns_worker *worker, struct dns_client *client, size_t size);
+
+/* dns_confirm.c: queries that wait for the store to be brought up to date. */
+struct dns_confirmer *dns_confirmer_new(void); /* returns owned, or NULL */
+void dns_confirmer_free(struct dns_confirmer *confirmer);
+bool dns_confirm_is_needed(const struct dns_worker *worker);
+/* Parks the query; false when it cannot wait. */
+bool dns_confirm_begin(struct dns_worker *worker, const struct dns_asker *asker, const void *query,
+                       size_t size);
+/* Answers what has been confirmed, or could not be. */
+void dns_confirm_serve(struct dns_worker *worker);
+/* Forgets what a connection waits for. */
+void dns_confirm_drop(struct dns_worker *worker, const struct dns_conn *conn);
 
 void dns_udp_prepare(struct dns_udp_batch *batch);
 void dns_udp_serve(struct dns_worker *worker, int fd);

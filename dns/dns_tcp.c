@@ -45,16 +45,24 @@ static void conn_progress(struct dns_worker *worker, struct dns_conn *conn)
     conn_link_newest(worker, conn);
 }
 
+static void count_open(struct dns_worker *worker)
+{
+    atomic_store_explicit(&worker->counts[DNS_COUNT_OPEN], worker->conn_count,
+                          memory_order_relaxed);
+}
+
 static void conn_close(struct dns_worker *worker, struct dns_conn *conn)
 {
     assert(conn->source.magic == DNS_SOURCE_MAGIC);
     assert(worker->conn_count > 0);
-    if (conn->job_count > 0) {
+    if (conn->waiting_count > 0) {
         dns_forward_drop(worker, conn);
+        dns_confirm_drop(worker, conn);
     }
-    assert(conn->job_count == 0);
+    assert(conn->waiting_count == 0);
     conn_unlink(worker, conn);
     worker->conn_count--;
+    count_open(worker);
     (void)close(conn->source.fd); /* Leaves epoll, too; there is nothing to do about errors. */
     conn->source.magic = 0;
     free(conn->out);
@@ -89,6 +97,13 @@ static size_t client_conns(const struct dns_worker *worker, const struct in6_add
     return count;
 }
 
+/* For being idle, or for want of room. */
+static void conn_drop(struct dns_worker *worker, struct dns_conn *conn)
+{
+    dns_worker_count(worker, DNS_COUNT_CONNECTIONS_DROPPED);
+    conn_close(worker, conn);
+}
+
 /* False when the connection is not wanted; the caller closes `fd` then. */
 static bool conn_add(struct dns_worker *worker, int fd, const struct sockaddr_storage *peer)
 {
@@ -99,7 +114,7 @@ static bool conn_add(struct dns_worker *worker, int fd, const struct sockaddr_st
         return false;
     }
     if (worker->conn_count >= DNS_TCP_CONNS_MAX) {
-        conn_close(worker, worker->oldest);
+        conn_drop(worker, worker->oldest);
     }
     struct dns_conn *conn = malloc(sizeof(*conn));
 
@@ -108,7 +123,7 @@ static bool conn_add(struct dns_worker *worker, int fd, const struct sockaddr_st
     }
     conn->source = (struct dns_source){DNS_SOURCE_MAGIC, DNS_SOURCE_CONN, fd};
     conn->client = client;
-    conn->job_count = 0;
+    conn->waiting_count = 0;
     conn->in_over = false;
     conn->in_size = 0;
     conn->out = NULL;
@@ -123,6 +138,8 @@ static bool conn_add(struct dns_worker *worker, int fd, const struct sockaddr_st
     (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
     conn_link_newest(worker, conn);
     worker->conn_count++;
+    count_open(worker);
+    dns_worker_count(worker, DNS_COUNT_CONNECTIONS);
     return true;
 }
 
@@ -136,12 +153,13 @@ void dns_tcp_accept(struct dns_worker *worker, int listener)
 
         if (fd < 0) {
             if ((errno == EMFILE || errno == ENFILE) && worker->oldest != NULL) {
-                conn_close(worker, worker->oldest); /* Else the listener would spin for ever. */
+                conn_drop(worker, worker->oldest); /* Else the listener would spin for ever. */
                 continue;
             }
             return;
         }
         if (!conn_add(worker, fd, &peer)) {
+            dns_worker_count(worker, DNS_COUNT_CONNECTIONS_REFUSED);
             (void)close(fd);
         }
     }
@@ -230,6 +248,7 @@ static bool conn_answer(struct dns_worker *worker, struct dns_conn *conn)
             good = size >= DNS_HEADER_BYTES; /* What is no message ends the connection. */
             continue;
         }
+        dns_worker_count_answer(worker, out + 2);
         out[0] = (uint8_t)(answer_size >> 8);
         out[1] = (uint8_t)answer_size;
         out_size += 2 + answer_size;
@@ -261,7 +280,7 @@ static bool conn_read(struct dns_worker *worker, struct dns_conn *conn)
     }
     if (rc == 0) { /* It may have closed only its half, to wait for what recursors say. */
         conn->in_over = true;
-        return conn->job_count > 0 && conn_wait(worker, conn);
+        return conn->waiting_count > 0 && conn_wait(worker, conn);
     }
     conn->in_size += (size_t)rc;
     dns_worker_renew(worker);
@@ -289,7 +308,7 @@ static bool conn_flush(struct dns_worker *worker, struct dns_conn *conn)
     }
     dns_worker_renew(worker);
     return conn_answer(worker, conn) && /* Queries that had to wait for the room. */
-           (!conn->in_over || conn->job_count > 0 || conn->out != NULL);
+           (!conn->in_over || conn->waiting_count > 0 || conn->out != NULL);
 }
 
 /* False when the connection must be closed. */
@@ -299,7 +318,7 @@ static bool conn_deliver(struct dns_worker *worker, struct dns_conn *conn, const
     conn_progress(worker, conn);
     if (conn->out == NULL) {
         return conn_write(worker, conn, framed, size) &&
-               (!conn->in_over || conn->job_count > 0 || conn->out != NULL);
+               (!conn->in_over || conn->waiting_count > 0 || conn->out != NULL);
     }
     if (conn->out_size - conn->out_at + size > DNS_TCP_OUT_BYTES) {
         return false; /* It asks and asks, and takes nothing. */
@@ -340,20 +359,20 @@ void dns_tcp_serve(struct dns_worker *worker, struct dns_conn *conn, uint32_t ev
 int dns_tcp_expire(struct dns_worker *worker)
 {
     while (worker->oldest != NULL &&
-           worker->now_ms - worker->oldest->progress_ms >= DNS_TCP_IDLE_MS) {
+           worker->now_ms - worker->oldest->progress_ms >= worker->server->tcp_idle_ms) {
         struct dns_conn *conn = worker->oldest;
 
         assert(conn->older == NULL);
-        if (conn->job_count > 0) {
+        if (conn->waiting_count > 0) {
             conn_progress(worker, conn); /* The wait is ours, and bounded. */
         } else {
-            conn_close(worker, conn);
+            conn_drop(worker, conn);
         }
     }
     if (worker->oldest == NULL) {
         return -1;
     }
-    return (int)(DNS_TCP_IDLE_MS - (worker->now_ms - worker->oldest->progress_ms));
+    return (int)(worker->server->tcp_idle_ms - (worker->now_ms - worker->oldest->progress_ms));
 }
 
 void dns_tcp_close_all(struct dns_worker *worker)

@@ -94,6 +94,7 @@ void dns_udp_serve(struct dns_worker *worker, int fd)
         if (size == 0) {
             continue;
         }
+        dns_worker_count_answer(worker, out);
         struct msghdr *answer = &batch->answers[count].msg_hdr;
 
         batch->out_vectors[count] = (struct iovec){out, size};

@@ -658,6 +658,22 @@ static void build_recursors(struct builder *builder, struct dns_config *dns)
     }
 }
 
+/* Consul's default, ten years: as good as no bound. */
+#define CONFIG_STALE_UNBOUNDED_NS (INT64_C(87600) * 3600 * SECOND_NS)
+
+static void build_recursor_strategy(struct builder *builder, struct dns_config *dns)
+{
+    const char *text = build_text(builder, "dns_config.recursor_strategy", "sequential");
+
+    dns->recursor_random = strcmp(text, "random") == 0;
+    if (!dns->recursor_random && text[0] != '\0' && strcmp(text, "sequential") != 0) {
+        build_fail(builder,
+                   "dns_config.recursor_strategy: Invalid recursor strategy: %.100s. Valid values: "
+                   "sequential, random",
+                   text);
+    }
+}
+
 static void build_dns(struct builder *builder)
 {
     struct config *config = builder->config;
@@ -687,6 +703,12 @@ static void build_dns(struct builder *builder)
     dns->advertise_ra = build_bool(builder, "dns_config.advertise_ra", false);
     build_recursors(builder, dns);
     dns->recursor_timeout_ms = build_ms(builder, "dns_config.recursor_timeout", 2 * SECOND_NS);
+    build_recursor_strategy(builder, dns);
+    dns->confirm_always = !build_bool(builder, "dns_config.allow_stale", true);
+    const int64_t max_stale_ns =
+        build_duration(builder, "dns_config.max_stale", CONFIG_STALE_UNBOUNDED_NS);
+    dns->stale_bounded = max_stale_ns < CONFIG_STALE_UNBOUNDED_NS;
+    dns->max_stale_ms = (uint64_t)(max_stale_ns / 1000000);
 }
 
 /* --- the rest --- */

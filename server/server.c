@@ -18,6 +18,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "server/server_dns.h"
+
 enum {
     SERVER_DRAIN_MS_MAX = 5000,   /* how long an orderly stop waits for requests in flight */
     SERVER_CLOSE_MS_MAX = 5000,   /* and then for the parts to close */
@@ -335,33 +337,6 @@ static int server_start_metrics(struct server *server, struct errmsg *err)
     return 0;
 }
 
-static int server_start_dns(struct server *server, struct errmsg *err)
-{
-    const struct config *config = server->config;
-    const char *list = config->dns_address != NULL ? config->dns_address : config->client_addr;
-    char words[DNS_ADDRESSES_MAX * 64];
-    char *rest = words;
-    struct dns_options options = {
-        .store = server->store,
-        .config = &config->dns,
-        .port = (uint16_t)config->dns_port,
-        .threads = 1,
-    };
-
-    if (config->dns_port < 0) {
-        return 0;
-    }
-    assert(server->store != NULL);
-    (void)snprintf(words, sizeof(words), "%s", list);
-    for (char *word = strtok_r(words, " \t\n", &rest); word != NULL;
-         word = strtok_r(NULL, " \t\n", &rest)) {
-        assert(options.address_count < DNS_ADDRESSES_MAX); /* config_load checked it */
-        options.addresses[options.address_count++] = word;
-    }
-    server_random(&options.seed, sizeof(options.seed));
-    return dns_server_start(&options, &server->dns, err);
-}
-
 static int server_start_parts(struct server_process *process, struct errmsg *err)
 {
     struct server *server = &process->server;
@@ -378,7 +353,7 @@ static int server_start_parts(struct server_process *process, struct errmsg *err
         http_server_new(server, &server->http, err) != 0) {
         return -1;
     }
-    return server_start_dns(server, err);
+    return server_dns_start(server, err);
 }
 
 /* In the order that lets each part still talk to those that it needs: the agent to the replica, the
@@ -391,8 +366,7 @@ static void server_stop_parts(struct server_process *process)
         agent_free(server->agent);
         server->agent = NULL;
     }
-    dns_server_stop(server->dns);
-    server->dns = NULL;
+    server_dns_stop(server);
     if (server->membership != NULL) {
         membership_free(server->membership);
         server->membership = NULL;

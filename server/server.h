@@ -33,7 +33,8 @@ struct server {
     struct membership *membership;
     struct agent *agent;
     struct http_server *http;
-    struct dns_server *dns;
+    struct dns_server *dns;       /* NULL: off */
+    struct server_dns *dns_owner; /* what it needs on the loop */
     struct metrics *metrics; /* NULL in parts that are tested alone */
     bool stopping;
 };

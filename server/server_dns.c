@@ -1,0 +1,176 @@
+#include "server/server_dns.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "server/server.h"
+
+enum { SERVER_DNS_FRESH_MS = 100 }; /* how often the responder is told how old the store is */
+
+struct server_dns {
+    struct server *server;
+    uv_timer_t timer;
+    uv_async_t async;         /* a DNS thread wants the store confirmed */
+    struct replica_read read; /* the confirmation under way */
+    uint64_t reading;         /* up to which it confirms; 0: none is */
+    unsigned handles;         /* open */
+};
+
+/* --- how old the store is --- */
+
+static void dns_tell_fresh(struct server *server)
+{
+    const uint64_t now_ms = uv_hrtime() / 1000000; /* the monotonic clock, as DNS reads it */
+    struct replica_freshness freshness;
+
+    replica_freshness(server->replica, &freshness);
+    /* Without a leader the time since the last one counts; 0 means that there never was one. */
+    if (freshness.known_leader || freshness.last_contact_ms > 0) {
+        dns_server_set_fresh(server->dns, now_ms - freshness.last_contact_ms);
+    }
+}
+
+static void dns_on_timer(uv_timer_t *timer)
+{
+    struct server_dns *owner = timer->data;
+
+    dns_tell_fresh(owner->server);
+}
+
+/* --- confirmations --- */
+
+static void dns_confirm_next(struct server_dns *owner);
+
+static void dns_on_read(void *context, const char *failure,
+                        const struct replica_freshness *freshness)
+{
+    struct server_dns *owner = context;
+    const uint64_t wanted = owner->reading;
+
+    (void)freshness; /* A default read that succeeds is as fresh as can be. */
+    owner->reading = 0;
+    if (failure == NULL) {
+        dns_server_set_fresh(owner->server->dns, uv_hrtime() / 1000000);
+    }
+    dns_server_confirm(owner->server->dns, wanted, failure == NULL);
+    /* What came meanwhile: on the loop's next turn, as this may be called by replica_read. */
+    if (dns_server_confirm_wanted(owner->server->dns) > wanted) {
+        (void)uv_async_send(&owner->async); /* fails on closed handles only */
+    }
+}
+
+static void dns_confirm_next(struct server_dns *owner)
+{
+    if (owner->reading == 0) {
+        /* Before the read begins: it confirms what was asked for up to now. */
+        owner->reading = dns_server_confirm_wanted(owner->server->dns);
+        replica_read(owner->server->replica, &owner->read, REPLICA_DEFAULT, dns_on_read, owner);
+    }
+}
+
+static void dns_on_async(uv_async_t *async)
+{
+    dns_confirm_next(async->data);
+}
+
+/* From a DNS thread. */
+static void dns_confirm(void *context)
+{
+    struct server_dns *owner = context;
+
+    (void)uv_async_send(&owner->async); /* fails on closed handles only */
+}
+
+/* --- life --- */
+
+static int dns_open_handles(struct server_dns *owner, struct errmsg *err)
+{
+    uv_loop_t *loop = owner->server->loop;
+
+    if (uv_async_init(loop, &owner->async, dns_on_async) != 0) {
+        return errmsg_set(err, -1, "cannot start DNS: no event handle");
+    }
+    (void)uv_timer_init(loop, &owner->timer); /* cannot fail */
+    owner->async.data = owner;
+    owner->timer.data = owner;
+    owner->handles = 2;
+    uv_unref((uv_handle_t *)&owner->async);
+    uv_unref((uv_handle_t *)&owner->timer);
+    return 0;
+}
+
+static void dns_on_closed(uv_handle_t *handle)
+{
+    struct server_dns *owner = handle->data;
+
+    assert(owner->handles > 0);
+    owner->handles--;
+    if (owner->handles == 0) {
+        free(owner);
+    }
+}
+
+int server_dns_start(struct server *server, struct errmsg *err)
+{
+    const struct config *config = server->config;
+    const char *list = config->dns_address != NULL ? config->dns_address : config->client_addr;
+    char words[DNS_ADDRESSES_MAX * 64];
+    char *rest = words;
+    struct dns_options options = {
+        .store = server->store,
+        .config = &config->dns,
+        .port = (uint16_t)config->dns_port,
+        .threads = 1,
+        .confirm = dns_confirm,
+    };
+
+    if (config->dns_port < 0) {
+        return 0;
+    }
+    assert(server->store != NULL);
+    assert(server->replica != NULL);
+    struct server_dns *owner = calloc(1, sizeof(*owner));
+
+    if (owner == NULL) {
+        return errmsg_set(err, -1, "out of memory");
+    }
+    owner->server = server;
+    if (dns_open_handles(owner, err) != 0) {
+        free(owner);
+        return -1;
+    }
+    server->dns_owner = owner;
+    options.context = owner;
+    (void)snprintf(words, sizeof(words), "%s", list);
+    for (char *word = strtok_r(words, " \t\n", &rest); word != NULL;
+         word = strtok_r(NULL, " \t\n", &rest)) {
+        assert(options.address_count < DNS_ADDRESSES_MAX); /* config_load checked it */
+        options.addresses[options.address_count++] = word;
+    }
+    server_random(&options.seed, sizeof(options.seed));
+    const int rc = dns_server_start(&options, &server->dns, err);
+
+    if (rc == 0) {
+        (void)uv_timer_start(&owner->timer, dns_on_timer, 0, SERVER_DNS_FRESH_MS);
+    }
+    return rc;
+}
+
+void server_dns_stop(struct server *server)
+{
+    struct server_dns *owner = server->dns_owner;
+
+    if (owner == NULL) {
+        return;
+    }
+    if (owner->reading != 0) {
+        replica_read_cancel(server->replica, &owner->read);
+    }
+    dns_server_stop(server->dns);
+    server->dns = NULL;
+    server->dns_owner = NULL;
+    uv_close((uv_handle_t *)&owner->timer, dns_on_closed);
+    uv_close((uv_handle_t *)&owner->async, dns_on_closed);
+}

@@ -271,6 +271,7 @@ void config_free(struct config *config)
     json_decref(config->http_response_headers);
     json_decref(config->services);
     json_decref(config->checks);
+    free(config->acl_token);
     free(config->dns_domain);
     free(config->dns_alt_domain);
     config_sources_free(config->sources);

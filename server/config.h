@@ -64,6 +64,9 @@ struct config {
     int64_t prometheus_retention_ns; /* telemetry.prometheus_retention_time; 0: not offered */
     bool leave_on_terminate;         /* SIGTERM leaves in order: status 0, else 1 (Consul's) */
     bool skip_leave_on_interrupt;    /* true on servers: SIGINT does not leave */
+    bool acl_enabled;                /* nothing without the token */
+    bool acl_anonymous;              /* acl.tokens.default is the token: all without it, too */
+    char *acl_token;                 /* acl.tokens.master; NULL with ACLs off */
     char **http_blocked_prefixes;    /* http_config.block_endpoints */
     size_t http_blocked_count;
     json_t *http_response_headers; /* http_config.response_headers, object or NULL */

@@ -711,6 +711,35 @@ static void build_dns(struct builder *builder)
     dns->max_stale_ms = (uint64_t)(max_stale_ns / 1000000);
 }
 
+/* --- who may ask --- */
+
+/* There are no rules for single tokens, so only what needs none is taken: nothing for anybody, all
+ * for the one token. */
+static void build_acl(struct builder *builder)
+{
+    struct config *config = builder->config;
+    const char *master = build_text(builder, "acl.tokens.master", "");
+    const char *token = build_text(builder, "acl.tokens.initial_management", master);
+    const char *anonymous = build_text(builder, "acl.tokens.default", "");
+    const char *of_dns = build_text(builder, "acl.tokens.dns", anonymous);
+
+    config->acl_enabled = build_bool(builder, "acl.enabled", false);
+    if (!config->acl_enabled) {
+        return;
+    }
+    if (strcmp(build_text(builder, "acl.default_policy", "allow"), "deny") != 0) {
+        build_fail(builder, "acl.enabled needs acl.default_policy \"deny\": there are no rules for "
+                            "single tokens");
+    }
+    if (token[0] == '\0') {
+        build_fail(builder, "acl.enabled needs acl.tokens.initial_management (or "
+                            "acl.tokens.master): without it nobody could do anything");
+    }
+    config->acl_token = build_copy(builder, token);
+    config->acl_anonymous = strcmp(anonymous, token) == 0;
+    config->dns.deny = strcmp(of_dns, token) != 0;
+}
+
 /* --- the rest --- */
 
 static void build_log_level(struct builder *builder)
@@ -843,6 +872,7 @@ int config_build(struct config_settings *settings, bool dev, struct config *conf
     build_network(&builder);
     build_join(&builder);
     build_dns(&builder);
+    build_acl(&builder);
     if (builder.failed) {
         return -1;
     }

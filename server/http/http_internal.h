@@ -251,6 +251,10 @@ void http_put_quoted(struct buffer *out, struct slice text);
 /* Go's strconv.ParseUint(text, 10, 64). On failure the error's text in `err`. */
 bool http_parse_u64(struct slice text, uint64_t *out, struct errmsg *err);
 
+/* --- http_acl.c --- */
+/* Whether the request may be served; answers it if not. */
+bool http_acl_check(struct http_request *request);
+
 /* --- http_routes.c --- */
 const struct http_route *http_route_find(struct slice path);
 /* Answers, redirects or refuses before the body is read. True: go on to the handler. */

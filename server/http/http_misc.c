@@ -7,6 +7,10 @@
 
 static void misc_acl_disabled(struct http_request *request)
 {
+    if (request->server->config->acl_enabled) {
+        http_reply_error(request, 500, "Tokens, policies and roles are not supported");
+        return;
+    }
     http_reply_text(request, 401, SLICE_LITERAL("ACL support disabled"));
 }
 

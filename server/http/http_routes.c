@@ -171,6 +171,9 @@ bool http_route_check(struct http_request *request)
         http_reply_empty(request, 500);
         return false;
     }
+    if (!http_acl_check(request)) {
+        return false;
+    }
     const size_t size = strlen(route->path);
 
     assert(size <= request->path.size);

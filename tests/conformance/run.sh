@@ -119,10 +119,7 @@ if [ $quick = no ]; then
     stop_server
 
     # --- DNS: the runner starts its servers itself ---
-    mkdir "$work/dns"
-    cp "$here"/dns/*.json "$work/dns/"
-    rm "$work/dns/config-acl-deny.json" # The configuration refuses ACLs.
-    "$here/run-dns" --binary "$binary" --dir "$work/dns" $verbose >"$work/dns.out" 2>&1
+    "$here/run-dns" --binary "$binary" $verbose >"$work/dns.out" 2>&1
     cat "$work/dns.out"
     tally "$work/dns.out"
 

@@ -29,7 +29,9 @@ enum {
         8 * 1024 * 1024, /* of one batch of several writes; one alone may exceed */
     WAL_BATCH_WRITES_MAX = 512,
     WAL_FULL_RETRY_MS = 500,
-    WAL_IDLE_MS = 100, /* of silence before the last batch is marked as synced */
+    WAL_AHEAD_BYTES = 1024 * 1024, /* written as zeros before they are needed */
+    WAL_ZERO_BYTES = 64 * 1024,    /* of them at once */
+    WAL_IDLE_MS = 100,             /* of silence before the last batch is marked as synced */
 };
 
 enum wal_record_type {
@@ -267,6 +269,7 @@ struct wal_writer {
     struct wal_segment *segment; /* the last one; its positions are changed under the lock */
     int fd;                      /* of it */
     uint64_t end;                /* offset of the next batch */
+    uint64_t zeroed;             /* up to here the file was written to; 0: not known */
     uint32_t batch;              /* ordinal of the next batch */
     raft_index next;
     raft_term last_term;

@@ -14,7 +14,6 @@
 enum {
     /* Bounds the search for records behind damage: larger entries are not tried as proof. */
     WAL_PROOF_BYTES_MAX = 4096,
-    WAL_ZERO_BYTES = 64 * 1024,
 };
 
 /* Indexes and terms beyond these are no log's; keeps sums from overflowing. */

@@ -1,14 +1,20 @@
 /* The log against the disk beneath it: megabytes and records per second for writes of 1, 16 and
  * 256 entries, beside a bare pwrite and fdatasync of the same bytes, taking turns on the same disk
- * in the same run. Each figure is the median of the rounds.
+ * in the same run. Each figure is the median of the rounds; a round is short, so that what else the
+ * disk has to do meets both.
  *
  *   bench_wal [directory] [entry bytes] [rounds]
  *
- * `sync`: the next write only when the one before is durable, as one client at a time sees it. The
- * bare disk writes the same batches one after the other.
- * `queue`: writes as fast as the log takes them, at most 16 MiB ahead, so that group commit decides
- * the size of the batches. The bare disk writes the same bytes in as many pieces as the log made
- * syncs. */
+ * `one`: the next write only when the one before is durable, as one client at a time sees it, with
+ * both changes of thread. `two`: one write waits while the one before is synced, so that each sync
+ * has one write, and the writer always work. The bare disk writes the same batches one after the
+ * other. `queue`: writes as fast as the log takes them, at most 16 MiB ahead, so that group commit
+ * decides the size of the batches; the bare disk writes the same bytes in as many pieces as the log
+ * made syncs.
+ *
+ * The bare disk writes to three files: one that grows (append), one that was preallocated, and one
+ * that was filled with zeros. What a sync costs besides the data differs: a growing file's size and
+ * blocks, or the marks of preallocated blocks as written, go through the file system's journal. */
 
 #include <errno.h>
 #include <fcntl.h>
@@ -25,9 +31,22 @@
 #include "raft/wal_internal.h"
 
 enum {
-    BENCH_ROUNDS_MAX = 31,
+    BENCH_ROUNDS_MAX = 101,
     BENCH_AHEAD_BYTES = 16 * 1024 * 1024,
-    BENCH_SEGMENT_BYTES = 64 * 1024 * 1024,
+    BENCH_RAW_BYTES = 64 * 1024 * 1024, /* as a segment of the log */
+};
+
+enum bench_raw_kind { BENCH_RAW_APPEND, BENCH_RAW_ALLOCATED, BENCH_RAW_ZEROED, BENCH_RAW_KINDS };
+
+struct bench_raw {
+    enum bench_raw_kind kind;
+    int fd;
+    size_t end;
+};
+
+struct bench_mode {
+    const char *name;
+    size_t ahead; /* writes not yet durable; 0: as many as BENCH_AHEAD_BYTES hold */
 };
 
 struct bench {
@@ -43,6 +62,7 @@ struct bench {
     pthread_cond_t change;
     uint64_t durable;
 
+    struct bench_raw raw[BENCH_RAW_KINDS];
     atomic_ulong syncs;
     struct wal_files files;
 };
@@ -119,14 +139,15 @@ static void bench_write(struct bench *bench, size_t count)
     }
 }
 
-/* Seconds for `writes` writes of `count` entries. */
-static double bench_log(struct bench *bench, size_t writes, size_t count, bool queue)
+/* Seconds for `writes` writes of `count` entries with at most `ahead` writes not yet durable; 0: as
+ * many as BENCH_AHEAD_BYTES hold. */
+static double bench_log(struct bench *bench, size_t writes, size_t count, size_t ahead)
 {
     double start = bench_now_s();
     for (size_t i = 0; i < writes; i++) {
         bench_write(bench, count);
-        if (!queue) {
-            bench_wait(bench, bench->sequence);
+        if (ahead > 0) {
+            bench_wait(bench, bench->sequence > ahead ? bench->sequence - ahead + 1 : 0);
         } else if (wal_pending_bytes(bench->wal) > BENCH_AHEAD_BYTES) {
             bench_wait_change(bench);
         }
@@ -135,35 +156,70 @@ static double bench_log(struct bench *bench, size_t writes, size_t count, bool q
     return bench_now_s() - start;
 }
 
-/* Seconds to write and sync `bytes` bytes in `pieces` pieces to a preallocated file. */
-static double bench_raw(const struct bench *bench, size_t bytes, size_t pieces)
+/* --- the bare disk --- */
+
+static void bench_raw_zero(int fd, const char *path)
 {
-    char path[4096];
-    size_t piece = bytes / pieces;
-    uint8_t *buffer = malloc(piece + 1);
-    (void)snprintf(path, sizeof(path), "%s/raw", bench->dir);
-    int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    if (fd < 0 || buffer == NULL) {
-        bench_die(path, strerror(errno));
-    }
-    memset(buffer, 0x5a, piece + 1);
-    if (posix_fallocate(fd, 0,
-                        (off_t)(bytes > BENCH_SEGMENT_BYTES ? bytes : BENCH_SEGMENT_BYTES)) != 0 ||
-        fdatasync(fd) != 0) {
-        bench_die(path, "cannot preallocate");
-    }
-    double start = bench_now_s();
-    for (size_t i = 0; i < pieces; i++) {
-        if (pwrite(fd, buffer, piece, (off_t)(i * piece)) != (ssize_t)piece || fdatasync(fd) != 0) {
+    static uint8_t zeros[1024 * 1024];
+
+    for (size_t at = 0; at < BENCH_RAW_BYTES; at += sizeof(zeros)) {
+        if (pwrite(fd, zeros, sizeof(zeros), (off_t)at) != (ssize_t)sizeof(zeros)) {
             bench_die(path, strerror(errno));
         }
     }
+}
+
+static void bench_raw_open(const struct bench *bench, struct bench_raw *raw)
+{
+    char path[4096];
+
+    (void)snprintf(path, sizeof(path), "%s/raw", bench->dir);
+    if (raw->fd >= 0) {
+        (void)close(raw->fd);
+    }
+    raw->fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (raw->fd < 0 || unlink(path) != 0) {
+        bench_die(path, strerror(errno));
+    }
+    if (raw->kind == BENCH_RAW_ALLOCATED && posix_fallocate(raw->fd, 0, BENCH_RAW_BYTES) != 0) {
+        bench_die(path, "cannot preallocate");
+    }
+    if (raw->kind == BENCH_RAW_ZEROED) {
+        bench_raw_zero(raw->fd, path);
+    }
+    if (fdatasync(raw->fd) != 0) {
+        bench_die(path, strerror(errno));
+    }
+    raw->end = 0;
+}
+
+/* Seconds to write and sync `bytes` bytes in `pieces` pieces, where the file was left. */
+static double bench_raw(struct bench *bench, struct bench_raw *raw, size_t bytes, size_t pieces)
+{
+    size_t piece = bytes / pieces;
+    uint8_t *buffer = malloc(piece + 1);
+
+    if (buffer == NULL) {
+        bench_die("raw", "out of memory");
+    }
+    memset(buffer, 0x5a, piece + 1);
+    if (raw->fd < 0 || raw->end + bytes > BENCH_RAW_BYTES) {
+        bench_raw_open(bench, raw);
+    }
+    double start = bench_now_s();
+    for (size_t i = 0; i < pieces; i++) {
+        if (pwrite(raw->fd, buffer, piece, (off_t)raw->end) != (ssize_t)piece ||
+            fdatasync(raw->fd) != 0) {
+            bench_die("raw", strerror(errno));
+        }
+        raw->end += piece;
+    }
     double seconds = bench_now_s() - start;
-    (void)close(fd);
-    (void)unlink(path);
     free(buffer);
     return seconds;
 }
+
+/* --- figures --- */
 
 static int bench_compare(const void *a, const void *b)
 {
@@ -178,38 +234,46 @@ static double bench_median(double *values, size_t count)
     return values[count / 2];
 }
 
-static void bench_case(struct bench *bench, size_t count, bool queue, size_t rounds)
+static void bench_trim(struct bench *bench)
+{
+    char message[WAL_ERROR_BYTES_MAX];
+
+    wal_snapshot_synced(bench->wal, bench->next - 2, 1); /* Nobody wants them back. */
+    if (wal_trim(bench->wal, bench->next - 1, message) != WAL_OK) {
+        bench_die("wal_trim", message);
+    }
+}
+
+static void bench_case(struct bench *bench, size_t count, const struct bench_mode *mode,
+                       size_t rounds)
 {
     double log_s[BENCH_ROUNDS_MAX];
-    double raw_s[BENCH_ROUNDS_MAX];
-    double ratios[BENCH_ROUNDS_MAX];
-    double syncs[BENCH_ROUNDS_MAX];
-    size_t writes = queue ? (count == 1    ? 50000
-                             : count == 16 ? 10000
-                                           : 1000)
-                          : (count == 256 ? 100 : 300);
+    double raw_s[BENCH_RAW_KINDS][BENCH_ROUNDS_MAX];
+    double ratios[BENCH_RAW_KINDS][BENCH_ROUNDS_MAX];
+    size_t writes = mode->ahead == 0 ? 12800 / count : count == 256 ? 40 : 100;
     size_t span = (size_t)wal_record_span((uint32_t)bench->entry_bytes);
     size_t bytes = writes * count * span;
 
     for (size_t i = 0; i < rounds; i++) {
         atomic_store(&bench->syncs, 0);
-        log_s[i] = bench_log(bench, writes, count, queue);
-        size_t pieces = queue ? (size_t)atomic_load(&bench->syncs) : writes;
-        syncs[i] = (double)pieces;
-        raw_s[i] = bench_raw(bench, bytes, pieces);
-        ratios[i] = raw_s[i] / log_s[i];
+        log_s[i] = bench_log(bench, writes, count, mode->ahead);
+        size_t pieces = mode->ahead == 0 ? (size_t)atomic_load(&bench->syncs) : writes;
+        for (size_t kind = 0; kind < BENCH_RAW_KINDS; kind++) {
+            raw_s[kind][i] = bench_raw(bench, &bench->raw[kind], bytes, pieces);
+            ratios[kind][i] = raw_s[kind][i] / log_s[i];
+        }
     }
     double seconds = bench_median(log_s, rounds);
-    double raw = bench_median(raw_s, rounds);
-    (void)printf("%-5s %5zu %8zu %8.0f %9.1f %11.0f %9.1f %8.2f\n", queue ? "queue" : "sync", count,
-                 writes, bench_median(syncs, rounds), (double)bytes / seconds / 1e6,
-                 (double)(writes * count) / seconds, (double)bytes / raw / 1e6,
-                 bench_median(ratios, rounds));
-    char message[WAL_ERROR_BYTES_MAX];
-    wal_snapshot_synced(bench->wal, bench->next - 2, 1); /* Nobody wants them back. */
-    if (wal_trim(bench->wal, bench->next - 1, message) != WAL_OK) {
-        bench_die("wal_trim", message);
+    (void)printf("| %s | %zu | %.1f | %.0f | %.0f |", mode->name, count,
+                 (double)bytes / seconds / 1e6, (double)(writes * count) / seconds,
+                 seconds / (double)writes * 1e6);
+    for (size_t kind = 0; kind < BENCH_RAW_KINDS; kind++) {
+        (void)printf(" %.1f | %.2f |", (double)bytes / bench_median(raw_s[kind], rounds) / 1e6,
+                     bench_median(ratios[kind], rounds));
     }
+    (void)printf("\n");
+    (void)fflush(stdout);
+    bench_trim(bench);
 }
 
 int main(int argc, char **argv)
@@ -218,7 +282,7 @@ int main(int argc, char **argv)
     struct raft_state state;
     char message[WAL_ERROR_BYTES_MAX];
     char dir[4096];
-    size_t rounds = argc > 3 ? strtoul(argv[3], NULL, 10) : 7;
+    size_t rounds = argc > 3 ? strtoul(argv[3], NULL, 10) : 31;
 
     (void)snprintf(dir, sizeof(dir), "%s/bench_wal.XXXXXX", argc > 1 ? argv[1] : ".");
     if (mkdtemp(dir) == NULL) {
@@ -239,7 +303,6 @@ int main(int argc, char **argv)
     (void)snprintf(wal_dir, sizeof(wal_dir), "%s/log", dir);
     struct wal_options options = {
         .dir = wal_dir,
-        .segment_bytes = BENCH_SEGMENT_BYTES,
         .host = &bench,
         .on_durable = bench_on_durable,
         .on_failed = bench_on_failed,
@@ -249,14 +312,18 @@ int main(int argc, char **argv)
         wal_open(&options, &bench.wal, &state, message) != WAL_OK) {
         bench_die("open", message);
     }
-    (void)printf("entries of %zu bytes, medians of %zu rounds, in %s\n", bench.entry_bytes, rounds,
-                 dir);
-    (void)printf("%-5s %5s %8s %8s %9s %11s %9s %8s\n", "mode", "batch", "writes", "syncs", "MB/s",
-                 "records/s", "raw MB/s", "log/raw");
+    for (size_t kind = 0; kind < BENCH_RAW_KINDS; kind++) {
+        bench.raw[kind] = (struct bench_raw){.kind = (enum bench_raw_kind)kind, .fd = -1};
+    }
+    (void)printf("entries of %zu bytes, medians of %zu rounds\n\n", bench.entry_bytes, rounds);
+    (void)printf("| mode | entries a write | MB/s | records/s | µs a write | append MB/s | ratio | "
+                 "preallocated MB/s | ratio | zeroed MB/s | ratio |\n"
+                 "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n");
+    const struct bench_mode modes[] = {{"one", 1}, {"two", 2}, {"queue", 0}};
     const size_t counts[] = {1, 16, 256};
-    for (int queue = 0; queue < 2; queue++) {
+    for (size_t mode = 0; mode < 3; mode++) {
         for (size_t i = 0; i < 3; i++) {
-            bench_case(&bench, counts[i], queue == 1, rounds);
+            bench_case(&bench, counts[i], &modes[mode], rounds);
         }
     }
     wal_close(bench.wal);

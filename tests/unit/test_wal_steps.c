@@ -13,6 +13,7 @@ static struct {
     bool full;
     int sync_error;
     unsigned syncs;
+    size_t written; /* by the last write */
 } world;
 
 static uint64_t world_now_us(void *host)
@@ -33,6 +34,16 @@ static int world_allocate(void *host, int file, uint64_t bytes)
     return world.full ? -ENOSPC : wal_files_default.allocate(host, file, bytes);
 }
 
+static ssize_t world_pwritev(void *host, int file, const struct iovec *iov, int count,
+                             uint64_t offset)
+{
+    world.written = 0;
+    for (int i = 0; i < count; i++) {
+        world.written += iov[i].iov_len;
+    }
+    return wal_files_default.pwritev(host, file, iov, count, offset);
+}
+
 static int world_fdatasync(void *host, int file)
 {
     (void)host;
@@ -51,6 +62,7 @@ static int setup(void **state)
     files.now_us = world_now_us;
     files.random = world_random;
     files.allocate = world_allocate;
+    files.pwritev = world_pwritev;
     files.fdatasync = world_fdatasync;
     return 0;
 }
@@ -97,6 +109,39 @@ static void test_nothing_is_durable_before_its_step(void **state)
     assert_int_equal(log.durable, 2); /* One batch of both. */
     assert_int_equal(world.syncs, syncs + 1);
     assert_false(wal_step(log.wal));
+    test_log_close(&log);
+}
+
+/* So that a sync need not mark blocks as written: one batch does it for many that follow. */
+static void test_a_batch_writes_zeros_ahead_for_those_that_follow(void **state)
+{
+    (void)state;
+    struct test_log log;
+    init(&log);
+    log.options.segment_bytes = 4 * WAL_AHEAD_BYTES;
+    test_log_open_ok(&log);
+    (void)run(&log);
+    raft_index next = 1;
+    size_t ahead = 0;
+    for (size_t i = 0; i < 600; i++) { /* Some 2 MiB. */
+        assert_int_equal(test_log_write(&log, 0, next, 20, 1), WAL_OK);
+        next += 20;
+        assert_true(wal_step(log.wal));
+        assert_true(world.written < 8 * 1024 || world.written > WAL_AHEAD_BYTES);
+        ahead += world.written > WAL_AHEAD_BYTES ? 1 : 0;
+    }
+    assert_in_range(ahead, 2, 3);
+    /* A large one has nothing to gain, and needs nothing ahead of it to be zero. */
+    assert_int_equal(test_log_write(&log, 0, next, 3000, 1), WAL_OK);
+    next += 3000;
+    assert_true(wal_step(log.wal));
+    assert_true(world.written > WAL_AHEAD_BYTES / 4);
+    assert_true(world.written < WAL_AHEAD_BYTES);
+    wal_abandon(log.wal);
+    log.wal = NULL;
+    test_log_open_ok(&log);
+    assert_int_equal(log.state.last_index, next - 1);
+    test_log_check_range(&log, 1, next - 1, 1);
     test_log_close(&log);
 }
 
@@ -252,6 +297,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
         TEST(test_nothing_is_durable_before_its_step),
+        TEST(test_a_batch_writes_zeros_ahead_for_those_that_follow),
         TEST(test_the_mark_is_due_after_the_silence),
         TEST(test_a_full_disk_is_tried_again_when_due),
         TEST(test_a_failed_sync_ends_the_steps),

@@ -55,9 +55,13 @@ struct config {
         http_conns_per_client_max;     /* limits.http_max_conns_per_client, 200; none: UINT32_MAX */
     uint64_t state_bytes_max;          /* ours: limits.state_max_size; 16 GiB */
     uint64_t check_update_interval_ms; /* 5 min */
-    char *pid_file;                    /* NULL: none */
-    char *metrics_prefix;              /* telemetry.metrics_prefix, "consul" */
-    char **metrics_filters;            /* telemetry.prefix_filter: each begins with '+' or '-' */
+    uint32_t check_output_bytes_max;   /* check_output_max_size, 4096 */
+    bool discard_check_output;
+    bool script_checks;       /* enable_script_checks: clients may register script checks */
+    bool local_script_checks; /* or enable_local_script_checks: configuration files may */
+    char *pid_file;           /* NULL: none */
+    char *metrics_prefix;     /* telemetry.metrics_prefix, "consul" */
+    char **metrics_filters;   /* telemetry.prefix_filter: each begins with '+' or '-' */
     size_t metrics_filter_count;
     bool metrics_filter_default;     /* telemetry.filter_default, true */
     bool metrics_disable_hostname;   /* telemetry.disable_hostname */

@@ -17,6 +17,7 @@
 enum {
     CONFIG_RAFT_MULTIPLIER_MAX = 10,
     CONFIG_KV_VALUE_BYTES_LIMIT = 32 * 1024 * 1024, /* of limits.kv_max_value_size */
+    CONFIG_CHECK_OUTPUT_BYTES_LIMIT = 64 * 1024,    /* of check_output_max_size */
     CONFIG_BOOTSTRAP_EXPECT_MAX = 16,               /* as many as Raft takes */
     CONFIG_PORT_MAX = 65535,
 };
@@ -313,6 +314,16 @@ static void build_role(struct builder *builder)
 }
 
 /* What Consul warns of, too. */
+/* Everybody who reaches the HTTP port may then run programs here. */
+static void build_script_warnings(const struct builder *builder)
+{
+    if (builder->config->script_checks && !builder->settings->quiet) {
+        log_write(LOG_WARN, "agent",
+                  "using enable-script-checks without ACLs is DANGEROUS: whoever reaches the HTTP "
+                  "port can run programs here; use enable-local-script-checks instead");
+    }
+}
+
 static void build_role_warnings(const struct builder *builder)
 {
     const struct config *config = builder->config;
@@ -783,6 +794,12 @@ static void build_limits(struct builder *builder)
     config->state_bytes_max = (uint64_t)build_int(builder, "limits.state_max_size",
                                                   INT64_C(16) << 30, 1 << 20, INT64_C(1) << 46);
     config->check_update_interval_ms = build_ms(builder, "check_update_interval", 300 * SECOND_NS);
+    config->check_output_bytes_max = (uint32_t)build_int(builder, "check_output_max_size", 4096, 1,
+                                                         CONFIG_CHECK_OUTPUT_BYTES_LIMIT);
+    config->discard_check_output = build_bool(builder, "discard_check_output", false);
+    config->script_checks = build_bool(builder, "enable_script_checks", false);
+    config->local_script_checks =
+        config->script_checks || build_bool(builder, "enable_local_script_checks", false);
 }
 
 /* Rules that are none are named and left out, as in Consul. */
@@ -877,6 +894,7 @@ int config_build(struct config_settings *settings, bool dev, struct config *conf
         return -1;
     }
     build_role_warnings(&builder);
+    build_script_warnings(&builder);
     config->services = json_incref(settings->services);
     config->checks = json_incref(settings->checks);
     return 0;

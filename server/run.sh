@@ -12,7 +12,7 @@ ports="8300 8301 8500 8600"
 run=$root/build/run
 binary=$root/build/release/proconsul
 packages="build-essential gcc cmake ninja-build pkg-config libuv1-dev liblmdb-dev libjansson-dev
-libc-ares-dev node-llhttp curl dnsutils iproute2"
+libc-ares-dev libssl-dev node-llhttp curl dnsutils iproute2"
 pids=
 
 say() {

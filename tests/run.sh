@@ -13,7 +13,7 @@ quick=no
 [ "${1:-}" = --quick ] && quick=yes
 jobs=$(nproc)
 packages="build-essential gcc cmake ninja-build pkg-config libuv1-dev liblmdb-dev libjansson-dev
-libc-ares-dev node-llhttp libcmocka-dev clang clang-format clang-tidy libclang-rt-14-dev python3
+libc-ares-dev libssl-dev node-llhttp libcmocka-dev clang clang-format clang-tidy libclang-rt-14-dev python3
 curl dnsutils procps iproute2"
 packages_full="patroni postgresql pgbouncer dnsmasq-base ldnsutils unbound python3-dnspython
 python3-pytest python3-psycopg2 python3-consul"

@@ -38,6 +38,16 @@ static void agent_start_timer(struct agent *agent, uv_timer_t *timer, uv_timer_c
     (void)rc;
 }
 
+void agent_set_config(struct agent *agent, const struct config *config)
+{
+    agent->check_update_interval_ms = config->check_update_interval_ms;
+    agent->output_bytes_max = config->check_output_bytes_max > 0 ? config->check_output_bytes_max
+                                                                 : PROBE_OUTPUT_BYTES_DEFAULT;
+    agent->discard_output = config->discard_check_output;
+    agent->scripts = (struct agent_scripts){.remote = config->script_checks,
+                                            .local = config->local_script_checks};
+}
+
 int agent_new(struct server *server, struct agent **out, struct errmsg *err)
 {
     struct agent *agent = calloc(1, sizeof(*agent));
@@ -47,7 +57,7 @@ int agent_new(struct server *server, struct agent **out, struct errmsg *err)
     }
     agent->magic = AGENT_MAGIC;
     agent->server = server;
-    agent->check_update_interval_ms = server->config->check_update_interval_ms;
+    agent_set_config(agent, server->config);
     agent->waiters.next = agent->waiters.previous = &agent->waiters;
     agent->node_sync = AGENT_SYNC_UNKNOWN;
     agent->full_due_ms = server_now_ms(server);
@@ -82,6 +92,7 @@ static void agent_on_closed(uv_handle_t *handle)
     agent->handles_open--;
     if (agent->handles_open == 0) {
         agent->magic = 0;
+        probe_tls_context_free(agent->tls);
         free(agent);
     }
 }

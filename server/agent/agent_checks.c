@@ -15,6 +15,22 @@ static uint64_t agent_ms_from_ns(int64_t ns)
     return ns <= 0 ? 0 : ((uint64_t)ns + NS_PER_MS - 1) / NS_PER_MS;
 }
 
+static void agent_check_on_due(uv_timer_t *timer);
+
+static void agent_check_schedule(struct agent_check *check, uint64_t delay_ms)
+{
+    const int rc = uv_timer_start(&check->timer, agent_check_on_due, delay_ms, 0);
+
+    assert(rc == 0); /* Fails for closing handles only. */
+    (void)rc;
+}
+
+/* A threshold of a definition; what is not positive is none. */
+static uint64_t agent_count(int64_t number)
+{
+    return number < 0 ? 0 : (uint64_t)number;
+}
+
 static uint64_t agent_check_interval_ms(const struct agent_check *check)
 {
     const uint64_t interval_ms = agent_ms_from_ns(check->spec.interval_ns);
@@ -22,7 +38,26 @@ static uint64_t agent_check_interval_ms(const struct agent_check *check)
     return interval_ms < AGENT_CHECK_INTERVAL_MS_MIN ? AGENT_CHECK_INTERVAL_MS_MIN : interval_ms;
 }
 
+uint64_t agent_check_output_bytes_max(const struct agent_check *check)
+{
+    const uint64_t own = (uint64_t)check->spec.output_bytes_max;
+    const uint64_t common = check->agent->output_bytes_max;
+
+    return own > 0 && own < common ? own : common;
+}
+
 /* --- results --- */
+
+void agent_check_kick_aliases(struct agent *agent)
+{
+    for (size_t i = 0; agent->alias_count > 0 && i < agent->check_count; i++) {
+        struct agent_check *check = agent->checks[i];
+
+        if (check->alias_runs && agent_alias_is_local(check)) {
+            agent_check_schedule(check, 0);
+        }
+    }
+}
 
 static void agent_check_set(struct agent_check *check, enum probe_status status,
                             struct slice output)
@@ -42,6 +77,7 @@ static void agent_check_set(struct agent_check *check, enum probe_status status,
     buffer_clear(&check->output);
     buffer_append_slice(&check->output, output);
     check->status = status;
+    agent_check_kick_aliases(agent);
     if (same_status && agent->check_update_interval_ms > 0) {
         /* Outputs such as response times change with every run: the cluster hears of them now and
          * then only, spread out as Consul does. */
@@ -73,11 +109,18 @@ void agent_check_update(struct agent_check *check, enum probe_status status, str
 static void agent_check_judge(struct agent_check *check, enum probe_status status,
                               struct slice output)
 {
+    if (check->agent->discard_output) {
+        output = SLICE_EMPTY;
+    }
     if (status == PROBE_CRITICAL) {
         check->successes = 0;
         check->failures++;
-        if (check->spec.failures_before_critical > 0 &&
-            check->failures < (uint64_t)check->spec.failures_before_critical) {
+        if (check->failures < agent_count(check->spec.failures_before_critical)) {
+            if (check->spec.failures_before_warning > 0 &&
+                check->failures >= agent_count(check->spec.failures_before_warning)) {
+                agent_check_update(check, PROBE_WARNING, output);
+                return;
+            }
             log_write(LOG_WARN, "agent",
                       "Check failed but has not reached failure threshold: check=%s", check->id);
             return;
@@ -85,8 +128,7 @@ static void agent_check_judge(struct agent_check *check, enum probe_status statu
     } else {
         check->failures = 0;
         check->successes++;
-        if (check->spec.success_before_passing > 0 &&
-            check->successes < (uint64_t)check->spec.success_before_passing) {
+        if (check->successes < agent_count(check->spec.success_before_passing)) {
             log_write(LOG_WARN, "agent",
                       "Check passed but has not reached success threshold: check=%s", check->id);
             return;
@@ -97,16 +139,6 @@ static void agent_check_judge(struct agent_check *check, enum probe_status statu
 
 /* --- probes --- */
 
-static void agent_check_on_due(uv_timer_t *timer);
-
-static void agent_check_schedule(struct agent_check *check, uint64_t delay_ms)
-{
-    const int rc = uv_timer_start(&check->timer, agent_check_on_due, delay_ms, 0);
-
-    assert(rc == 0); /* Fails for closing handles only. */
-    (void)rc;
-}
-
 static void agent_check_on_probed(void *context, enum probe_status status, struct slice output)
 {
     struct agent_check *check = context;
@@ -115,6 +147,17 @@ static void agent_check_on_probed(void *context, enum probe_status status, struc
     check->probe = NULL;
     agent_check_schedule(check, agent_check_interval_ms(check));
     agent_check_judge(check, status, output);
+}
+
+/* Its making reads the system's authorities, which takes some milliseconds: once. */
+static struct probe_tls_context *agent_check_tls(struct agent_check *check)
+{
+    struct agent *agent = check->agent;
+
+    if (agent->tls == NULL && check->type == AGENT_CHECK_HTTP) {
+        agent->tls = probe_tls_context_new();
+    }
+    return agent->tls;
 }
 
 static void agent_check_probe(struct agent_check *check)
@@ -127,7 +170,11 @@ static void agent_check_probe(struct agent_check *check)
         .body = check->spec.body,
         .header = check->spec.header,
         .timeout_ms = timeout_ms == 0 ? AGENT_CHECK_TIMEOUT_MS_DEFAULT : timeout_ms,
-        .output_bytes_max = (uint64_t)check->spec.output_bytes_max,
+        .output_bytes_max = agent_check_output_bytes_max(check),
+        .disable_redirects = check->spec.disable_redirects,
+        .tls = agent_check_tls(check),
+        .tls_skip_verify = check->spec.tls_skip_verify,
+        .tls_server_name = check->spec.tls_server_name,
     };
 
     assert(check->probe == NULL);
@@ -135,6 +182,50 @@ static void agent_check_probe(struct agent_check *check)
     if (check->probe == NULL) {
         agent_check_schedule(check, agent_check_interval_ms(check));
         agent_check_judge(check, PROBE_CRITICAL, SLICE_LITERAL("out of memory"));
+    }
+}
+
+static void agent_check_on_report(void *context, enum probe_status status, struct slice output)
+{
+    struct agent_check *check = context;
+
+    assert(check->magic == AGENT_CHECK_MAGIC);
+    agent_check_judge(check, status, output);
+}
+
+static void agent_check_on_ended(void *context)
+{
+    struct agent_check *check = context;
+
+    assert(check->magic == AGENT_CHECK_MAGIC);
+    check->script = NULL;
+    agent_check_schedule(check, agent_check_interval_ms(check));
+}
+
+static void agent_check_run(struct agent_check *check)
+{
+    const uint64_t timeout_ms = agent_ms_from_ns(check->spec.timeout_ns);
+    const struct script_spec spec = {
+        .args = check->spec.args,
+        .timeout_ms = timeout_ms == 0 ? AGENT_SCRIPT_TIMEOUT_MS_DEFAULT : timeout_ms,
+        .output_bytes_max = agent_check_output_bytes_max(check),
+    };
+    const struct script_handlers handlers = {
+        .context = check, .report = agent_check_on_report, .ended = agent_check_on_ended};
+
+    assert(check->script == NULL);
+    check->script = script_start(check->agent->server->loop, &spec, &handlers);
+    if (check->script == NULL) {
+        agent_check_schedule(check, agent_check_interval_ms(check));
+        agent_check_judge(check, PROBE_CRITICAL, SLICE_LITERAL("out of memory"));
+    }
+}
+
+static void agent_check_follow(struct agent_check *check)
+{
+    agent_alias_evaluate(check);
+    if (!agent_alias_is_local(check)) {
+        agent_check_schedule(check, AGENT_ALIAS_MS);
     }
 }
 
@@ -166,6 +257,12 @@ static void agent_check_on_due(uv_timer_t *timer)
     case AGENT_CHECK_TCP:
         agent_check_probe(check);
         break;
+    case AGENT_CHECK_SCRIPT:
+        agent_check_run(check);
+        break;
+    case AGENT_CHECK_ALIAS:
+        agent_check_follow(check);
+        break;
     case AGENT_CHECK_NONE:
     case AGENT_CHECK_MAINTENANCE:
         break;
@@ -178,8 +275,15 @@ void agent_check_start(struct agent_check *check)
     case AGENT_CHECK_TTL:
         agent_check_schedule(check, agent_ms_from_ns(check->spec.ttl_ns));
         break;
+    case AGENT_CHECK_ALIAS:
+        assert(!check->alias_runs);
+        check->alias_runs = true;
+        check->agent->alias_count++;
+        agent_check_schedule(check, 0);
+        break;
     case AGENT_CHECK_HTTP:
     case AGENT_CHECK_TCP:
+    case AGENT_CHECK_SCRIPT:
         /* Somewhere within the interval, so that checks which were registered together do not run
          * together for ever. */
         agent_check_schedule(check, agent_random(agent_check_interval_ms(check)));
@@ -196,6 +300,14 @@ void agent_check_stop(struct agent_check *check)
     if (check->probe != NULL) {
         probe_cancel(check->probe);
         check->probe = NULL;
+    }
+    if (check->script != NULL) {
+        script_cancel(check->script);
+        check->script = NULL;
+    }
+    if (check->alias_runs) {
+        check->alias_runs = false;
+        check->agent->alias_count--;
     }
     check->successes = 0;
     check->failures = 0;

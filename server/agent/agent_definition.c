@@ -48,13 +48,17 @@ static const struct json_field check_fields[] = {
     CHECK_FIELD("GRPC", JSON_FIELD_STRING, grpc),
     CHECK_FIELD("AliasNode", JSON_FIELD_STRING, alias_node),
     CHECK_FIELD("AliasService", JSON_FIELD_STRING, alias_service),
-    {"TLSSkipVerify", JSON_FIELD_ANY, 0},
-    {"TLSServerName", JSON_FIELD_ANY, 0},
+    CHECK_FIELD("TLSSkipVerify", JSON_FIELD_BOOL, tls_skip_verify),
+    CHECK_FIELD("TLSServerName", JSON_FIELD_STRING, tls_server_name),
+    CHECK_FIELD("FailuresBeforeWarning", JSON_FIELD_INT, failures_before_warning),
+    CHECK_FIELD("DisableRedirects", JSON_FIELD_BOOL, disable_redirects),
+    CHECK_FIELD("UDP", JSON_FIELD_STRING, udp),
+    CHECK_FIELD("H2PING", JSON_FIELD_STRING, h2ping),
+    CHECK_FIELD("OSService", JSON_FIELD_STRING, os_service),
     {"GRPCUseTLS", JSON_FIELD_ANY, 0},
+    {"H2PingUseTLS", JSON_FIELD_ANY, 0},
     {"Shell", JSON_FIELD_ANY, 0},
     {"Token", JSON_FIELD_ANY, 0},
-    {"FailuresBeforeWarning", JSON_FIELD_ANY, 0},
-    {"DisableRedirects", JSON_FIELD_ANY, 0},
     {"ProxyHTTP", JSON_FIELD_ANY, 0},
     {"ProxyGRPC", JSON_FIELD_ANY, 0},
 };
@@ -142,6 +146,10 @@ int agent_definition_read_check(const json_t *json, enum agent_origin origin,
         .grpc = SLICE_EMPTY,
         .alias_node = SLICE_EMPTY,
         .alias_service = SLICE_EMPTY,
+        .tls_server_name = SLICE_EMPTY,
+        .udp = SLICE_EMPTY,
+        .h2ping = SLICE_EMPTY,
+        .os_service = SLICE_EMPTY,
     };
     if (!json_decode(json, "", fields, count, out, &cause)) {
         return agent_definition_decode_error(origin, &cause, err);
@@ -264,6 +272,10 @@ const char *agent_check_type_text(enum agent_check_type type)
         return "http";
     case AGENT_CHECK_TCP:
         return "tcp";
+    case AGENT_CHECK_SCRIPT:
+        return "script";
+    case AGENT_CHECK_ALIAS:
+        return "alias";
     case AGENT_CHECK_MAINTENANCE:
         return "maintenance";
     }
@@ -275,8 +287,9 @@ int agent_definition_check_type(const struct agent_check_definition *check,
 {
     const bool script = json_array_size(check->args) > 0;
     const bool alias = check->alias_node.size > 0 || check->alias_service.size > 0;
-    const bool probed =
-        script || check->http.size > 0 || check->tcp.size > 0 || check->grpc.size > 0;
+    const bool probed = script || check->http.size > 0 || check->tcp.size > 0 ||
+                        check->grpc.size > 0 || check->udp.size > 0 || check->h2ping.size > 0 ||
+                        check->os_service.size > 0;
     const char *problem = NULL;
 
     if (check->interval_ns > 0 && check->ttl_ns > 0) {
@@ -298,22 +311,41 @@ int agent_definition_check_type(const struct agent_check_definition *check,
     *out = check->ttl_ns > 0      ? AGENT_CHECK_TTL
            : check->http.size > 0 ? AGENT_CHECK_HTTP
            : check->tcp.size > 0  ? AGENT_CHECK_TCP
+           : alias                ? AGENT_CHECK_ALIAS
+           : script               ? AGENT_CHECK_SCRIPT
                                   : AGENT_CHECK_NONE;
     return AGENT_OK;
 }
 
-int agent_definition_refuse_kinds(const struct agent_check_definition *check, struct errmsg *err)
+int agent_definition_refuse_kinds(const struct agent_check_definition *check,
+                                  const struct agent_scripts *scripts, bool local,
+                                  struct errmsg *err)
 {
-    if (json_array_size(check->args) > 0 || check->docker.size > 0) {
-        return errmsg_set(err, AGENT_EINTERNAL,
-                          "Scripts are disabled on this agent from remote calls; to enable, "
-                          "configure 'enable_script_checks' to true");
+    const struct {
+        bool asked;
+        const char *name;
+    } kinds[] = {
+        {check->docker.size > 0, "Docker"},
+        {check->grpc.size > 0, "gRPC"},
+        {check->udp.size > 0, "UDP"},
+        {check->h2ping.size > 0, "HTTP/2 ping"},
+        {check->os_service.size > 0, "Operating system service"},
+    };
+
+    if (json_array_size(check->args) > 0 && !(local ? scripts->local : scripts->remote)) {
+        return errmsg_set(err, AGENT_EINTERNAL, "%s",
+                          local ? "Scripts are disabled on this agent; to enable, configure "
+                                  "'enable_script_checks' or 'enable_local_script_checks' to true"
+                                : "Scripts are disabled on this agent from remote calls; to "
+                                  "enable, configure 'enable_script_checks' to true");
     }
-    if (check->grpc.size > 0) {
-        return errmsg_set(err, AGENT_EINTERNAL, "gRPC checks are not supported yet");
-    }
-    if (check->alias_node.size > 0 || check->alias_service.size > 0) {
-        return errmsg_set(err, AGENT_EINTERNAL, "Alias checks are not supported yet");
+    for (size_t i = 0; i < COUNT(kinds); i++) {
+        if (kinds[i].asked) {
+            return errmsg_set(err, AGENT_EINTERNAL,
+                              "%s checks are not part of Proconsul: use HTTP, TCP, TTL, script or "
+                              "alias checks",
+                              kinds[i].name);
+        }
     }
     return AGENT_OK;
 }

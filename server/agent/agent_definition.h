@@ -26,7 +26,15 @@ enum agent_check_type {
     AGENT_CHECK_TTL,
     AGENT_CHECK_HTTP,
     AGENT_CHECK_TCP,
+    AGENT_CHECK_SCRIPT,
+    AGENT_CHECK_ALIAS,
     AGENT_CHECK_MAINTENANCE,
+};
+
+/* Which script checks are allowed: enable_script_checks, enable_local_script_checks. */
+struct agent_scripts {
+    bool remote; /* from clients */
+    bool local;  /* from configuration files */
 };
 
 /* Everything is borrowed from the document. */
@@ -47,13 +55,20 @@ struct agent_check_definition {
     int64_t deregister_ns;
     int64_t success_before_passing;
     int64_t failures_before_critical;
+    int64_t failures_before_warning; /* 0: as failures_before_critical */
     int64_t output_bytes_max;
+    bool tls_skip_verify;
+    struct slice tls_server_name; /* empty: the URL's host */
+    bool disable_redirects;
+    const json_t *args;      /* array of strings, or NULL */
+    struct slice alias_node; /* empty: this one */
+    struct slice alias_service;
     /* Kinds that we know and refuse. */
-    const json_t *args;
     struct slice docker;
     struct slice grpc;
-    struct slice alias_node;
-    struct slice alias_service;
+    struct slice udp;
+    struct slice h2ping;
+    struct slice os_service;
 };
 
 struct agent_service_definition {
@@ -79,11 +94,15 @@ int agent_definition_read_check(const json_t *json, enum agent_origin origin,
 int agent_definition_read_service(const json_t *json, enum agent_origin origin,
                                   struct agent_service_definition *out, struct errmsg *err);
 
-/* Consul's "Invalid check: ..." rules. AGENT_EINVAL; AGENT_EINTERNAL with a clear text for kinds
- * that this server does not run (script, docker, gRPC, alias). */
+/* Consul's "Invalid check: ..." rules. AGENT_EINVAL. */
 int agent_definition_check_type(const struct agent_check_definition *check,
                                 enum agent_check_type *out, struct errmsg *err);
-int agent_definition_refuse_kinds(const struct agent_check_definition *check, struct errmsg *err);
+/* AGENT_EINTERNAL with a clear text for kinds that this server does not run (docker, gRPC, UDP,
+ * HTTP/2 ping, operating system services), and for scripts that are not allowed: `local` says that
+ * the definition comes from a configuration file. */
+int agent_definition_refuse_kinds(const struct agent_check_definition *check,
+                                  const struct agent_scripts *scripts, bool local,
+                                  struct errmsg *err);
 const char *agent_check_type_text(enum agent_check_type type);
 bool agent_status_valid(struct slice status);
 

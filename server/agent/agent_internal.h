@@ -15,18 +15,20 @@
 #include "server/agent/agent_definition.h"
 #include "server/agent/agent_store.h"
 #include "server/agent/probe.h"
+#include "server/agent/script.h"
 #include "server/catalog/catalog.h"
 #include "server/replica.h"
 
 enum {
     AGENT_SERVICES_MAX = 4096,
     AGENT_CHECKS_MAX = 16384,
-    AGENT_OUTPUT_BYTES_MAX = 4096,
     AGENT_ID_BYTES_MAX = 4096,
     AGENT_PROPOSALS_MAX = 4,         /* in flight at a time */
     AGENT_PROPOSAL_OBJECTS_MAX = 64, /* a service and so many of its checks in one command */
     AGENT_CHECK_INTERVAL_MS_MIN = 1000,
     AGENT_CHECK_TIMEOUT_MS_DEFAULT = 10 * 1000,
+    AGENT_SCRIPT_TIMEOUT_MS_DEFAULT = 30 * 1000,
+    AGENT_ALIAS_MS = 1000, /* between two looks into the catalog for another node's checks */
     AGENT_DEREGISTER_MS_MIN = 60 * 1000,
     AGENT_REAP_MS = 30 * 1000,
     AGENT_FULL_SYNC_MS = 60 * 1000, /* plus or minus a quarter */
@@ -87,6 +89,8 @@ struct agent_check {
     uint64_t failures;
     uv_timer_t timer; /* TTL, or the next run */
     struct probe *probe;
+    struct script *script;
+    bool alias_runs; /* counted in agent->alias_count */
 };
 
 /* One command on its way. It outlives the agent: then agent is NULL. */
@@ -112,6 +116,11 @@ struct agent {
     uint64_t next_generation;
     struct agent_store *store; /* NULL: nothing is kept */
     uint64_t check_update_interval_ms;
+    uint64_t output_bytes_max; /* of a check, where it has no lower limit itself */
+    bool discard_output;
+    struct agent_scripts scripts;
+    struct probe_tls_context *tls; /* made for the first HTTPS check */
+    size_t alias_count;            /* alias checks that run */
 
     uv_timer_t sync_timer;
     uv_timer_t reap_timer;
@@ -184,6 +193,8 @@ int agent_load_config(struct agent *agent, const struct config *config, struct e
 void agent_load_service(void *host, const json_t *document);
 void agent_load_check(void *host, const json_t *document);
 
+/* What the configuration says of checks. */
+void agent_set_config(struct agent *agent, const struct config *config);
 /* A number below `bound` (0 for 0). */
 uint64_t agent_random(uint64_t bound);
 
@@ -195,8 +206,19 @@ void agent_check_start(struct agent_check *check);
 void agent_check_stop(struct agent_check *check);
 /* A result: through thresholds for probes, at once for TTLs. */
 void agent_check_update(struct agent_check *check, enum probe_status status, struct slice output);
+/* Largest output of this check. */
+uint64_t agent_check_output_bytes_max(const struct agent_check *check);
+/* Something changed that alias checks may look at. */
+void agent_check_kick_aliases(struct agent *agent);
 /* Takes out services whose checks were critical for too long. */
 void agent_reap(struct agent *agent);
+
+/* --- agent_alias.c --- */
+
+/* Looks at what the alias stands for, and updates the check. */
+void agent_alias_evaluate(struct agent_check *check);
+/* Whether that is registered with this agent; else it is in the catalog. */
+bool agent_alias_is_local(const struct agent_check *check);
 
 /* --- agent_sync.c --- */
 

@@ -75,6 +75,7 @@ void agent_check_record(const struct agent *agent, const struct agent_check *che
 void agent_check_remove(struct agent *agent, struct agent_check *check)
 {
     agent_check_stop(check);
+    agent_check_kick_aliases(agent);
     if (agent->store != NULL && !check->from_config) {
         agent_store_remove(agent->store, AGENT_STORE_CHECKS, slice_from_text(check->id));
     }
@@ -105,6 +106,7 @@ void agent_service_remove(struct agent *agent, struct agent_service *service)
     service->sync = AGENT_SYNC_DIRTY;
     service->generation = ++agent->next_generation;
     agent_sync_kick(agent);
+    agent_check_kick_aliases(agent);
     agent_wake(agent, UINT64_MAX);
 }
 
@@ -247,6 +249,7 @@ static int agent_check_add(struct agent *agent, const struct agent_check_input *
     check->output_deferred = false;
     check->generation = ++agent->next_generation;
     agent_check_start(check);
+    agent_check_kick_aliases(agent);
     if (input->keep) {
         agent_check_keep(agent, check);
     }
@@ -258,6 +261,7 @@ static int agent_check_add(struct agent *agent, const struct agent_check_input *
 
 struct agent_service_input {
     struct agent *agent;
+    struct agent_scripts scripts; /* which ones are allowed */
     struct agent_service_definition spec;
     struct slice id;
     bool from_config;
@@ -285,7 +289,7 @@ static int agent_service_validate_check(void *host, const json_t *json)
                         "Status for checks must 'passing', 'warning', 'critical'");
     }
     if (rc == AGENT_OK) {
-        rc = agent_definition_refuse_kinds(&check, input->err);
+        rc = agent_definition_refuse_kinds(&check, &input->scripts, input->from_config, input->err);
     }
     input->check_total++;
     return rc;
@@ -449,7 +453,8 @@ static int agent_service_add(struct agent_service_input *input, const json_t *js
 
 int agent_service_register(struct agent *agent, const json_t *definition, struct errmsg *err)
 {
-    struct agent_service_input input = {.agent = agent, .keep = true, .err = err};
+    struct agent_service_input input = {
+        .agent = agent, .scripts = agent->scripts, .keep = true, .err = err};
 
     return agent_service_add(&input, definition, AGENT_ORIGIN_API_SERVICE);
 }
@@ -458,7 +463,12 @@ int agent_service_register_replacing(struct agent *agent, const json_t *definiti
                                      struct errmsg *err)
 {
     struct agent_service_input input = {
-        .agent = agent, .keep = true, .replace_checks = true, .err = err};
+        .agent = agent,
+        .scripts = agent->scripts,
+        .keep = true,
+        .replace_checks = true,
+        .err = err,
+    };
 
     return agent_service_add(&input, definition, AGENT_ORIGIN_API_SERVICE);
 }
@@ -500,7 +510,7 @@ static int agent_check_add_json(struct agent *agent, const json_t *json, enum ag
     }
     rc = agent_definition_check_type(&check, &type, err);
     if (rc == AGENT_OK) {
-        rc = agent_definition_refuse_kinds(&check, err);
+        rc = agent_definition_refuse_kinds(&check, &agent->scripts, from_config, err);
     }
     if (rc == AGENT_OK && check.service_id.size > 0 &&
         agent_service_find(agent, check.service_id) == NULL) {
@@ -550,7 +560,7 @@ int agent_check_update_ttl(struct agent *agent, struct slice check_id, const cha
                           (int)check_id.size, check_id.data);
     }
     struct buffer text = {0};
-    const size_t limit = AGENT_OUTPUT_BYTES_MAX;
+    const size_t limit = (size_t)agent_check_output_bytes_max(check);
     buffer_append(&text, output.data, output.size > limit ? limit : output.size);
     if (output.size > limit) {
         buffer_printf(&text, " ... (captured %zu of %zu bytes)", limit, output.size);
@@ -638,7 +648,8 @@ int agent_load_config(struct agent *agent, const struct config *config, struct e
 
     json_array_foreach(config->services, i, item)
     {
-        struct agent_service_input input = {.agent = agent, .from_config = true, .err = &cause};
+        struct agent_service_input input = {
+            .agent = agent, .scripts = agent->scripts, .from_config = true, .err = &cause};
         if (agent_service_add(&input, item, AGENT_ORIGIN_FILE) != AGENT_OK) {
             return errmsg_set(err, AGENT_EINVAL, "service definition %zu (%.100s): %.300s", i + 1,
                               input.spec.name.data == NULL ? "" : input.spec.name.data, cause.text);
@@ -658,7 +669,7 @@ void agent_load_service(void *host, const json_t *document)
     struct agent *agent = host;
     struct errmsg err = {""};
     const json_t *json = json_object_get(document, "Service");
-    struct agent_service_input input = {.agent = agent, .err = &err};
+    struct agent_service_input input = {.agent = agent, .scripts = agent->scripts, .err = &err};
     const char *id = json_string_value(json_object_get(json, "ID"));
 
     if (id == NULL) {
@@ -720,9 +731,12 @@ static int agent_validate_config(struct agent *agent, const struct config *confi
 {
     size_t i;
     json_t *item;
-    struct agent_service_input input = {.agent = agent, .err = err};
     struct agent_check_definition check;
     enum agent_check_type type;
+    const struct agent_scripts scripts = {.remote = config->script_checks,
+                                          .local = config->local_script_checks};
+    struct agent_service_input input = {
+        .agent = agent, .scripts = scripts, .from_config = true, .err = err};
     int rc = AGENT_OK;
 
     json_array_foreach(config->services, i, item)
@@ -740,7 +754,7 @@ static int agent_validate_config(struct agent *agent, const struct config *confi
     {
         rc = agent_definition_read_check(item, AGENT_ORIGIN_FILE, &check, err);
         rc = rc == AGENT_OK ? agent_definition_check_type(&check, &type, err) : rc;
-        rc = rc == AGENT_OK ? agent_definition_refuse_kinds(&check, err) : rc;
+        rc = rc == AGENT_OK ? agent_definition_refuse_kinds(&check, &scripts, true, err) : rc;
         if (rc != AGENT_OK) {
             return rc;
         }
@@ -761,6 +775,7 @@ int agent_reload(struct agent *agent, const struct config *config, struct errmsg
     for (size_t i = 0; i < agent->check_count; i++) {
         agent->checks[i]->stale = agent->checks[i]->from_config;
     }
+    agent_set_config(agent, config);
     /* What is still defined is registered anew, and its checks keep their status that way. */
     rc = agent_load_config(agent, config, err);
     for (size_t i = agent->check_count; i > 0; i--) {
@@ -775,6 +790,5 @@ int agent_reload(struct agent *agent, const struct config *config, struct errmsg
             agent_service_remove(agent, service);
         }
     }
-    agent->check_update_interval_ms = config->check_update_interval_ms;
     return rc;
 }

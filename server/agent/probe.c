@@ -62,6 +62,12 @@ struct probe {
     uint64_t timeout_ms;
     unsigned redirects;
 
+    bool secure; /* what is asked now is https:// */
+    bool tls_skip_verify;
+    char tls_server_name[PROBE_HOST_BYTES_MAX + 1]; /* "": the URL's host */
+    struct probe_tls_context *tls_context; /* borrowed: the agent's, which outlives its probes */
+    struct probe_tls *tls;
+
     probe_done done;
     void *context;
 };
@@ -103,6 +109,7 @@ static void probe_free_when_idle(struct probe *probe)
     buffer_deinit(&probe->answer);
     buffer_deinit(&probe->field);
     buffer_deinit(&probe->location);
+    probe_tls_free(probe->tls);
     probe->magic = 0;
     free(probe);
 }
@@ -395,20 +402,11 @@ static void probe_on_end_of_stream(struct probe *probe, int code)
     buffer_deinit(&text);
 }
 
-static void probe_on_read(uv_stream_t *stream, ssize_t count, const uv_buf_t *buffer)
+/* Bytes of the answer, decrypted. */
+static void probe_parse(struct probe *probe, struct slice bytes)
 {
-    struct probe *probe = stream->data;
-
-    assert(probe->magic == PROBE_MAGIC);
-    if (probe->over || count == 0) {
-        return;
-    }
-    if (count < 0) {
-        probe_on_end_of_stream(probe, (int)count);
-        return;
-    }
-    const llhttp_errno_t rc = llhttp_execute(&probe->parser, buffer->base, (size_t)count);
-    probe->response_bytes += (uint64_t)count;
+    const llhttp_errno_t rc = llhttp_execute(&probe->parser, bytes.data, bytes.size);
+    probe->response_bytes += bytes.size;
     const bool enough = probe->response_bytes > PROBE_RESPONSE_BYTES_MAX;
     if (probe->complete || (probe->head_done && (rc != HPE_OK || enough))) {
         probe_answered(probe);
@@ -420,6 +418,90 @@ static void probe_on_read(uv_stream_t *stream, ssize_t count, const uv_buf_t *bu
     }
 }
 
+/* --- TLS --- */
+
+struct probe_write {
+    uv_write_t write;
+    struct buffer bytes;
+};
+
+static void probe_on_sent(uv_write_t *write, int status)
+{
+    struct probe_write *sent = write->data;
+
+    (void)status; /* A failed write shows in the read as well. */
+    buffer_deinit(&sent->bytes);
+    free(sent);
+}
+
+/* Takes the bytes. */
+static int probe_send(struct probe *probe, struct buffer *bytes)
+{
+    struct probe_write *sent = calloc(1, sizeof(*sent));
+
+    if (sent == NULL || bytes->failed) {
+        free(sent);
+        buffer_deinit(bytes);
+        return UV_ENOMEM;
+    }
+    sent->write.data = sent;
+    sent->bytes = *bytes;
+    *bytes = (struct buffer){0};
+    const uv_buf_t out = uv_buf_init(sent->bytes.data, (unsigned)sent->bytes.size);
+    const int rc = uv_write(&sent->write, (uv_stream_t *)&probe->tcp, &out, 1, probe_on_sent);
+    if (rc != 0) {
+        buffer_deinit(&sent->bytes);
+        free(sent);
+    }
+    return rc;
+}
+
+/* What came from the socket goes through TLS, and what that has to say to the socket. */
+static void probe_on_cipher(struct probe *probe, struct slice input)
+{
+    struct buffer cipher = {0};
+    struct buffer plain = {0};
+    struct errmsg err = {""};
+    int rc = 0;
+    const enum probe_tls_state state = probe_tls_step(probe->tls, input, &cipher, &plain, &err);
+
+    if (cipher.size > 0) {
+        rc = probe_send(probe, &cipher);
+    }
+    buffer_deinit(&cipher);
+    if (plain.size > 0) {
+        probe_parse(probe, buffer_slice(&plain));
+    }
+    buffer_deinit(&plain);
+    if (probe->over || !probe->tcp_open) {
+        return; /* The answer was complete, or is a redirect. */
+    }
+    if (state == PROBE_TLS_ENDED) {
+        probe_on_end_of_stream(probe, UV_EOF);
+    } else if (state == PROBE_TLS_FAILED) {
+        probe_fail(probe, err.text);
+    } else if (rc != 0) {
+        probe_fail(probe, uv_strerror(rc));
+    }
+}
+
+static void probe_on_read(uv_stream_t *stream, ssize_t count, const uv_buf_t *buffer)
+{
+    struct probe *probe = stream->data;
+
+    assert(probe->magic == PROBE_MAGIC);
+    if (probe->over || count == 0) {
+        return;
+    }
+    if (count < 0) {
+        probe_on_end_of_stream(probe, (int)count);
+    } else if (probe->secure) {
+        probe_on_cipher(probe, slice_from(buffer->base, (size_t)count));
+    } else {
+        probe_parse(probe, slice_from(buffer->base, (size_t)count));
+    }
+}
+
 /* --- connecting --- */
 
 static void probe_on_written(uv_write_t *write, int status)
@@ -427,6 +509,25 @@ static void probe_on_written(uv_write_t *write, int status)
     /* A failed write shows in the read as well. */
     (void)write;
     (void)status;
+}
+
+static void probe_connected_tls(struct probe *probe)
+{
+    const char *name = probe->tls_server_name[0] != '\0' ? probe->tls_server_name : probe->host;
+
+    probe_tls_free(probe->tls);
+    probe->tls = probe_tls_new(probe->tls_context, name, probe->tls_skip_verify,
+                               buffer_slice(&probe->request));
+    if (probe->tls == NULL) {
+        probe_fail(probe, "out of memory");
+        return;
+    }
+    const int rc = uv_read_start((uv_stream_t *)&probe->tcp, probe_on_alloc, probe_on_read);
+    if (rc != 0) {
+        probe_fail(probe, uv_strerror(rc));
+        return;
+    }
+    probe_on_cipher(probe, SLICE_EMPTY);
 }
 
 static void probe_connected(struct probe *probe)
@@ -449,6 +550,10 @@ static void probe_connected(struct probe *probe)
     probe->settings.on_message_complete = probe_on_message_complete;
     llhttp_init(&probe->parser, HTTP_RESPONSE, &probe->settings);
     probe->parser.data = probe;
+    if (probe->secure) {
+        probe_connected_tls(probe);
+        return;
+    }
 
     uv_buf_t out = uv_buf_init(probe->request.data, (unsigned)probe->request.size);
     int rc = uv_write(&probe->write, (uv_stream_t *)&probe->tcp, &out, 1, probe_on_written);
@@ -699,11 +804,14 @@ static void probe_begin(struct probe *probe)
     buffer_clear(&probe->location);
     buffer_clear(&probe->field);
     if (probe_url_parse(buffer_slice(&probe->current), &url, &problem)) {
-        if (slice_equal_nocase(url.scheme, SLICE_LITERAL("https"))) {
-            buffer_append_text(&problem, "HTTPS checks are not supported yet");
+        probe->secure = slice_equal_nocase(url.scheme, SLICE_LITERAL("https"));
+        const struct slice port = probe->secure ? SLICE_LITERAL("443") : SLICE_LITERAL("80");
+
+        if (probe->secure && probe->tls_context == NULL) {
+            buffer_append_text(&problem, "TLS is not available");
         } else if (!probe_copy_text(probe->host, sizeof(probe->host), url.host) ||
                    !probe_copy_text(probe->port, sizeof(probe->port),
-                                    url.port.size > 0 ? url.port : SLICE_LITERAL("80"))) {
+                                    url.port.size > 0 ? url.port : port)) {
             buffer_append_text(&problem, "http: no usable host in request URL");
         } else {
             probe_put_request(probe, &url);
@@ -874,10 +982,18 @@ struct probe *probe_start(uv_loop_t *loop, const struct probe_spec *spec, probe_
     probe->context = context;
     probe->http = spec->http.size > 0;
     probe->timeout_ms = spec->timeout_ms;
-    probe->output_bytes_max =
-        spec->output_bytes_max == 0 || spec->output_bytes_max > PROBE_OUTPUT_BYTES_MAX
-            ? PROBE_OUTPUT_BYTES_MAX
-            : spec->output_bytes_max;
+    probe->output_bytes_max = spec->output_bytes_max == 0 ? PROBE_OUTPUT_BYTES_DEFAULT
+                              : spec->output_bytes_max > PROBE_OUTPUT_BYTES_MAX
+                                  ? PROBE_OUTPUT_BYTES_MAX
+                                  : spec->output_bytes_max;
+    probe->redirects = spec->disable_redirects ? PROBE_REDIRECTS_MAX : 0;
+    probe->tls_context = spec->tls;
+    probe->tls_skip_verify = spec->tls_skip_verify;
+    if (spec->tls_server_name.size > 0) {
+        /* One that is too long is no name that a certificate could have. */
+        (void)snprintf(probe->tls_server_name, sizeof(probe->tls_server_name), "%.*s",
+                       (int)spec->tls_server_name.size, spec->tls_server_name.data);
+    }
     buffer_append_slice(&probe->url, probe->http ? spec->http : spec->tcp);
     buffer_append_slice(&probe->current, probe->http ? spec->http : spec->tcp);
     buffer_append_slice(&probe->method,

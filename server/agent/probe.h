@@ -3,8 +3,7 @@
 
 /* One run of an HTTP or TCP health check, on libuv: looks the name up, connects, asks, reads, and
  * tells the status with Consul's output text. What the other side sends is untrusted and bounded.
- *
- * TLS is not there yet: an https:// address is critical and says so. */
+ */
 
 #include <jansson.h>
 #include <stdint.h>
@@ -12,9 +11,11 @@
 
 #include "kv/buffer.h"
 #include "kv/slice.h"
+#include "server/agent/probe_tls.h"
 
 enum {
-    PROBE_OUTPUT_BYTES_MAX = 4096, /* the last bytes of a longer body are kept, as Consul does */
+    PROBE_OUTPUT_BYTES_MAX = 64 * 1024, /* the last bytes of a longer body are kept, as in Consul */
+    PROBE_OUTPUT_BYTES_DEFAULT = 4096,
     PROBE_RESPONSE_BYTES_MAX = 1 << 20, /* then the answer counts as complete */
     PROBE_REDIRECTS_MAX = 10,
     PROBE_ADDRESSES_MAX = 8, /* of one name, tried in order */
@@ -31,7 +32,11 @@ struct probe_spec {
     struct slice body;
     const json_t *header; /* object of lists of strings, or NULL */
     uint64_t timeout_ms;
-    uint64_t output_bytes_max; /* 0: PROBE_OUTPUT_BYTES_MAX */
+    uint64_t output_bytes_max; /* 0: PROBE_OUTPUT_BYTES_DEFAULT */
+    bool disable_redirects;
+    struct probe_tls_context *tls; /* for https://; NULL: that is critical */
+    bool tls_skip_verify;
+    struct slice tls_server_name; /* empty: the URL's host */
 };
 
 struct probe;

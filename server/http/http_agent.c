@@ -150,7 +150,7 @@ static void agent_put_self_debug(struct buffer *out, const struct server *server
                   "\"KVMaxValueSize\":%" PRIu64 ",\"LeaveOnTerm\":%s,\"SerfPortLAN\":%d,"
                   "\"ServerMode\":true,\"ServerPort\":%d,\"TxnMaxReqLen\":%" PRIu64 "}",
                   config->bootstrap ? "true" : "false", (unsigned)config->bootstrap_expect,
-                  AGENT_OUTPUT_BYTES_MAX, config->dns_port, config->dev ? "true" : "false",
+                  (int)config->check_output_bytes_max, config->dns_port, config->dev ? "true" : "false",
                   (unsigned)config->http_conns_per_client_max, config->http_port,
                   config->kv_value_bytes_max, config->leave_on_terminate ? "true" : "false",
                   config->serf_lan_port, config->server_port, config->kv_value_bytes_max);

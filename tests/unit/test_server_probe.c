@@ -280,7 +280,7 @@ static void probe_ends_a_loop_of_redirects(void **state)
 
 static void probe_keeps_the_end_of_a_long_answer(void **state)
 {
-    enum { BODY_BYTES = 3 * PROBE_OUTPUT_BYTES_MAX };
+    enum { BODY_BYTES = 3 * PROBE_OUTPUT_BYTES_DEFAULT };
     struct peer peer;
     struct outcome outcome;
     char url[64];
@@ -297,8 +297,8 @@ static void probe_keeps_the_end_of_a_long_answer(void **state)
     (void)snprintf(url, sizeof(url), "http://127.0.0.1:%u/", (unsigned)peer.port);
     const struct probe_spec spec = {.http = slice_from_text(url), .timeout_ms = 10000};
     run(&peer, &spec, &outcome);
-    assert_int_equal(outcome.output_bytes,
-                     strlen("HTTP GET : 200 OK Output: ") + strlen(url) + PROBE_OUTPUT_BYTES_MAX);
+    assert_int_equal(outcome.output_bytes, strlen("HTTP GET : 200 OK Output: ") + strlen(url) +
+                                               PROBE_OUTPUT_BYTES_DEFAULT);
     assert_string_equal(outcome.output + outcome.output_bytes - 4, "xEND");
     buffer_deinit(&answer);
     peer_shut(&peer);
@@ -351,8 +351,7 @@ static void probe_tells_what_cannot_be_asked(void **state)
     } cases[] = {
         {"no scheme", "foo", "", "Get \"foo\": unsupported protocol scheme \"\""},
         {"other scheme", "ftp://x/", "", "Get \"ftp://x/\": unsupported protocol scheme \"ftp\""},
-        {"TLS", "https://127.0.0.1/", "",
-         "Get \"https://127.0.0.1/\": HTTPS checks are not supported yet"},
+        {"TLS", "https://127.0.0.1/", "", "Get \"https://127.0.0.1/\": TLS is not available"},
         {"line break", "http://127.0.0.1/\r\nX: y", "",
          "Get \"http://127.0.0.1/\r\nX: y\": net/url: invalid control character in URL"},
         {"no host", "http:///x", "", "Get \"http:///x\": http: no usable host in request URL"},

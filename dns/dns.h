@@ -115,21 +115,22 @@ enum {
  * different moments. */
 struct dns_stats {
     uint64_t udp_queries, tcp_queries;
-    uint64_t rcodes[DNS_RCODE_COUNT]; /* answers, those of recursors included */
-    uint64_t silent;                  /* queries that deserve no answer */
-    uint64_t truncated;               /* answers with TC */
-    uint64_t stale;                   /* answers from a store older than DNS_STALE_COUNTED_MS */
-    uint64_t confirmed;               /* queries that had the store confirmed first */
-    uint64_t unconfirmed;             /* queries that failed because it could not be */
-    uint64_t forwarded;               /* questions to recursors, attempts counted */
-    uint64_t forward_failures;        /* attempts that failed or took too long */
-    uint64_t forward_refused;         /* queries refused for want of room, or as loops */
-    uint64_t tcp_connections;         /* accepted */
-    uint64_t tcp_refused;             /* closed at once: too many of one client */
-    uint64_t tcp_dropped;             /* closed for being idle, or to make room */
-    uint64_t tcp_open;                /* now */
-    bool age_known;                   /* false: never heard of the cluster since the start */
-    uint64_t age_ms;                  /* of the store, see dns_server_set_fresh */
+    uint64_t domain_queries, reverse_queries; /* for names of ours, for addresses */
+    uint64_t rcodes[DNS_RCODE_COUNT];         /* answers, those of recursors included */
+    uint64_t silent;                          /* queries that deserve no answer */
+    uint64_t truncated;                       /* answers with TC */
+    uint64_t stale;            /* answers from a store older than DNS_STALE_COUNTED_MS */
+    uint64_t confirmed;        /* queries that had the store confirmed first */
+    uint64_t unconfirmed;      /* queries that failed because it could not be */
+    uint64_t forwarded;        /* questions to recursors, attempts counted */
+    uint64_t forward_failures; /* attempts that failed or took too long */
+    uint64_t forward_refused;  /* queries refused for want of room, or as loops */
+    uint64_t tcp_connections;  /* accepted */
+    uint64_t tcp_refused;      /* closed at once: too many of one client */
+    uint64_t tcp_dropped;      /* closed for being idle, or to make room */
+    uint64_t tcp_open;         /* now */
+    bool age_known;            /* false: never heard of the cluster since the start */
+    uint64_t age_ms;           /* of the store, see dns_server_set_fresh */
 };
 
 void dns_server_stats(const struct dns_server *dns, struct dns_stats *out);

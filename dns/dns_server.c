@@ -51,6 +51,11 @@ size_t dns_worker_answer(struct dns_worker *worker, const struct dns_asker *aske
 
     if (!worker->confirming) {
         dns_worker_count(worker, asker->conn == NULL ? DNS_COUNT_UDP : DNS_COUNT_TCP);
+        if (resolver->from_store) {
+            dns_worker_count(worker, resolver->subject.kind == DNS_SUBJECT_REVERSE
+                                         ? DNS_COUNT_REVERSE
+                                         : DNS_COUNT_DOMAIN);
+        }
     }
     if (answer_size == 0) {
         dns_worker_count(worker, DNS_COUNT_SILENT);
@@ -557,6 +562,8 @@ void dns_server_stats(const struct dns_server *dns, struct dns_stats *out)
     *out = (struct dns_stats){
         .udp_queries = server_sum(dns, DNS_COUNT_UDP),
         .tcp_queries = server_sum(dns, DNS_COUNT_TCP),
+        .domain_queries = server_sum(dns, DNS_COUNT_DOMAIN),
+        .reverse_queries = server_sum(dns, DNS_COUNT_REVERSE),
         .silent = server_sum(dns, DNS_COUNT_SILENT),
         .truncated = server_sum(dns, DNS_COUNT_TRUNCATED),
         .stale = server_sum(dns, DNS_COUNT_STALE),

@@ -96,6 +96,8 @@ struct dns_client {
 enum dns_count {
     DNS_COUNT_UDP,
     DNS_COUNT_TCP,
+    DNS_COUNT_DOMAIN,
+    DNS_COUNT_REVERSE,
     DNS_COUNT_SILENT,
     DNS_COUNT_TRUNCATED,
     DNS_COUNT_STALE,

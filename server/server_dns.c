@@ -1,13 +1,50 @@
 #include "server/server_dns.h"
 
 #include <assert.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "server/server.h"
 
-enum { SERVER_DNS_FRESH_MS = 100 }; /* how often the responder is told how old the store is */
+enum {
+    SERVER_DNS_FRESH_MS = 100, /* how often the responder is told how old the store is */
+    SERVER_DNS_METRICS_TURNS = 10,
+};
+
+/* What metrics.h has no number for: totals of dns_stats. */
+static const struct {
+    const char *name, *help;
+    size_t offset;
+} dns_metrics[] = {
+    {"dns.udp_queries", "DNS queries over UDP", offsetof(struct dns_stats, udp_queries)},
+    {"dns.tcp_queries", "DNS queries over TCP", offsetof(struct dns_stats, tcp_queries)},
+    {"dns.noerror", "DNS answers NOERROR", offsetof(struct dns_stats, rcodes[0])},
+    {"dns.formerr", "DNS answers FORMERR", offsetof(struct dns_stats, rcodes[1])},
+    {"dns.servfail", "DNS answers SERVFAIL", offsetof(struct dns_stats, rcodes[2])},
+    {"dns.nxdomain", "DNS answers NXDOMAIN", offsetof(struct dns_stats, rcodes[3])},
+    {"dns.notimp", "DNS answers NOTIMP", offsetof(struct dns_stats, rcodes[4])},
+    {"dns.refused", "DNS answers REFUSED", offsetof(struct dns_stats, rcodes[5])},
+    {"dns.truncated", "DNS answers with TC", offsetof(struct dns_stats, truncated)},
+    {"dns.confirmed", "DNS queries that waited for a confirmation of the state",
+     offsetof(struct dns_stats, confirmed)},
+    {"dns.unconfirmed", "DNS queries that failed for want of one",
+     offsetof(struct dns_stats, unconfirmed)},
+    {"dns.recursor_queries", "Questions to recursors", offsetof(struct dns_stats, forwarded)},
+    {"dns.recursor_failures", "Questions that recursors failed or left unanswered",
+     offsetof(struct dns_stats, forward_failures)},
+    {"dns.recursor_refused", "DNS queries not forwarded for want of room, or as loops",
+     offsetof(struct dns_stats, forward_refused)},
+    {"dns.tcp_connections", "DNS connections accepted",
+     offsetof(struct dns_stats, tcp_connections)},
+    {"dns.tcp_refused", "DNS connections above a client's limit",
+     offsetof(struct dns_stats, tcp_refused)},
+    {"dns.tcp_dropped", "DNS connections closed as idle or to make room",
+     offsetof(struct dns_stats, tcp_dropped)},
+};
+
+enum { DNS_METRICS = sizeof(dns_metrics) / sizeof(dns_metrics[0]) };
 
 struct server_dns {
     struct server *server;
@@ -15,7 +52,10 @@ struct server_dns {
     uv_async_t async;         /* a DNS thread wants the store confirmed */
     struct replica_read read; /* the confirmation under way */
     uint64_t reading;         /* up to which it confirms; 0: none is */
-    unsigned handles;         /* open */
+    unsigned turns;           /* of the timer */
+    int metrics[DNS_METRICS];
+    int open_metric;
+    unsigned handles; /* open */
 };
 
 /* --- how old the store is --- */
@@ -32,11 +72,42 @@ static void dns_tell_fresh(struct server *server)
     }
 }
 
+static uint64_t dns_total(const struct dns_stats *stats, size_t index)
+{
+    uint64_t total;
+
+    memcpy(&total, (const char *)stats + dns_metrics[index].offset, sizeof(total));
+    return total;
+}
+
+static void dns_tell_metrics(struct server_dns *owner)
+{
+    struct metrics *metrics = owner->server->metrics;
+    struct dns_stats stats;
+
+    dns_server_stats(owner->server->dns, &stats);
+    metrics_count_total(metrics, METRIC_DNS_QUERIES, stats.udp_queries + stats.tcp_queries);
+    metrics_count_total(metrics, METRIC_DNS_DOMAIN_QUERIES, stats.domain_queries);
+    metrics_count_total(metrics, METRIC_DNS_PTR_QUERIES, stats.reverse_queries);
+    metrics_count_total(metrics, METRIC_DNS_STALE_QUERIES, stats.stale);
+    metrics_count_total(metrics, METRIC_DNS_DROPPED, stats.silent);
+    if (stats.age_known) {
+        metrics_gauge(metrics, METRIC_DNS_STALENESS, (double)stats.age_ms);
+    }
+    metrics_gauge(metrics, owner->open_metric, (double)stats.tcp_open);
+    for (size_t i = 0; i < DNS_METRICS; i++) {
+        metrics_count_total(metrics, owner->metrics[i], dns_total(&stats, i));
+    }
+}
+
 static void dns_on_timer(uv_timer_t *timer)
 {
     struct server_dns *owner = timer->data;
 
     dns_tell_fresh(owner->server);
+    if (++owner->turns % SERVER_DNS_METRICS_TURNS == 0) {
+        dns_tell_metrics(owner);
+    }
 }
 
 /* --- confirmations --- */
@@ -150,6 +221,12 @@ int server_dns_start(struct server *server, struct errmsg *err)
         options.addresses[options.address_count++] = word;
     }
     server_random(&options.seed, sizeof(options.seed));
+    for (size_t i = 0; i < DNS_METRICS; i++) {
+        owner->metrics[i] =
+            metrics_add(server->metrics, METRIC_COUNTER, dns_metrics[i].name, dns_metrics[i].help);
+    }
+    owner->open_metric =
+        metrics_add(server->metrics, METRIC_GAUGE, "dns.tcp_open", "Open DNS connections");
     const int rc = dns_server_start(&options, &server->dns, err);
 
     if (rc == 0) {

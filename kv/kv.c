@@ -13,7 +13,7 @@ enum { KV_BATCH_COUNT = 256 };
 
 static const struct uuid kv_no_session;
 
-static int kv_entry_decode(struct slice key, struct slice record, struct kv_entry *out)
+int kv_entry_decode(struct slice key, struct slice record, struct kv_entry *out)
 {
     struct reader reader = reader_from(record);
     struct kv_entry entry = {.key = key};
@@ -32,20 +32,25 @@ static int kv_entry_decode(struct slice key, struct slice record, struct kv_entr
     return STORE_OK;
 }
 
+void kv_entry_encode(struct buffer *out, const struct kv_entry *entry)
+{
+    assert(entry->create_index > 0);
+    assert(entry->create_index <= entry->modify_index);
+    (void)buffer_reserve(out, KV_RECORD_HEAD_BYTES + entry->value.size);
+    buffer_put_u64(out, entry->flags);
+    buffer_put_u64(out, entry->lock_index);
+    buffer_put_u64(out, entry->create_index);
+    buffer_put_u64(out, entry->modify_index);
+    buffer_append(out, entry->session.bytes, UUID_BYTES);
+    buffer_append_slice(out, entry->value);
+}
+
 static int kv_entry_put(struct store_txn *txn, const struct kv_entry *entry)
 {
     struct buffer record = {0};
     int rc = STORE_ENOMEM;
 
-    assert(entry->create_index > 0);
-    assert(entry->create_index <= entry->modify_index);
-    (void)buffer_reserve(&record, KV_RECORD_HEAD_BYTES + entry->value.size);
-    buffer_put_u64(&record, entry->flags);
-    buffer_put_u64(&record, entry->lock_index);
-    buffer_put_u64(&record, entry->create_index);
-    buffer_put_u64(&record, entry->modify_index);
-    buffer_append(&record, entry->session.bytes, UUID_BYTES);
-    buffer_append_slice(&record, entry->value);
+    kv_entry_encode(&record, entry);
     if (!record.failed) {
         rc = store_put(txn, STORE_KV, entry->key, buffer_slice(&record));
     }
@@ -81,6 +86,12 @@ int kv_index(struct store_txn *txn, uint64_t *index)
 int kv_scan_begin(struct kv_scan *scan, struct store_txn *txn, struct slice prefix)
 {
     return store_scan_begin(&scan->scan, txn, STORE_KV, prefix);
+}
+
+int kv_scan_from(struct kv_scan *scan, struct store_txn *txn, struct slice prefix,
+                 struct slice from)
+{
+    return store_scan_from(&scan->scan, txn, STORE_KV, prefix, from);
 }
 
 int kv_scan_next(struct kv_scan *scan, struct kv_entry *out)

@@ -26,6 +26,11 @@ struct kv_entry {
     struct uuid session; /* zero: not locked */
 };
 
+/* An entry's record in STORE_KV, appended; the key is not part of it. */
+void kv_entry_encode(struct buffer *out, const struct kv_entry *entry);
+/* `out` borrows from both. STORE_ECORRUPT: the bytes are no entry. */
+int kv_entry_decode(struct slice key, struct slice record, struct kv_entry *out);
+
 /* STORE_ENOTFOUND when missing. */
 int kv_get(struct store_txn *txn, struct slice key, struct kv_entry *out);
 /* X-Consul-Index of a missing key: highest index of the whole table, deletions included; 0 if none.
@@ -37,6 +42,9 @@ struct kv_scan {
     struct store_scan scan;
 };
 int kv_scan_begin(struct kv_scan *scan, struct store_txn *txn, struct slice prefix);
+/* The same from the first key >= `from` on, which starts with `prefix`; borrowed for the call. */
+int kv_scan_from(struct kv_scan *scan, struct store_txn *txn, struct slice prefix,
+                 struct slice from);
 int kv_scan_next(struct kv_scan *scan, struct kv_entry *out);
 void kv_scan_end(struct kv_scan *scan);
 /* Highest deletion below `prefix` that is still remembered; 0 if none. With the highest listed

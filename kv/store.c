@@ -41,6 +41,8 @@ static const char *const store_dbi_names[STORE_DBI_COUNT] = {
     [STORE_SERVICE_NAME] = "service-name",
     [STORE_CHECK] = "check",
     [STORE_COORDINATE] = "coordinate",
+    [STORE_STAGED] = "staged",
+    [STORE_SETTING] = "setting",
     [STORE_FOLDERS] = "folders",
 };
 

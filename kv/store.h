@@ -42,6 +42,7 @@ enum { STORE_KEY_INLINE_BYTES = 480 };
 /* Read transactions open at once: DNS threads, workers and the loop. */
 enum { STORE_READERS_MAX = 256 };
 
+/* Commands carry some of these numbers: new ones go to the end. */
 enum store_table {
     STORE_META,       /* format, applied term and index, the store's own numbers: not replicated */
     STORE_INDEX,      /* name of a table or topic -> highest index; see store_index_* */
@@ -57,19 +58,22 @@ enum store_table {
     STORE_SERVICE_NAME, /* lower-case service name, NUL, lower-case node name, NUL, service id ->
                            empty */
     STORE_CHECK,        /* lower-case node name, NUL, check id -> check */
-    STORE_COORDINATE,   /* reserved */
+    STORE_COORDINATE,   /* lower-case node name -> coordinate (server/catalog/coordinate.h) */
+    STORE_STAGED,       /* what a restore has brought so far (server/catalog/restore.h) */
+    STORE_SETTING,      /* name -> the cluster's settings (server/catalog/autopilot.h) */
     STORE_TABLE_COUNT
 };
 
 /* What changed, for whoever waits (watch.h). */
 enum store_topic {
-    STORE_TOPIC_KV,       /* key: the entry's key */
-    STORE_TOPIC_SESSION,  /* key empty: the table as a whole */
-    STORE_TOPIC_NODE,     /* key empty: the table as a whole */
-    STORE_TOPIC_SERVICE,  /* key: lower-case service name; also woken by its nodes' and checks'
-                             changes */
-    STORE_TOPIC_SERVICES, /* key empty: the table as a whole */
-    STORE_TOPIC_CHECK,    /* key empty: the table as a whole */
+    STORE_TOPIC_KV,         /* key: the entry's key */
+    STORE_TOPIC_SESSION,    /* key empty: the table as a whole */
+    STORE_TOPIC_NODE,       /* key empty: the table as a whole */
+    STORE_TOPIC_SERVICE,    /* key: lower-case service name; also woken by its nodes' and checks'
+                               changes */
+    STORE_TOPIC_SERVICES,   /* key empty: the table as a whole */
+    STORE_TOPIC_CHECK,      /* key empty: the table as a whole */
+    STORE_TOPIC_COORDINATE, /* key empty: the table as a whole */
     STORE_TOPIC_COUNT
 };
 
@@ -150,6 +154,8 @@ int store_put(struct store_txn *txn, enum store_table table, struct slice key, s
 /* STORE_ENOTFOUND when missing. */
 int store_delete(struct store_txn *txn, enum store_table table, struct slice key);
 int store_table_count(struct store_txn *txn, enum store_table table, uint64_t *count);
+/* Removes all records; quick, but for those with long keys. Notes nothing. */
+int store_table_clear(struct store_txn *txn, enum store_table table);
 
 /* All records whose key starts with `prefix`, in byte order. In a write transaction, any write to
  * the table ends the scan's validity: collect first, then write (or restart with store_scan_from).

@@ -431,6 +431,47 @@ int store_table_count(struct store_txn *txn, enum store_table table, uint64_t *c
     return rc;
 }
 
+/* Long keys lie in folders that all tables share, so these go one by one. They are few. */
+static int store_table_clear_long(struct store_txn *txn, enum store_table table)
+{
+    struct buffer key = {0};
+    int rc = STORE_OK;
+
+    while (rc == STORE_OK) {
+        struct store_scan scan;
+        struct slice found_key = SLICE_EMPTY;
+        struct slice value = SLICE_EMPTY;
+        bool found = false;
+
+        rc = store_scan_from(&scan, txn, table, SLICE_EMPTY, buffer_slice(&key));
+        if (rc != STORE_OK) {
+            break;
+        }
+        while (!found && (rc = store_scan_next(&scan, &found_key, &value)) == STORE_OK) {
+            found = found_key.size >= STORE_KEY_INLINE_BYTES;
+        }
+        buffer_clear(&key);
+        buffer_append_slice(&key, found ? found_key : SLICE_EMPTY);
+        store_scan_end(&scan);
+        if (rc == STORE_OK) {
+            rc = key.failed ? STORE_ENOMEM : store_delete(txn, table, buffer_slice(&key));
+        }
+    }
+    buffer_deinit(&key);
+    return rc == STORE_ENOTFOUND ? STORE_OK : rc;
+}
+
+int store_table_clear(struct store_txn *txn, enum store_table table)
+{
+    assert(txn->write);
+    assert(table > STORE_META && table < STORE_TABLE_COUNT);
+    const int rc = store_table_clear_long(txn, table);
+
+    return rc != STORE_OK
+               ? rc
+               : store_txn_error(txn, mdb_drop(txn->mdb_txn, txn->store->dbis[table], 0));
+}
+
 /* --- what is kept beside the tables --- */
 
 int store_applied_get(struct store_txn *txn, uint64_t *term, uint64_t *index)

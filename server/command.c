@@ -2,6 +2,8 @@
 
 #include <assert.h>
 
+#include "server/catalog/coordinate.h"
+
 enum {
     COMMAND_STAMP_OFFSET = 2, /* after version and type */
     COMMAND_HEADER_BYTES = COMMAND_STAMP_OFFSET + sizeof(uint64_t),
@@ -83,6 +85,45 @@ void command_encode_txn(struct buffer *out, struct slice ops)
     buffer_append_slice(out, ops);
 }
 
+void command_encode_autopilot(struct buffer *out, enum autopilot_set_mode mode, uint64_t cas,
+                              const struct autopilot_config *config)
+{
+    encode_header(out, COMMAND_AUTOPILOT);
+    buffer_put_u8(out, (uint8_t)mode);
+    buffer_put_u64(out, cas);
+    autopilot_config_encode(out, config);
+}
+
+void command_encode_restore(struct buffer *out, enum command_restore_step step,
+                            const struct uuid *id, struct slice records,
+                            const struct restore_sum *sum)
+{
+    static const struct restore_sum none;
+
+    encode_header(out, COMMAND_RESTORE);
+    buffer_put_u8(out, (uint8_t)step);
+    put_uuid(out, id);
+    buffer_put_u64(out, sum == NULL ? none.records : sum->records);
+    buffer_put_u64(out, sum == NULL ? none.hash : sum->hash);
+    buffer_append_slice(out, records);
+}
+
+void command_encode_coordinates(struct buffer *out, struct slice batch)
+{
+    encode_header(out, COMMAND_COORDINATES);
+    buffer_append_slice(out, batch);
+}
+
+bool command_replaces_state(struct slice command)
+{
+    struct reader reader = reader_from(command);
+    const bool restore =
+        reader_u8(&reader) == COMMAND_VERSION && reader_u8(&reader) == COMMAND_RESTORE;
+
+    (void)reader_u64(&reader);
+    return restore && reader_u8(&reader) == COMMAND_RESTORE_FINISH;
+}
+
 /* Whether any operation of a transaction can make the state larger. */
 static bool txn_grows(struct slice ops)
 {
@@ -111,13 +152,17 @@ bool command_grows(struct slice command)
         return reader_u8(&reader) <= COMMAND_KV_UNLOCK;
     case COMMAND_SESSION_CREATE:
     case COMMAND_REGISTER:
+    case COMMAND_COORDINATES:
         return true;
+    case COMMAND_RESTORE:
+        return reader_u8(&reader) != COMMAND_RESTORE_ABORT;
     case COMMAND_TXN:
         return txn_grows(slice_from(reader.at, (size_t)(reader.end - reader.at)));
     case COMMAND_LEADER_START:
     case COMMAND_SESSION_DESTROY:
     case COMMAND_DEREGISTER:
     case COMMAND_REAP:
+    case COMMAND_AUTOPILOT: /* One small record, and what may help to get out of trouble. */
         break;
     }
     return false;
@@ -163,6 +208,18 @@ struct command {
         } deregister;
         uint64_t tombstone_index;
         struct slice txn_ops;
+        struct {
+            enum command_restore_step step;
+            struct uuid id;
+            struct restore_sum sum;
+            struct slice records;
+        } restore;
+        struct slice coordinates;
+        struct {
+            enum autopilot_set_mode mode;
+            uint64_t cas;
+            struct autopilot_config config;
+        } autopilot;
     };
 };
 
@@ -209,12 +266,42 @@ static bool decode_deregister(struct reader *reader, struct command *out)
     return reader_done(reader);
 }
 
+static bool decode_autopilot(struct reader *reader, struct command *out)
+{
+    const uint8_t mode = reader_u8(reader);
+
+    out->autopilot.cas = reader_u64(reader);
+    if (!autopilot_config_read(reader, &out->autopilot.config) || !reader_done(reader) ||
+        mode < AUTOPILOT_SET || mode > AUTOPILOT_SET_INITIAL) {
+        return false;
+    }
+    out->autopilot.mode = (enum autopilot_set_mode)mode;
+    return true;
+}
+
 static bool decode_txn(struct slice ops, struct command *out)
 {
     uint32_t count;
 
     out->txn_ops = ops;
     return txn_decode(ops, &count);
+}
+
+static bool decode_restore(struct reader *reader, struct command *out)
+{
+    const uint8_t step = reader_u8(reader);
+
+    out->restore.id = read_uuid(reader);
+    out->restore.sum.records = reader_u64(reader);
+    out->restore.sum.hash = reader_u64(reader);
+    if (reader->failed || step < COMMAND_RESTORE_BEGIN || step > COMMAND_RESTORE_ABORT ||
+        uuid_is_zero(&out->restore.id)) {
+        return false;
+    }
+    out->restore.step = (enum command_restore_step)step;
+    out->restore.records = slice_from(reader->at, (size_t)(reader->end - reader->at));
+    return step == COMMAND_RESTORE_ADD ? restore_records_valid(out->restore.records)
+                                       : out->restore.records.size == 0;
 }
 
 static bool command_decode(struct slice bytes, struct command *out)
@@ -247,6 +334,13 @@ static bool command_decode(struct slice bytes, struct command *out)
         return reader_done(&reader);
     case COMMAND_TXN:
         return decode_txn(rest, out);
+    case COMMAND_RESTORE:
+        return decode_restore(&reader, out);
+    case COMMAND_COORDINATES:
+        out->coordinates = rest;
+        return coordinates_valid(rest);
+    case COMMAND_AUTOPILOT:
+        return decode_autopilot(&reader, out);
     }
     return false;
 }
@@ -420,10 +514,36 @@ static int apply_catalog(struct apply *apply, const struct command *command)
 
 static int apply_reap(struct apply *apply, const struct command *command)
 {
-    const int rc = kv_tombstones_reap(apply->txn, command->tombstone_index);
+    int rc = kv_tombstones_reap(apply->txn, command->tombstone_index);
 
     apply->result->ok = true;
+    if (rc == 0) {
+        rc = restore_reap(apply->txn, apply->stamp);
+    }
     return rc != 0 ? rc : session_lock_delay_reap(apply->txn, apply->stamp);
+}
+
+static int apply_restore(struct apply *apply, const struct command *command)
+{
+    struct store_txn *txn = apply->txn;
+    const struct uuid *id = &command->restore.id;
+    struct errmsg *err = &apply->result->error;
+    int rc = 0;
+
+    apply->result->ok = true;
+    switch (command->restore.step) {
+    case COMMAND_RESTORE_BEGIN:
+        return restore_begin(txn, apply->stamp, id);
+    case COMMAND_RESTORE_ADD:
+        rc = restore_add(txn, apply->stamp, id, command->restore.records, err);
+        break;
+    case COMMAND_RESTORE_FINISH:
+        rc = restore_finish(txn, apply->index, apply->stamp, id, &command->restore.sum, err);
+        break;
+    case COMMAND_RESTORE_ABORT:
+        return restore_abort(txn, id);
+    }
+    return rc == RESTORE_EINVAL ? apply_refused(apply) : rc;
 }
 
 static void txn_answered(struct apply *apply, const struct buffer *answer)
@@ -490,6 +610,15 @@ static int apply_command(struct apply *apply, const struct command *command)
         return apply_reap(apply, command);
     case COMMAND_TXN:
         return apply_txn(apply, command);
+    case COMMAND_RESTORE:
+        return apply_restore(apply, command);
+    case COMMAND_COORDINATES:
+        apply->result->ok = true;
+        return coordinates_apply(apply->txn, apply->index, command->coordinates);
+    case COMMAND_AUTOPILOT:
+        return autopilot_set(apply->txn, apply->index, command->autopilot.mode,
+                             command->autopilot.cas, &command->autopilot.config,
+                             &apply->result->ok);
     }
     assert(false); /* Decoding lets no other type through. */
     return STORE_ECORRUPT;

@@ -13,7 +13,9 @@
 #include "kv/slice.h"
 #include "kv/store.h"
 #include "kv/uuid.h"
+#include "server/catalog/autopilot.h"
 #include "server/catalog/catalog.h"
+#include "server/catalog/restore.h"
 #include "server/catalog/txn.h"
 #include "session/session.h"
 
@@ -37,8 +39,11 @@ enum command_type {
     COMMAND_SESSION_DESTROY = 4,
     COMMAND_REGISTER = 5,
     COMMAND_DEREGISTER = 6,
-    COMMAND_REAP = 7, /* tombstones up to an index, and lock-delays that are over */
-    COMMAND_TXN = 8,  /* operations that are applied as a whole or not at all */
+    COMMAND_REAP = 7,         /* tombstones up to an index, and lock-delays that are over */
+    COMMAND_TXN = 8,          /* operations that are applied as a whole or not at all */
+    COMMAND_AUTOPILOT = 12,   /* the configuration of autopilot */
+    COMMAND_RESTORE = 10,     /* a step of replacing the whole state (catalog/restore.h) */
+    COMMAND_COORDINATES = 11, /* a batch of network coordinates (catalog/coordinate.h) */
 };
 
 enum command_kv_verb {
@@ -49,6 +54,13 @@ enum command_kv_verb {
     COMMAND_KV_DELETE,
     COMMAND_KV_DELETE_CAS,
     COMMAND_KV_DELETE_PREFIX,
+};
+
+enum command_restore_step {
+    COMMAND_RESTORE_BEGIN = 1,
+    COMMAND_RESTORE_ADD,
+    COMMAND_RESTORE_FINISH,
+    COMMAND_RESTORE_ABORT,
 };
 
 /* Encoding: each appends one whole command, its stamp still zero. A failed allocation shows in
@@ -65,8 +77,18 @@ void command_encode_register(struct buffer *out, const struct catalog_registrati
 void command_encode_deregister(struct buffer *out, struct slice node, struct slice service_id,
                                struct slice check_id);
 void command_encode_reap(struct buffer *out, uint64_t tombstone_index);
+/* `cas` counts with AUTOPILOT_SET_CAS. */
+void command_encode_autopilot(struct buffer *out, enum autopilot_set_mode mode, uint64_t cas,
+                              const struct autopilot_config *config);
 /* `ops`: txn_op_encode's bytes. */
 void command_encode_txn(struct buffer *out, struct slice ops);
+
+/* `records`: restore_record_put's bytes, for ADD; `sum`: for FINISH. */
+void command_encode_restore(struct buffer *out, enum command_restore_step step,
+                            const struct uuid *id, struct slice records,
+                            const struct restore_sum *sum);
+/* `batch`: as coordinates_valid takes it. */
+void command_encode_coordinates(struct buffer *out, struct slice batch);
 
 /* Writes the leader's clock into an encoded command. False if the bytes are too short to be one. */
 bool command_stamp(void *command, size_t size, uint64_t now_ms);
@@ -75,6 +97,10 @@ bool command_valid(struct slice command);
 /* Whether a valid command can make the state larger. A store that runs full refuses these, and
  * still takes what frees space. */
 bool command_grows(struct slice command);
+
+/* Whether applying the command takes as long as the state is large: not on the loop, then, and in a
+ * transaction of its own. Afterwards everybody who waits for anything must be woken. */
+bool command_replaces_state(struct slice command);
 
 enum command_status {
     COMMAND_DONE = 0,    /* `ok` is the answer */

@@ -95,6 +95,56 @@ typedef void (*replica_renew_done)(void *context, const char *failure, bool foun
 void replica_session_renew(struct replica *replica, const struct uuid *id, replica_renew_done done,
                            void *context);
 
+/* --- what operators ask of the leader --- */
+
+enum replica_operation {
+    REPLICA_HEALTH = 1,     /* answer: replica_health_decode */
+    REPLICA_REMOVE_ID,      /* argument: a node id */
+    REPLICA_REMOVE_ADDRESS, /* argument: "ip:port" */
+    REPLICA_TRANSFER,       /* argument: a node id, or empty: whoever is best */
+    REPLICA_OPERATION_LAST = REPLICA_TRANSFER,
+};
+/* Called once, on the loop, never from inside replica_operate. `failure` is NULL when it was done,
+ * else the text for a 500. `answer` is borrowed for the call. */
+typedef void (*replica_operate_done)(void *context, const char *failure, struct slice answer);
+/* Has the leader do it, wherever it is; waits up to rpc_hold_timeout. The argument is copied. */
+void replica_operate(struct replica *replica, enum replica_operation operation,
+                     struct slice argument, replica_operate_done done, void *context);
+/* Before a stop for good: has the leader take this server out of the configuration, so that quorums
+ * get smaller, and tells the others. `done` is called once, later, whether or not that worked. */
+void replica_leave(struct replica *replica, void (*done)(void *context), void *context);
+
+/* What the leader knows of one server. */
+struct replica_server_health {
+    char id[UUID_TEXT_BYTES + 1];
+    char name[128];
+    char address[64]; /* "ip:port" */
+    uint8_t status;   /* enum member_status, 0: no member */
+    bool leader, voter, healthy;
+    uint64_t last_contact_ms; /* UINT64_MAX: none yet */
+    uint64_t last_term, last_index;
+    int64_t stable_s; /* Unix time since when it is healthy, or not */
+};
+enum { REPLICA_HEALTH_MAX = 16 };
+struct replica_health {
+    bool healthy;
+    uint32_t failure_tolerance;
+    size_t count;
+    struct replica_server_health servers[REPLICA_HEALTH_MAX];
+};
+/* False for bytes that are none. */
+bool replica_health_decode(struct slice bytes, struct replica_health *out);
+
+/* --- workers of others --- */
+
+/* While a worker reads the store, or counts on the replica to be there when it is done: stopping
+ * waits for it. On the loop; each hold needs its release. */
+void replica_store_hold(struct replica *replica);
+void replica_store_release(struct replica *replica);
+/* The servers as of what is applied here, copied. False while that is not known: they change. */
+struct raft_configuration;
+bool replica_configuration(const struct replica *replica, struct raft_configuration *out);
+
 /* --- looking in --- */
 
 bool replica_is_leader(const struct replica *replica);
@@ -114,5 +164,7 @@ struct replica_stats {
     const char *state; /* "Leader", "Follower", "Candidate" */
 };
 void replica_stats(const struct replica *replica, struct replica_stats *out);
+/* The log entry that holds the configuration in force. */
+uint64_t replica_peers_index(const struct replica *replica);
 
 #endif

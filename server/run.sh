@@ -11,7 +11,7 @@ servers="1 2 3 4 5"
 ports="8300 8301 8500 8600"
 run=$root/build/run
 binary=$root/build/release/proconsul
-packages="build-essential gcc cmake ninja-build pkg-config libuv1-dev liblmdb-dev libjansson-dev
+packages="build-essential gcc cmake ninja-build pkg-config libuv1-dev liblmdb-dev libjansson-dev zlib1g-dev
 libc-ares-dev libssl-dev node-llhttp curl dnsutils iproute2"
 pids=
 

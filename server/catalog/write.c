@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "server/catalog/catalog_internal.h"
+#include "server/catalog/coordinate.h"
 
 /* Longest cause of a session's end: texts around one id. */
 enum { CAUSE_BYTES_MAX = CATALOG_NAME_BYTES_MAX + 64 };
@@ -355,6 +356,9 @@ int catalog_remove_node(struct catalog_change *change, struct slice node)
     rc = change_end_by_node(change, node); /* First, so that this is the cause that shows. */
     if (rc == 0) {
         rc = remove_node_contents(change, node);
+    }
+    if (rc == 0) {
+        rc = coordinate_remove(change->txn, change->index, node);
     }
     if (rc == 0 && has_id) {
         rc = store_delete(change->txn, STORE_NODE_ID, catalog_key_slice(&id_key));

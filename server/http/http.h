@@ -69,6 +69,9 @@ extern const struct http_route http_routes_status[];
 extern const struct http_route http_routes_agent[];
 extern const struct http_route http_routes_catalog[];
 extern const struct http_route http_routes_health[];
+extern const struct http_route http_routes_operator[];
+extern const struct http_route http_routes_snapshot[];
+extern const struct http_route http_routes_coordinate[];
 extern const struct http_route
     http_routes_misc[]; /* acl, debug, ...: what answers with a fixed error */
 
@@ -150,6 +153,8 @@ void json_put_string(struct buffer *out, struct slice text);
 void json_put_base64(struct buffer *out, struct slice bytes); /* with quotes; null when empty */
 void json_put_u64(struct buffer *out, uint64_t value);
 void json_put_i64(struct buffer *out, int64_t value);
+/* Shortest digits that read back as the same number, as Go writes them. Finite. */
+void json_put_double(struct buffer *out, double value);
 void json_put_bool(struct buffer *out, bool value);
 void json_put_strings(struct buffer *out, struct strings list); /* array, or null */
 void json_put_map(struct buffer *out, struct strings pairs);    /* object of strings, or null */
@@ -174,6 +179,17 @@ struct http_read_result {
     bool error;               /* body is error text: text/plain */
 };
 
+/* A listing that is read piece by piece, for it may be long. Zeroed but for `out` to begin with. */
+struct http_piece {
+    struct buffer *out; /* appended to; NULL: only the index is wanted */
+    struct buffer last; /* the key that was read last */
+    struct buffer name; /* the name that was listed last */
+    bool begun;         /* something was read, or listed */
+    bool done;          /* all of it was */
+    bool missing;       /* done: there is nothing, a 404 */
+    uint64_t index;     /* of what was read; complete when done */
+};
+
 enum http_read_flags {
     HTTP_READ_INDEX_HEADERS =
         1 << 0,                   /* X-Consul-Index, -Knownleader, -Lastcontact on 200 and 404 */
@@ -181,6 +197,7 @@ enum http_read_flags {
     HTTP_READ_ERROR_HEADERS = 1 << 2,  /* index 1, Knownleader false, Lastcontact 0 on its 500s */
     HTTP_READ_CACHEABLE = 1 << 4,      /* X-Cache with ?cached */
     HTTP_READ_LEADER_HEADERS = 1 << 3, /* X-Consul-Knownleader and -Lastcontact alone */
+    HTTP_READ_BARE_404 = 1 << 5,         /* a 404 has no such headers */
 };
 
 struct http_read_spec {
@@ -192,6 +209,8 @@ struct http_read_spec {
         bool prefix;
     } watches[HTTP_WATCHES_MAX];
     size_t watch_count;
+    /* Instead of `run`: goes on where the piece ended, for a bounded time, within one snapshot. */
+    int (*piece)(struct http_request *request, struct store_txn *txn, struct http_piece *piece);
     /* Fills `result`. A store error is answered with a 500. */
     int (*run)(struct http_request *request, struct store_txn *txn,
                struct http_read_result *result);

@@ -6,16 +6,18 @@
  * before it has been answered. */
 
 #include <llhttp.h>
+#include <sys/queue.h>
 #include <uv.h>
 
 #include "server/http/filter.h"
 #include "server/http/http.h"
 
 enum {
-    HTTP_READ_BYTES = 16 * 1024,         /* one read; also the size of a recycled buffer */
-    HTTP_SPARE_BUFFERS_MAX = 64,         /* recycled read buffers */
-    HTTP_METHOD_BYTES_MAX = 32,          /* longest method name */
-    HTTP_BODY_BYTES_MAX = 1024 * 1024,   /* bodies of all endpoints but KV */
+    HTTP_READ_BYTES = 16 * 1024,                 /* one read; also the size of a recycled buffer */
+    HTTP_SPARE_BUFFERS_MAX = 64,                 /* recycled read buffers */
+    HTTP_METHOD_BYTES_MAX = 32,                  /* longest method name */
+    HTTP_BODY_BYTES_MAX = 1024 * 1024,           /* bodies of all endpoints but KV */
+    HTTP_SNAPSHOT_BYTES_MAX = 256 * 1024 * 1024, /* an archive to restore, compressed */
     HTTP_PIPELINE_BYTES_MAX = 64 * 1024, /* read ahead of the request that is being answered */
     HTTP_DRAIN_BYTES_MAX = 256 * 1024,   /* unread body that is read and dropped, not closed on */
     HTTP_LINGER_BYTES_MAX = 4 * 1024 * 1024, /* dropped after the last answer, before the close */
@@ -29,6 +31,19 @@ enum {
     HTTP_IDLE_TIMEOUT_MS = 120 * 1000,  /* between requests */
     HTTP_WRITE_TIMEOUT_MS = 30 * 1000,  /* without the client taking a byte of the answer */
     HTTP_LINGER_TIMEOUT_MS = 2 * 1000,  /* for the client to close after the last answer */
+    HTTP_RATE_BYTES =
+        4 * 1024,            /* of a body or an answer that renew its time-out: less is a trickle */
+    HTTP_TURN_US_MAX = 2000, /* of one turn of the loop for waking and streaming */
+    HTTP_PIECE_BYTES = 256 * 1024,            /* of a listing, encoded in one go */
+    HTTP_WHOLE_BYTES_MAX = 1024 * 1024,       /* a listing beyond this is sent as it is encoded */
+    HTTP_PRETTY_BYTES_MAX = 16 * 1024 * 1024, /* the same with ?pretty, which needs all of it */
+    HTTP_STREAMS_MAX = 32, /* snapshots that listings read from at once; others queue */
+    HTTP_STREAM_RATE_BYTES = 1024 * 1024, /* a second: whoever takes less is slow */
+    HTTP_STREAM_STALL_MS =
+        5000, /* waiting for a client with its snapshot open; then the rest is copied */
+    HTTP_STREAM_TICK_MS = 1000,                       /* between two looks for that */
+    HTTP_STREAM_COPY_BYTES_MAX = 64 * 1024 * 1024,    /* of such a rest */
+    HTTP_STREAM_COPIES_BYTES_MAX = 256 * 1024 * 1024, /* of all of them together */
 };
 
 /* How http_handler's promise to answer stands. */
@@ -37,6 +52,8 @@ enum http_phase {
     HTTP_PHASE_HANDLER, /* the handler owes the answer */
     HTTP_PHASE_READ,    /* waits in replica_read */
     HTTP_PHASE_PARKED,  /* a blocking query waits for a change or its time */
+    HTTP_PHASE_WOKEN,   /* its change has come, its turn has not */
+    HTTP_PHASE_STREAM,  /* a long listing is encoded and sent piece by piece */
     HTTP_PHASE_HELD,    /* waits for a call that cannot be withdrawn (http_request_hold) */
     HTTP_PHASE_ANSWERED,
 };
@@ -45,6 +62,15 @@ struct http_watch {
     struct watch watch;
     struct http_request *request;
 };
+
+/* An answer's body, shared by those that send it: each holds a reference. */
+struct http_body {
+    unsigned references;
+    struct buffer bytes;
+};
+
+struct http_conn;
+struct http_stream;
 
 struct http_request_private {
     enum http_phase phase;
@@ -64,10 +90,13 @@ struct http_request_private {
     union {                                          /* never both at once */
         struct http_watch watches[HTTP_WATCHES_MAX]; /* parked */
         struct replica_read read;                    /* asking for freshness */
+        TAILQ_ENTRY(http_conn) woken;
     } wait;
     enum replica_consistency consistency;
-    bool parsed;    /* the common parameters are */
-    bool timed_out; /* answer with what there is */
+    bool parsed;                /* the common parameters are */
+    bool timed_out;             /* answer with what there is */
+    bool changed;               /* what it waits for, while its listing was read */
+    struct http_stream *stream; /* http_stream.c: owned */
     uint64_t min_index;
     uint64_t wait_ms;
 };
@@ -104,6 +133,7 @@ struct http_conn {
     size_t head_bytes; /* with the blank line */
     size_t body_bytes; /* gathered so far; the body follows the head in `in` */
     size_t raw_bytes;  /* of the body as sent, chunk headers included */
+    size_t rate_bytes; /* of it since its time-out was renewed */
     size_t end;        /* of `in`: where the current request ends, once complete */
     llhttp_t parser;
     bool complete; /* the whole request has been read */
@@ -129,6 +159,48 @@ struct http_conn {
     size_t write_queued;  /* bytes unsent when the write deadline was set */
 };
 
+/* A long listing: http_stream.c. */
+enum http_stream_state {
+    HTTP_STREAM_QUEUED,  /* has no snapshot yet */
+    HTTP_STREAM_COLLECT, /* encodes into `body` */
+    HTTP_STREAM_INDEX,   /* the body is long: looks for the index of the rest */
+    HTTP_STREAM_SEND,
+};
+
+struct http_stream {
+    TAILQ_ENTRY(http_stream) entry;
+    struct http_request *request;
+    struct replica_freshness freshness;
+    enum http_stream_state state;
+    bool waits;  /* for the client to take what was sent */
+    bool copies; /* it was waited for too long */
+    bool last;   /* the last piece is with the client */
+    bool txn_open;
+    struct store_txn txn;
+    uint64_t sent_bytes; /* since the last tick */
+    unsigned stalled_ms;
+    uint64_t copied_bytes;
+    struct http_piece piece;
+    struct http_piece scout; /* runs ahead of the piece for the index */
+    struct buffer body;      /* encoded, not sent */
+};
+
+TAILQ_HEAD(http_conn_list, http_conn);
+TAILQ_HEAD(http_stream_list, http_stream);
+
+/* The answer of the waiter that was woken last, for those who asked for the same: valid within one
+ * call of http_wake_turn, in which the store does not change. */
+struct http_shared {
+    bool kept;
+    int (*run)(struct http_request *request, struct store_txn *txn,
+               struct http_read_result *result);
+    int (*piece)(struct http_request *request, struct store_txn *txn, struct http_piece *piece);
+    struct buffer identity;
+    struct buffer headers;
+    struct http_body *body;
+    struct http_read_result result; /* its body is empty */
+};
+
 struct http_server {
     struct server *server;
     uv_loop_t *loop;
@@ -145,6 +217,7 @@ struct http_server {
     struct store_txn txn;  /* kept between reads, reset */
     bool txn_open;
     struct http_events *events;       /* http_event.c; NULL: none was fired */
+    struct http_coordinates *coordinates; /* http_coordinate.c; NULL: none was told */
     uint64_t cached[HTTP_CACHED_MAX]; /* what ?cached was asked for: hashes */
     struct buffer response_headers;   /* http_config.response_headers, as lines */
     char date[40];
@@ -156,6 +229,16 @@ struct http_server {
     struct http_conn **deadlines;
     size_t deadline_count, deadline_capacity;
     uint64_t timer_due_ms;
+
+    /* What is done a bounded time per turn of the loop: active while there is something. */
+    uv_idle_t idle;
+    struct http_conn_list woken;
+    struct http_shared shared;
+    struct http_stream_list streams;        /* with a snapshot, or their rest in memory */
+    struct http_stream_list streams_queued; /* for HTTP_STREAMS_MAX */
+    size_t stream_snapshots;
+    uint64_t stream_copied_bytes;
+    uv_timer_t stream_timer; /* looks for stalled ones, while there are any */
 
     bool draining;
     uint64_t drain_deadline_ms;
@@ -169,8 +252,13 @@ struct http_server {
 /* --- http_conn.c --- */
 /* The answer is out, or dropped: looks at what comes next on the connection. */
 void http_conn_answered(struct http_conn *conn);
-/* Sends `head` (copied if it must wait) and `body` (taken over; may be empty). */
-void http_conn_send(struct http_conn *conn, struct slice head, struct buffer *body);
+/* Sends `head` (copied if it must wait) and `body` (NULL: none; a reference is taken if it must
+ * wait). Then comes the next request, or the next piece of the answer when it is a stream. */
+void http_conn_send(struct http_conn *conn, struct slice head, struct http_body *body);
+/* Takes the bytes over. NULL: no memory, nothing was taken. */
+struct http_body *http_body_new(struct buffer *bytes);
+struct http_body *http_body_ref(struct http_body *body);
+void http_body_unref(struct http_body *body); /* NULL is accepted */
 void http_conn_set_deadline(struct http_conn *conn, uint64_t after_ms);
 /* Brackets a call into a handler, so that its answer does not start the next request below it. */
 void http_conn_enter(struct http_conn *conn);
@@ -276,6 +364,13 @@ struct http_meta {
 /* Answers with everything; `meta` may be NULL, `body` is taken over if it is large. */
 void http_reply_buffer(struct http_request *request, int status, const char *content_type,
                        const struct http_meta *meta, struct buffer *body);
+/* The same with a body that others may send too; NULL: none. Borrows the caller's reference. */
+void http_reply_body(struct http_request *request, int status, const char *content_type,
+                     const struct http_meta *meta, struct http_body *body);
+/* Composes the head of an answer whose length is not known into http->out: chunked, or until the
+ * connection closes for a client of HTTP/1.0. */
+void http_reply_open(struct http_request *request, int status, const char *content_type,
+                     const struct http_meta *meta);
 void http_reply_redirect(struct http_request *request, struct slice location);
 /* A refusal before there is a request: the connection closes after it. */
 void http_reply_refuse(struct http_conn *conn, int status, const char *text);
@@ -300,6 +395,51 @@ void http_read_cancel(struct http_request *request);
 /* A parked request's time is over, or the server stops: answers with what there is. */
 void http_read_expire(struct http_request *request);
 
+/* What is told of an answer's freshness. */
+struct http_meta http_read_meta(const struct http_request *request,
+                                const struct http_read_result *result,
+                                const struct replica_freshness *freshness);
+/* Registers what to wait for; false: no memory. */
+bool http_read_watch(struct http_request *request);
+void http_read_unwatch(struct http_request *request);
+/* Runs in the request's turn after a wake-up. */
+void http_read_woken(struct http_request *request);
+/* Whether a result with this index is to be waited beyond. */
+bool http_read_blocks(const struct http_request *request, uint64_t index);
+/* Goes to sleep; what to wait for is registered. */
+void http_read_park(struct http_request *request);
+/* Answers with a result that is there as a whole. */
+void http_read_reply(struct http_request *request, struct http_read_result *result,
+                     const struct replica_freshness *freshness);
+
+/* --- http_turn.c --- */
+void http_turn_init(struct http_server *http);
+void http_turn_close(struct http_server *http, uv_close_cb closed);
+/* There is something to do. */
+void http_turn_start(struct http_server *http);
+/* A stream is there, to be looked at now and then. */
+void http_turn_tick(struct http_server *http);
+/* A waiter's change has come: it is answered in its turn. */
+void http_wake_add(struct http_request *request);
+void http_wake_remove(struct http_request *request);
+/* The answer that another waiter for the same got in this turn. */
+bool http_shared_find(struct http_request *request);
+/* Keeps an answer for the others. `body` may be NULL. */
+void http_shared_keep(struct http_request *request, const struct http_read_result *result,
+                      struct http_body *body);
+
+/* --- http_stream.c --- */
+/* Reads and sends a listing in pieces, from its beginning: spec.piece. */
+void http_stream_start(struct http_request *request, const struct replica_freshness *freshness);
+void http_stream_cancel(struct http_request *request);
+/* What was sent has been taken. */
+void http_stream_sent(struct http_conn *conn);
+bool http_stream_can_step(const struct http_stream *stream);
+/* One step, of bounded time; the stream may be gone after it. */
+void http_stream_step(struct http_stream *stream);
+/* Every HTTP_STREAM_TICK_MS: does the client read? */
+void http_stream_tick(struct http_stream *stream);
+
 /* --- http_kv.c --- */
 void http_kv(struct http_request *request);
 /* The checks that need no body. False: answered. */
@@ -309,9 +449,16 @@ bool http_kv_check(struct http_request *request);
 struct kv_entry;
 void http_kv_put_entry(struct buffer *out, const struct kv_entry *entry);
 
+/* --- http_coordinate.c --- */
+struct http_coordinates;
+void http_coordinates_free(struct http_coordinates *coordinates); /* NULL is accepted */
+
 /* --- http_event.c --- */
 struct http_events;
 void http_events_free(struct http_events *events); /* NULL is accepted */
+
+/* --- http_snapshot.c --- */
+void http_snapshot(struct http_request *request);
 
 /* --- http_txn.c --- */
 void http_txn(struct http_request *request);

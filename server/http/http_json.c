@@ -2,6 +2,9 @@
  * jansson, with Go's leniency about what follows the first value and about the case of names. */
 
 #include <assert.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "server/http/http_internal.h"
@@ -178,6 +181,54 @@ void json_put_i64(struct buffer *out, int64_t value)
         json_put_u64(out, 0 - (uint64_t)value);
     } else {
         json_put_u64(out, (uint64_t)value);
+    }
+}
+
+/* Go's strconv.FormatFloat(value, 'f' or 'e', -1, 64), as encoding/json chooses. */
+void json_put_double(struct buffer *out, double value)
+{
+    char text[32];
+    char digits[24];
+    size_t count = 0;
+    int precision = 0;
+
+    assert(isfinite(value));
+    do { /* 17 digits always read back. */
+        (void)snprintf(text, sizeof(text), "%.*e", precision, value);
+    } while (strtod(text, NULL) != value && ++precision < 17);
+    const char *e = strchr(text, 'e');
+    const int exponent = (int)strtol(e + 1, NULL, 10);
+
+    for (const char *at = text; at < e; at++) {
+        if (*at >= '0' && *at <= '9') {
+            digits[count++] = *at;
+        }
+    }
+    if (text[0] == '-') {
+        buffer_append_char(out, '-');
+    }
+    if (value != 0 && (exponent < -6 || exponent >= 21)) {
+        buffer_append_char(out, digits[0]);
+        if (count > 1) {
+            buffer_append_char(out, '.');
+            buffer_append(out, digits + 1, count - 1);
+        }
+        buffer_printf(out, "e%c%d", exponent < 0 ? '-' : '+', abs(exponent)); /* 1e-7, 1e+21 */
+        return;
+    }
+    if (exponent < 0) {
+        buffer_append_text(out, "0.");
+        for (int i = -1; i > exponent; i--) {
+            buffer_append_char(out, '0');
+        }
+        buffer_append(out, digits, count);
+        return;
+    }
+    for (size_t i = 0; i < count || i <= (size_t)exponent; i++) {
+        if (i == (size_t)exponent + 1) {
+            buffer_append_char(out, '.');
+        }
+        buffer_append_char(out, i < count ? digits[i] : '0');
     }
 }
 

@@ -1,5 +1,5 @@
 /* What answers the same to everybody: ACL endpoints while ACLs are off, profiling, and the parts of
- * Consul's API that have nothing behind them here (prepared queries, network coordinates). */
+ * Consul's API that have nothing behind them here (prepared queries). */
 
 #include "server/config.h"
 #include "server/http/http_internal.h"
@@ -14,10 +14,8 @@ static void misc_acl_disabled(struct http_request *request)
     http_reply_text(request, 401, SLICE_LITERAL("ACL support disabled"));
 }
 
-/* --- coordinates: none are kept --- */
-
-static int coordinate_run_nodes(struct http_request *request, struct store_txn *txn,
-                                struct http_read_result *result)
+static int misc_run_empty(struct http_request *request, struct store_txn *txn,
+                          struct http_read_result *result)
 {
     (void)request;
     (void)txn;
@@ -25,59 +23,16 @@ static int coordinate_run_nodes(struct http_request *request, struct store_txn *
     return 0;
 }
 
-static int coordinate_run_node(struct http_request *request, struct store_txn *txn,
-                               struct http_read_result *result)
-{
-    (void)request;
-    (void)txn;
-    result->status = 404;
-    return 0;
-}
-
-static void coordinate_read(struct http_request *request, unsigned flags,
-                            int (*run)(struct http_request *, struct store_txn *,
-                                       struct http_read_result *))
-{
-    const struct http_read_spec spec = {.flags = flags, .run = run};
-
-    http_read_start(request, &spec);
-}
-
-static void coordinate_nodes(struct http_request *request)
-{
-    coordinate_read(request, HTTP_READ_INDEX_HEADERS | HTTP_READ_ERROR_HEADERS,
-                    coordinate_run_nodes);
-}
-
-/* One datacenter, seen from itself: its servers are where the measuring starts. */
-static void coordinate_datacenters(struct http_request *request)
-{
-    const struct config *config = request->server->config;
-    struct buffer body = {0};
-
-    buffer_append_text(&body, "[{\"Datacenter\":");
-    json_put_string(&body, slice_from_text(config->datacenter));
-    buffer_append_text(&body, ",\"AreaID\":\"wan\",\"Coordinates\":[{\"Node\":");
-    json_put_string(&body, slice_from_text(config->node_name));
-    buffer_append_text(&body, ",\"Segment\":\"\",\"Coord\":{\"Vec\":[0,0,0,0,0,0,0,0],"
-                              "\"Error\":1.5,\"Adjustment\":0,\"Height\":0.00001}}]}]");
-    http_reply_json(request, buffer_slice(&body));
-    buffer_deinit(&body);
-}
-
-static void coordinate_node(struct http_request *request)
-{
-    coordinate_read(request, HTTP_READ_ERROR_HEADERS, coordinate_run_node);
-}
-
 /* --- prepared queries: none can be made --- */
 
 static void query_list_or_create(struct http_request *request)
 {
     if (request->method == HTTP_METHOD_GET) {
-        coordinate_read(request,
-                        HTTP_READ_INDEX_HEADERS | HTTP_READ_ERROR_HEADERS | HTTP_READ_EFFECTIVE,
-                        coordinate_run_nodes);
+        const struct http_read_spec spec = {.flags = HTTP_READ_INDEX_HEADERS |
+                                                     HTTP_READ_ERROR_HEADERS | HTTP_READ_EFFECTIVE,
+                                            .run = misc_run_empty};
+
+        http_read_start(request, &spec);
         return;
     }
     json_t *root = http_body_json(request, "Request decode failed");
@@ -133,9 +88,6 @@ const struct http_route http_routes_misc[] = {
     {"/v1/acl/rules/translate", POST, "OPTIONS,POST", misc_acl_disabled},
     {"/v1/acl/rules/translate/", GET, "OPTIONS,GET", misc_acl_disabled},
     {"/debug/pprof/", GET, "OPTIONS,GET", misc_acl_disabled},
-    {"/v1/coordinate/datacenters", GET, "OPTIONS,GET", coordinate_datacenters},
-    {"/v1/coordinate/nodes", GET, "OPTIONS,GET", coordinate_nodes},
-    {"/v1/coordinate/node/", GET, "OPTIONS,GET", coordinate_node},
     {"/v1/query", GET | POST, "OPTIONS,GET,POST", query_list_or_create},
     {"/v1/query/", ANY_ONE, "OPTIONS,GET,PUT,DELETE", query_one},
     {NULL, 0, NULL, NULL},

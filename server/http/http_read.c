@@ -3,8 +3,8 @@
  * A read is answered from the local store once the replica says that it is fresh enough. With
  * ?index above the result's, the request parks in the watch table: it keeps its path and parameters
  * and gives everything else back. A wake-up is as fresh as the apply that caused it, so the store
- * is read at once; the end of the wait proves nothing, so the replica is asked again: a server that
- * has lost its quorum meanwhile must not answer. */
+ * is read without asking (in the request's turn: http_turn.c); the end of the wait proves nothing,
+ * so the replica is asked again: a server that has lost its quorum meanwhile must not answer. */
 
 #include <assert.h>
 #include <stdio.h>
@@ -171,7 +171,7 @@ bool http_check_common(struct http_request *request, unsigned flags)
 static void read_on_fresh(void *context, const char *failure,
                           const struct replica_freshness *freshness);
 
-static void read_unwatch(struct http_request *request)
+void http_read_unwatch(struct http_request *request)
 {
     struct http_request_private *private = request->private;
 
@@ -196,47 +196,59 @@ static const char *read_effective(const struct http_request_private *private)
     return NULL;
 }
 
-static void read_answer(struct http_request *request, struct http_read_result *result,
-                        const struct replica_freshness *freshness)
+struct http_meta http_read_meta(const struct http_request *request,
+                                const struct http_read_result *result,
+                                const struct replica_freshness *freshness)
 {
     const struct http_request_private *private = request->private;
-    const struct http_meta meta = {
-        .index = (private->spec.flags & HTTP_READ_INDEX_HEADERS) != 0 && !result->error,
-        .index_value = result->index,
-        .leader = (private->spec.flags & HTTP_READ_LEADER_HEADERS) != 0 && !result->error,
-        .known_leader = freshness->known_leader,
-        .last_contact_ms = freshness->last_contact_ms,
-        .effective = result->error ? NULL : read_effective(private),
-    };
-    const struct http_meta meta_error = {.index = true};
-    const char *type = result->content_type;
 
     if (result->error) {
-        const bool headers =
-            result->status == 500 && (private->spec.flags & HTTP_READ_ERROR_HEADERS) != 0;
-
-        http_reply_buffer(request, result->status, "text/plain; charset=utf-8",
-                          headers ? &meta_error : NULL, &result->body);
-        return;
+        return (struct http_meta){.index = result->status == 500 &&
+                                           (private->spec.flags & HTTP_READ_ERROR_HEADERS) != 0};
     }
-    if (result->status == 404) {
+    return (struct http_meta){
+        .index = (private->spec.flags & HTTP_READ_INDEX_HEADERS) != 0 &&
+                 !(result->status == 404 && (private->spec.flags & HTTP_READ_BARE_404) != 0),
+        .index_value = result->index,
+        .leader = (private->spec.flags & HTTP_READ_LEADER_HEADERS) != 0,
+        .known_leader = freshness->known_leader,
+        .last_contact_ms = freshness->last_contact_ms,
+        .effective = read_effective(private),
+    };
+}
+
+/* Makes of a result what is sent: no body with a 404, indented with ?pretty. */
+static void read_finish(const struct http_request *request, struct http_read_result *result)
+{
+    if (result->error) {
+        result->content_type = "text/plain; charset=utf-8";
+    } else if (result->status == 404) {
         buffer_clear(&result->body);
-        type = NULL;
-    } else if (request->pretty && type != NULL && strcmp(type, "application/json") == 0) {
+        result->content_type = NULL;
+    } else if (request->pretty && result->content_type != NULL &&
+               strcmp(result->content_type, "application/json") == 0) {
         struct buffer pretty = {0};
 
         json_indent(&pretty, buffer_slice(&result->body));
         buffer_deinit(&result->body);
         result->body = pretty;
     }
-    http_reply_buffer(request, result->status, type, &meta, &result->body);
+}
+
+void http_read_reply(struct http_request *request, struct http_read_result *result,
+                     const struct replica_freshness *freshness)
+{
+    read_finish(request, result);
+    const struct http_meta meta = http_read_meta(request, result, freshness);
+
+    http_reply_buffer(request, result->status, result->content_type, &meta, &result->body);
 }
 
 static void read_on_wake(struct watch *watch);
 
 /* Registers what to wait for. In the same call as the run that found nothing new, so that no change
  * falls between. False: no memory. */
-static bool read_watch(struct http_request *request)
+bool http_read_watch(struct http_request *request)
 {
     struct http_request_private *private = request->private;
     struct watch_table *table = request->server->watches;
@@ -256,21 +268,18 @@ static bool read_watch(struct http_request *request)
                                private->spec.watches[i].key);
         }
         if (rc != 0) {
-            read_unwatch(request);
+            http_read_unwatch(request);
             return false;
         }
     }
     return true;
 }
 
-static bool read_park(struct http_request *request)
+void http_read_park(struct http_request *request)
 {
     struct http_request_private *private = request->private;
     struct http_conn *conn = request->conn;
 
-    if (!read_watch(request)) {
-        return false;
-    }
     private->phase = HTTP_PHASE_PARKED;
     if (conn->deadline_ms == UINT64_MAX) { /* Not when it went back to sleep. */
         const uint64_t jitter = private->wait_ms / WAIT_JITTER_FRACTION;
@@ -278,7 +287,14 @@ static bool read_park(struct http_request *request)
         http_conn_shrink(conn);
         http_conn_set_deadline(conn, private->wait_ms + http_random(conn->http) % (jitter + 1));
     }
-    return true;
+}
+
+bool http_read_blocks(const struct http_request *request, uint64_t index)
+{
+    const struct http_request_private *private = request->private;
+
+    return private->min_index > 0 && (index > 0 ? index : 1) <= private->min_index &&
+           !private->timed_out && !request->conn->http->draining && private->spec.watch_count > 0;
 }
 
 int http_read_txn(struct http_server *http)
@@ -293,12 +309,57 @@ int http_read_txn(struct http_server *http)
     return rc;
 }
 
-static void read_run(struct http_request *request, const struct replica_freshness *freshness)
+/* Runs, or begins to. `*whole` false: the listing is long. */
+static int read_call(struct http_request *request, struct http_read_result *result, bool *whole)
+{
+    const struct http_read_spec *spec = &request->private->spec;
+    struct http_server *http = request->conn->http;
+    struct http_piece piece = {.out = &result->body};
+    int rc;
+
+    *whole = true;
+    if (spec->piece == NULL) {
+        rc = spec->run(request, &http->txn, result);
+        return rc;
+    }
+    rc = spec->piece(request, &http->txn, &piece);
+    buffer_deinit(&piece.last);
+    buffer_deinit(&piece.name);
+    *whole = piece.done;
+    result->status = piece.missing ? 404 : 200;
+    result->index = piece.index;
+    return rc;
+}
+
+/* Answers, and keeps the answer for those who were woken with this one. */
+static void read_reply_shared(struct http_request *request, struct http_read_result *result,
+                              const struct replica_freshness *freshness)
+{
+    struct http_body *body = NULL;
+
+    read_finish(request, result);
+    const struct http_meta meta = http_read_meta(request, result, freshness);
+
+    if (result->body.size > 0 && !result->body.failed) {
+        body = http_body_new(&result->body);
+    }
+    if (body == NULL) {
+        http_reply_buffer(request, result->status, result->content_type, &meta, &result->body);
+        return;
+    }
+    http_shared_keep(request, result, body);
+    http_reply_body(request, result->status, result->content_type, &meta, body);
+    http_body_unref(body);
+}
+
+static void read_run(struct http_request *request, const struct replica_freshness *freshness,
+                     bool woken)
 {
     struct http_request_private *private = request->private;
     struct http_server *http = request->conn->http;
     struct http_read_result result = {
         .status = 200, .content_type = "application/json", .body = http->body};
+    bool whole;
     int rc = http_read_txn(http);
 
     if (rc != 0) {
@@ -307,19 +368,19 @@ static void read_run(struct http_request *request, const struct replica_freshnes
     }
     http->body = (struct buffer){0};
     buffer_clear(&result.body);
-    rc = private->spec.run(request, &http->txn, &result);
+    rc = read_call(request, &result, &whole);
     store_read_reset(&http->txn);
     if (rc != 0) {
         http_reply_failure(request, private->spec.flags, store_strerror(rc));
+    } else if (!whole) {
+        http_stream_start(request, freshness);
+    } else if (!result.error && http_read_blocks(request, result.index) &&
+               http_read_watch(request)) {
+        http_read_park(request);
+    } else if (woken) {
+        read_reply_shared(request, &result, freshness);
     } else {
-        const uint64_t index = result.index > 0 ? result.index : 1;
-        const bool blocks = !result.error && private->min_index > 0 &&
-                            index <= private->min_index && !private->timed_out && !http->draining &&
-                            private->spec.watch_count > 0;
-
-        if (!blocks || !read_park(request)) {
-            read_answer(request, &result, freshness);
-        }
+        http_read_reply(request, &result, freshness);
     }
     if (http->body.capacity == 0 && result.body.capacity <= BODY_KEEP_BYTES) {
         http->body = result.body;
@@ -340,7 +401,7 @@ static void read_on_fresh(void *context, const char *failure,
     if (failure != NULL) {
         http_reply_failure(request, request->private->spec.flags, failure);
     } else {
-        read_run(request, freshness);
+        read_run(request, freshness, false);
     }
     http_conn_leave(conn);
 }
@@ -349,16 +410,37 @@ static void read_on_wake(struct watch *watch)
 {
     struct http_watch *waiter = (struct http_watch *)(void *)watch;
     struct http_request *request = waiter->request;
+
+    static_assert(offsetof(struct http_watch, watch) == 0, "the cast above");
+    http_read_unwatch(request); /* The others of the same request. */
+    if (request->private->phase == HTTP_PHASE_STREAM) {
+        request->private->changed = true;
+        return;
+    }
+    assert(request->private->phase == HTTP_PHASE_PARKED);
+    http_wake_add(request);
+}
+
+void http_read_woken(struct http_request *request)
+{
     struct http_conn *conn = request->conn;
     struct replica_freshness freshness;
 
-    static_assert(offsetof(struct http_watch, watch) == 0, "the cast above");
     http_conn_enter(conn);
-    assert(request->private->phase == HTTP_PHASE_PARKED);
-    read_unwatch(request); /* The others of the same request. */
+    assert(request->private->phase == HTTP_PHASE_WOKEN);
     request->private->phase = HTTP_PHASE_HANDLER;
     replica_freshness(request->server->replica, &freshness);
-    read_run(request, &freshness);
+    const struct http_shared *shared = &conn->http->shared;
+
+    if (http_shared_find(request) &&
+        !(!shared->result.error && http_read_blocks(request, shared->result.index))) {
+        const struct http_meta meta = http_read_meta(request, &shared->result, &freshness);
+
+        http_reply_body(request, shared->result.status, shared->result.content_type, &meta,
+                        shared->body);
+    } else {
+        read_run(request, &freshness, true);
+    }
     http_conn_leave(conn);
 }
 
@@ -370,12 +452,12 @@ void http_read_expire(struct http_request *request)
 
     http_conn_enter(conn);
     assert(private->phase == HTTP_PHASE_PARKED);
-    read_unwatch(request);
+    http_read_unwatch(request);
     private->timed_out = true;
     if (conn->http->draining || private->consistency == REPLICA_STALE) {
         private->phase = HTTP_PHASE_HANDLER;
         replica_freshness(request->server->replica, &freshness);
-        read_run(request, &freshness);
+        read_run(request, &freshness, false);
     } else {
         private->phase = HTTP_PHASE_READ;
         replica_read(request->server->replica, &private->wait.read, private->consistency,
@@ -388,11 +470,25 @@ void http_read_cancel(struct http_request *request)
 {
     struct http_request_private *private = request->private;
 
-    if (private->phase == HTTP_PHASE_READ) {
+    switch (private->phase) {
+    case HTTP_PHASE_READ:
         replica_read_cancel(request->server->replica, &private->wait.read);
-    } else {
-        assert(private->phase == HTTP_PHASE_PARKED);
-        read_unwatch(request);
+        break;
+    case HTTP_PHASE_PARKED:
+        http_read_unwatch(request);
+        break;
+    case HTTP_PHASE_WOKEN:
+        http_wake_remove(request);
+        break;
+    case HTTP_PHASE_STREAM:
+        http_stream_cancel(request);
+        break;
+    case HTTP_PHASE_BODY:
+    case HTTP_PHASE_HANDLER:
+    case HTTP_PHASE_HELD:
+    case HTTP_PHASE_ANSWERED:
+        assert(false && "nothing of a read is under way");
+        break;
     }
 }
 

@@ -10,9 +10,9 @@
 #include "server/server.h"
 
 static const struct http_route *const route_tables[] = {
-    http_routes_kv,    http_routes_session, http_routes_status,
-    http_routes_agent, http_routes_catalog, http_routes_health,
-    http_routes_misc,  http_routes_txn,     http_routes_event,
+    http_routes_kv,      http_routes_session,  http_routes_status,   http_routes_agent,
+    http_routes_catalog, http_routes_health,   http_routes_misc,     http_routes_txn,
+    http_routes_event,   http_routes_operator, http_routes_snapshot, http_routes_coordinate,
 };
 
 /* Longest match; an exact path beats a prefix of the same length (there are none). */
@@ -196,6 +196,9 @@ uint64_t http_route_body_max(const struct http_request *request)
 {
     if (request->private->route->handler == http_txn) {
         return request->server->config->txn_request_bytes_max;
+    }
+    if (request->private->route->handler == http_snapshot) {
+        return HTTP_SNAPSHOT_BYTES_MAX;
     }
     return request->private->route->handler == http_kv ? request->server->config->kv_value_bytes_max
                                                        : HTTP_BODY_BYTES_MAX;

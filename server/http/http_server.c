@@ -176,16 +176,18 @@ static void conn_on_deadline(struct http_conn *conn)
     case HTTP_CONN_BUSY:
         if (conn->private.phase == HTTP_PHASE_PARKED) {
             http_read_expire(&conn->request);
+        } else {
+            conn->private.timed_out = true; /* Woken, or listing: it does not go back to sleep. */
         }
         break;
     case HTTP_CONN_WRITE: {
         const size_t queued = uv_stream_get_write_queue_size((uv_stream_t *)&conn->tcp);
 
-        if (queued < conn->write_queued) {
+        if (queued + HTTP_RATE_BYTES <= conn->write_queued) {
             conn->write_queued = queued;
             http_conn_set_deadline(conn, HTTP_WRITE_TIMEOUT_MS);
         } else {
-            http_conn_close(conn); /* Took not a byte: memory is not kept for it any longer. */
+            http_conn_close(conn); /* Took next to nothing: memory is not kept for it any longer. */
         }
         break;
     }
@@ -281,7 +283,10 @@ void http_server_maybe_free(struct http_server *http)
     buffer_deinit(&http->body);
     buffer_deinit(&http->command);
     buffer_deinit(&http->response_headers);
+    buffer_deinit(&http->shared.identity);
+    buffer_deinit(&http->shared.headers);
     http_events_free(http->events);
+    http_coordinates_free(http->coordinates);
     free(http->deadlines);
     free(http);
 }
@@ -455,6 +460,7 @@ int http_server_new(struct server *server, struct http_server **out, struct errm
     http->timer.data = http;
     http->drain_timer.data = http;
     http->handles = 2;
+    http_turn_init(http);
     const int rc = server_listen_all(http, err);
 
     if (rc != 0) {
@@ -560,6 +566,7 @@ void http_server_free(struct http_server *http)
         store_read_end(&http->txn);
         http->txn_open = false;
     }
+    http_turn_close(http, server_on_handle_closed);
     uv_close((uv_handle_t *)&http->timer, server_on_handle_closed);
     uv_close((uv_handle_t *)&http->drain_timer, server_on_handle_closed);
 }

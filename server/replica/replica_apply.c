@@ -32,6 +32,10 @@ static int replica_apply_batch(struct replica *replica, struct store_txn *txn, r
                           (unsigned long long)index, wal_strerror(rc));
         }
         assert(entry.index == index);
+        if (replica_restore_is(&entry)) {
+            assert(index > replica->applied_index + 1);
+            break; /* Comes alone, next. */
+        }
         if (entry.type == RAFT_ENTRY_COMMAND) {
             struct command_result *result =
                 proposal != NULL && proposal->term == entry.term ? &proposal->result : &ignored;
@@ -53,8 +57,7 @@ static int replica_apply_batch(struct replica *replica, struct store_txn *txn, r
     return store_applied_set(txn, replica->applied_term, *reached);
 }
 
-/* The store took nothing of the batch: it is tried again until there is space. */
-static void replica_apply_failed(struct replica *replica, int rc, uint64_t now_ms)
+void replica_apply_failed(struct replica *replica, int rc, uint64_t now_ms)
 {
     if (rc != STORE_EFULL && rc != STORE_ENOMEM) {
         replica_fatal("the state cannot be written: %s", store_strerror(rc));
@@ -94,6 +97,10 @@ void replica_apply(struct replica *replica)
         replica->apply_stalled = false;
     }
     if (!replica_apply_pending(replica)) {
+        replica_session_applied(replica);
+        return;
+    }
+    if (replica_restore_start(replica)) {
         replica_session_applied(replica);
         return;
     }

@@ -62,6 +62,12 @@ enum {
     REPLICA_SNAPSHOT_RETRY_MS = 5000, /* after a failure */
     REPLICA_EXPIRIES_MAX = 64,        /* session ends proposed in one turn */
     REPLICA_TOKENS_MAX = 4096,
+    REPLICA_OPERATE_BYTES_MAX = 1024, /* of what an operator names */
+    REPLICA_REQUESTS_MAX = 256,       /* of operators, at one time */
+    REPLICA_AUTOPILOT_MS = 500,       /* between looks at the servers' health */
+    REPLICA_DEAD_MS = 5 * 1000,       /* silence on every way, after which a server may be dead */
+    REPLICA_WIPED_MS = 10 * 1000,     /* a voter's log is not in order for so long: see fresh */
+    REPLICA_BAN_MS = 60 * 1000,       /* after an operator has taken a server out */
 };
 
 static_assert(REPLICA_LEASE_MS < REPLICA_ELECTION_MS,
@@ -138,6 +144,41 @@ struct replica_token {
     uint64_t token;
     raft_id from; /* 0: local; then `request` is the token that the reads carry */
     uint64_t request;
+};
+
+enum replica_request_state {
+    REQUEST_QUEUED,
+    REQUEST_SENT,         /* to the leader */
+    REQUEST_CHANGING,     /* here: the configuration at `index` of `term` is not committed yet */
+    REQUEST_TRANSFERRING, /* here: leadership of `term` is being handed over */
+};
+
+/* Something that an operator asked for, here or through another server. */
+struct replica_request {
+    struct replica_request *next, *previous;
+    enum replica_request_state state;
+    enum replica_operation operation;
+    raft_id from; /* 0: local, then `done` */
+    uint64_t request;
+    replica_operate_done done;
+    void *context;
+    uint64_t start_ms;
+    raft_id sent_to;
+    uint64_t term;
+    uint64_t index;
+    size_t argument_size;
+    char argument[];
+};
+
+/* What the leader has seen of a server of the configuration over time. */
+struct replica_watched {
+    raft_id id;
+    bool healthy;
+    bool settled;       /* its log was once in order, see member.fresh */
+    uint64_t stable_ms; /* since when it is healthy, or not; and by the clock on the wall */
+    int64_t stable_s;
+    uint64_t dead_ms;  /* since when nothing is heard of it; 0: it is there */
+    uint64_t fresh_ms; /* since when its log is not in order; 0: it is */
 };
 
 /* Commands that another server forwarded, waiting for the turn. */
@@ -217,7 +258,9 @@ struct replica {
     struct snapshot_meta newest;                 /* index 0: none */
     uint64_t snapshot_next_ms;                   /* when to look whether one is due */
     struct replica_snapshot_work *snapshot_work; /* what a worker does just now; NULL: nothing */
-    bool apply_held; /* a snapshot is replacing the state: nothing is applied */
+    bool apply_held;      /* a worker is replacing the state: nothing is applied */
+    unsigned store_holds; /* replica_store_hold */
+    struct replica_restore_work *restore_work; /* it is a restore's; NULL: none */
     struct {
         raft_id from; /* 0: nothing is being fetched */
         raft_index index;
@@ -237,6 +280,25 @@ struct replica {
     } reap_marks[REPLICA_REAP_MARKS];
     size_t reap_mark_count;
     uint64_t reap_next_ms;
+
+    /* What operators ask, and the leader's own motions. */
+    REPLICA_LIST(struct replica_request) requests;
+    struct {
+        uint64_t term; /* the leadership that this is of; 0: none */
+        uint64_t since_ms;
+        uint64_t next_ms;
+        bool initial_sent;
+        struct autopilot_config config;
+        size_t count;
+        struct replica_watched servers[RAFT_SERVERS_MAX];
+    } autopilot;
+    struct {
+        raft_id id;
+        uint64_t until_ms;
+    } removed[RAFT_SERVERS_MAX]; /* by operators: not added again until then */
+    bool too_many_logged;        /* that a server found no place */
+    void (*left_done)(void *context);
+    void *left_context;
 
     struct buffer scratch;      /* message being encoded */
     struct buffer command;      /* command being encoded */
@@ -269,7 +331,15 @@ void replica_snapshot_want(struct replica *replica, raft_id from, raft_index ind
 void replica_on_snapshot_get(struct replica *replica, raft_id from, struct slice payload);
 void replica_on_snapshot_chunk(struct replica *replica, raft_id from, struct slice payload);
 
+/* replica_restore.c */
+/* Whether the entry is one for a worker. */
+bool replica_restore_is(const struct raft_entry *entry);
+/* Starts one if the next entry to apply is such. */
+bool replica_restore_start(struct replica *replica);
+
 /* replica_apply.c */
+/* The store took nothing: it is tried again until there is space. */
+void replica_apply_failed(struct replica *replica, int rc, uint64_t now_ms);
 void replica_apply(struct replica *replica);
 bool replica_apply_pending(const struct replica *replica);
 
@@ -315,6 +385,7 @@ extern const struct command_observer replica_observer_template;
 /* replica_bootstrap.c */
 void replica_bootstrap_consider(struct replica *replica);
 void replica_bootstrap_dial(struct replica *replica);
+void replica_bootstrap_forget(struct replica *replica);
 /* What a configuration says of one server, besides its number. */
 struct replica_server_info {
     struct uuid node_id;
@@ -322,6 +393,39 @@ struct replica_server_info {
     char address[96]; /* "ip:port" */
 };
 bool replica_server_info(const struct raft_server *server, struct replica_server_info *out);
+
+/* Puts a server into the configuration, as a voter; there must be room. */
+struct raft_server *replica_configuration_add(struct raft_configuration *configuration,
+                                              const struct uuid *node_id, const char *name,
+                                              const char *endpoint);
+void replica_server_set_info(struct raft_server *server, const struct uuid *node_id,
+                             const char *name, const char *endpoint);
+
+/* replica_membership.c */
+/* The leader's motions: adds who joins, takes out who left, gives and takes votes. */
+void replica_membership_turn(struct replica *replica, uint64_t now_ms);
+/* Proposes the configuration without the server. RAFT_OK, with the entry's index; RAFT_EINVAL: no
+ * voter would be left; others: see RAFT_EVENT_PROPOSE. */
+int replica_membership_remove(struct replica *replica, raft_id id, raft_index *index);
+/* It is not added again for a while. */
+void replica_membership_ban(struct replica *replica, raft_id id, uint64_t now_ms);
+/* The member behind a number; NULL if there is none. */
+const struct member *replica_member(const struct replica *replica, raft_id id);
+
+/* replica_autopilot.c */
+void replica_autopilot_turn(struct replica *replica, uint64_t now_ms);
+/* Whom to give a vote, or whom to take out, if anybody; 0: nobody. */
+raft_id replica_autopilot_promotion(const struct replica *replica, uint64_t now_ms);
+raft_id replica_autopilot_removal(const struct replica *replica, uint64_t now_ms);
+/* Appends what replica_health_decode reads. */
+void replica_health_encode(struct replica *replica, struct buffer *out);
+
+/* replica_operator.c */
+void replica_operator_turn(struct replica *replica, uint64_t now_ms);
+void replica_operator_peer_lost(struct replica *replica, raft_id id);
+void replica_operator_stop(struct replica *replica);
+void replica_on_operate(struct replica *replica, raft_id from, struct slice payload);
+void replica_on_operated(struct replica *replica, raft_id from, struct slice payload);
 
 /* Lists. */
 #define REPLICA_LIST_APPEND(list, item)                                                            \

@@ -170,16 +170,18 @@ static bool session_nothing_to_reap(struct replica *replica)
     struct store_txn txn;
     uint64_t tombstones = 1;
     uint64_t delays = 1;
+    uint64_t staged = 1;
 
     if (store_read_begin(replica->server->store, &txn) != STORE_OK) {
         return false;
     }
     if (store_table_count(&txn, STORE_TOMBSTONE, &tombstones) != STORE_OK ||
-        store_table_count(&txn, STORE_LOCK_DELAY, &delays) != STORE_OK) {
+        store_table_count(&txn, STORE_LOCK_DELAY, &delays) != STORE_OK ||
+        store_table_count(&txn, STORE_STAGED, &staged) != STORE_OK) {
         tombstones = 1;
     }
     store_read_end(&txn);
-    return tombstones == 0 && delays == 0;
+    return tombstones == 0 && delays == 0 && staged == 0;
 }
 
 /* Every 30 s the leader marks how far the log was; deletions older than a mark of 15 minutes ago

@@ -105,6 +105,31 @@ static void snapshot_start(struct replica *replica, enum snapshot_step step,
     }
 }
 
+/* --- workers of others --- */
+
+void replica_store_hold(struct replica *replica)
+{
+    replica->store_holds++;
+}
+
+void replica_store_release(struct replica *replica)
+{
+    assert(replica->store_holds > 0);
+    replica->store_holds--;
+}
+
+bool replica_configuration(const struct replica *replica, struct raft_configuration *out)
+{
+    const struct raft_configuration *configuration =
+        raft_configuration_at(replica->raft, replica->applied_index);
+
+    if (configuration == NULL) {
+        return false;
+    }
+    *out = *configuration;
+    return true;
+}
+
 /* --- taking --- */
 
 /* The log may forget what a durable snapshot holds, but for a tail that lagging servers can still
@@ -342,6 +367,9 @@ static void snapshot_finished(struct replica *replica, struct replica_snapshot_w
         work->meta.index <= replica->applied_index) {
         return; /* The log has caught up meanwhile. */
     }
+    if (replica->restore_work != NULL) {
+        return; /* Somebody writes to the state just now: the core will ask again. */
+    }
     replica->apply_held = true;
     replica_step(replica, &event, &rc);
     if (rc != RAFT_OK) {
@@ -400,7 +428,8 @@ void replica_snapshot_stop(struct replica *replica)
     if (replica->snapshot_work != NULL) {
         atomic_store(&replica->snapshot_work->task.cancel, true);
     }
-    while (replica->snapshot_work != NULL) {
+    while (replica->snapshot_work != NULL || replica->restore_work != NULL ||
+           replica->store_holds > 0) {
         (void)uv_run(replica->server->loop, UV_RUN_ONCE);
     }
     if (replica->snapshots != NULL) {

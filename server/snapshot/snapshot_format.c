@@ -22,6 +22,8 @@ const struct snapshot_table snapshot_tables[] = {
     {11, STORE_SERVICE_NAME, "service-name"},
     {12, STORE_CHECK, "check"},
     {13, STORE_COORDINATE, "coordinate"},
+    {14, STORE_STAGED, "staged"},
+    {15, STORE_SETTING, "setting"},
 };
 const size_t snapshot_table_count = sizeof(snapshot_tables) / sizeof(snapshot_tables[0]);
 static_assert(sizeof(snapshot_tables) / sizeof(snapshot_tables[0]) == STORE_TABLE_COUNT - 1,

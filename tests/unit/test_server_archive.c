@@ -1,0 +1,171 @@
+/* Archives: what is saved can be restored, and anything else is refused with a reason. */
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "server/command.h"
+#include "server/snapshot/archive.h"
+#include "server/snapshot/sha256.h"
+#include "tests/unit/state_fixture.h"
+
+static const struct raft_configuration configuration = {
+    .index = 1, .count = 1, .servers = {{.id = 3, .voter = true}}};
+
+static void put(struct fixture *fixture, uint64_t index, const char *key, struct slice value)
+{
+    struct buffer command = {0};
+    struct command_result result;
+
+    command_encode_kv(&command, COMMAND_KV_SET, text(key), value, 0, 0, NULL);
+    fixture_begin(fixture);
+    assert_int_equal(command_apply(&fixture->txn, 1, index, buffer_slice(&command), NULL, &result),
+                     0);
+    assert_int_equal(store_applied_set(&fixture->txn, 1, index), 0);
+    fixture_commit(fixture);
+    buffer_deinit(&command);
+}
+
+/* An archive of two keys; the second value is larger than one piece of anything. */
+static void save(struct fixture *fixture, struct buffer *out)
+{
+    struct buffer large = {0};
+    struct snapshot_meta meta;
+    struct errmsg err = {""};
+    uint64_t bytes = 0;
+    uint64_t random = 1;
+    int fd = -1;
+
+    for (size_t i = 0; i < 40000; i++) {
+        random = random * 6364136223846793005ULL + 1442695040888963407ULL;
+        buffer_put_u64(&large, random);
+    }
+    put(fixture, 5, "a", text("hello"));
+    put(fixture, 6, "b", buffer_slice(&large));
+    if (archive_save(fixture->store, &configuration, text("[]"), "/tmp", &meta, &fd, &bytes,
+                     &err) != SNAPSHOT_OK) {
+        fail_msg("%s", err.text);
+    }
+    assert_int_equal(meta.index, 6);
+    char *at = buffer_reserve(out, bytes);
+    assert_int_equal(pread(fd, at, bytes, 0), bytes);
+    out->size = bytes;
+    (void)close(fd);
+    buffer_deinit(&large);
+}
+
+static void saved_archives_can_be_read_back(void **state)
+{
+    struct fixture fixture;
+    struct buffer bytes = {0}, records = {0};
+    struct archive *archive = NULL;
+    struct restore_sum sum = {0};
+    struct errmsg err = {""};
+    int rc;
+
+    (void)state;
+    fixture_open(&fixture);
+    save(&fixture, &bytes);
+    if (archive_open(buffer_slice(&bytes), "/tmp", 1 << 20, &archive, &err) != SNAPSHOT_OK) {
+        fail_msg("%s", err.text);
+    }
+    assert_int_equal(archive_sum(archive)->records, 2);
+    while ((rc = archive_next(archive, &records, 1, &err)) == SNAPSHOT_OK) {
+        struct reader reader = reader_from(buffer_slice(&records));
+
+        assert_true(restore_records_valid(buffer_slice(&records)));
+        while (!reader_done(&reader)) {
+            const struct slice key = reader_string(&reader);
+            const struct slice value = reader_string(&reader);
+            restore_sum_add(&sum, (enum store_table)key.data[0],
+                            slice_from(key.data + 1, key.size - 1), value);
+        }
+        buffer_clear(&records);
+    }
+    assert_int_equal(rc, SNAPSHOT_ENOTFOUND);
+    assert_int_equal(sum.records, archive_sum(archive)->records);
+    assert_true(sum.hash == archive_sum(archive)->hash);
+    archive_free(archive);
+    buffer_deinit(&records);
+    buffer_deinit(&bytes);
+    fixture_close(&fixture);
+}
+
+static void refused(struct slice bytes, uint64_t limit, const char *reason)
+{
+    struct archive *archive = NULL;
+    struct errmsg err = {""};
+
+    assert_int_equal(archive_open(bytes, "/tmp", limit, &archive, &err), SNAPSHOT_ECORRUPT);
+    if (strstr(err.text, reason) == NULL) {
+        fail_msg("\"%s\" lacks \"%s\"", err.text, reason);
+    }
+}
+
+static void what_is_no_whole_archive_is_refused_with_a_reason(void **state)
+{
+    struct fixture fixture;
+    struct buffer bytes = {0};
+
+    (void)state;
+    fixture_open(&fixture);
+    save(&fixture, &bytes);
+    refused(SLICE_EMPTY, 1 << 20, "failed to decompress snapshot: EOF");
+    refused(text("garbage"), 1 << 20, "failed to decompress snapshot: gzip: invalid header");
+    refused(buffer_slice(&bytes), 1000, "is too large");
+    for (size_t cut = 1; cut < bytes.size; cut += bytes.size / 50) {
+        refused(slice_from(bytes.data, cut), 1 << 20, "fail");
+    }
+    for (size_t at = 10; at < bytes.size; at += bytes.size / 200) { /* 10: behind gzip's head */
+        bytes.data[at] ^= 0x10;
+        refused(buffer_slice(&bytes), 1 << 20, "fail");
+        bytes.data[at] ^= 0x10;
+    }
+    buffer_deinit(&bytes);
+    fixture_close(&fixture);
+}
+
+static void sha256_is_that_of_the_standard(void **state)
+{
+    static const struct {
+        const char *text;
+        size_t times;
+        const char *sum;
+    } cases[] = {
+        {"", 1, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"},
+        {"abc", 1, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"},
+        {"abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq", 1,
+         "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1"},
+        {"a", 1000000, "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        char sum[SHA256_TEXT_BYTES + 1];
+        struct sha256 sha256;
+
+        sha256_begin(&sha256);
+        for (size_t n = 0; n < cases[i].times; n++) {
+            sha256_add(&sha256, cases[i].text, strlen(cases[i].text));
+        }
+        sha256_end(&sha256, sum);
+        assert_string_equal(sum, cases[i].sum);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(saved_archives_can_be_read_back),
+        cmocka_unit_test(what_is_no_whole_archive_is_refused_with_a_reason),
+        cmocka_unit_test(sha256_is_that_of_the_standard),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

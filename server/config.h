@@ -15,6 +15,7 @@
 #include "dns/dns.h"
 #include "kv/errmsg.h"
 #include "kv/uuid.h"
+#include "server/catalog/autopilot.h"
 #include "server/log.h"
 
 enum { CONFIG_ADDRESSES_MAX = 64, CONFIG_FILES_MAX = 256 };
@@ -48,6 +49,7 @@ struct config {
     uint64_t raft_snapshot_threshold;   /* entries since the last snapshot, 16384 */
     uint32_t raft_snapshot_interval_ms; /* between looks whether one is due, 30 s */
     uint64_t raft_trailing_logs;        /* entries kept before a snapshot, 10240 */
+    struct autopilot_config autopilot;  /* what the cluster begins with; then it is its own */
     uint64_t session_ttl_min_ns;        /* 10 s */
     uint64_t kv_value_bytes_max;        /* limits.kv_max_value_size, 512 KiB */
     uint64_t txn_request_bytes_max;     /* limits.txn_max_req_len, at least kv_max_value_size */

@@ -765,6 +765,23 @@ static void build_log_level(struct builder *builder)
     }
 }
 
+static void build_autopilot(struct builder *builder)
+{
+    struct autopilot_config *autopilot = &builder->config->autopilot;
+
+    autopilot_config_init(autopilot);
+    autopilot->cleanup_dead_servers =
+        build_bool(builder, "autopilot.cleanup_dead_servers", autopilot->cleanup_dead_servers);
+    autopilot->last_contact_threshold_ns = build_duration(
+        builder, "autopilot.last_contact_threshold", autopilot->last_contact_threshold_ns);
+    autopilot->max_trailing_logs =
+        (uint64_t)build_int(builder, "autopilot.max_trailing_logs",
+                            (int64_t)autopilot->max_trailing_logs, 0, INT64_MAX);
+    autopilot->min_quorum = (uint64_t)build_int(builder, "autopilot.min_quorum", 0, 0, INT64_MAX);
+    autopilot->server_stabilization_time_ns = build_duration(
+        builder, "autopilot.server_stabilization_time", autopilot->server_stabilization_time_ns);
+}
+
 static void build_limits(struct builder *builder)
 {
     struct config *config = builder->config;
@@ -885,6 +902,7 @@ int config_build(struct config_settings *settings, bool dev, struct config *conf
     build_process(&builder);
     build_log_level(&builder);
     build_limits(&builder);
+    build_autopilot(&builder);
     build_telemetry(&builder);
     build_network(&builder);
     build_join(&builder);

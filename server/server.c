@@ -438,6 +438,14 @@ static void server_on_handed_over(void *context)
     http_server_drain(process->server.http, SERVER_DRAIN_MS_MAX, server_on_drained, process);
 }
 
+/* This server has no place in the cluster any more; if it still leads, nobody else could. */
+static void server_on_left(void *context)
+{
+    struct server_process *process = context;
+
+    replica_hand_over(process->server.replica, server_on_handed_over, process);
+}
+
 static void server_on_signal(uv_signal_t *handle, int signal_number)
 {
     struct server_process *process = handle->data;
@@ -455,14 +463,20 @@ static void server_on_signal(uv_signal_t *handle, int signal_number)
         log_write(LOG_WARN, "agent", "second signal, exiting at once");
         _exit(1); /* What was acknowledged is on disk already. */
     }
-    const bool leave = interrupt ? !config->skip_leave_on_interrupt : config->leave_on_terminate;
+    const bool leave = server->leaving || (interrupt ? !config->skip_leave_on_interrupt
+                                                     : config->leave_on_terminate);
     /* Consul's statuses: 0 only for one that leaves. */
     process->exit_status = leave ? 0 : 1;
     log_write(LOG_INFO, "agent",
               leave ? "Gracefully shutting down agent..." : "Graceful shutdown disabled. Exiting");
     server->stopping = true;
     server_notify("STOPPING=1");
-    replica_hand_over(server->replica, server_on_handed_over, process);
+    server->leaving = leave;
+    if (leave) {
+        replica_leave(server->replica, server_on_left, process);
+    } else {
+        replica_hand_over(server->replica, server_on_handed_over, process);
+    }
 }
 
 /* --- the loop --- */

@@ -37,6 +37,7 @@ struct server {
     struct server_dns *dns_owner; /* what it needs on the loop */
     struct metrics *metrics; /* NULL in parts that are tested alone */
     bool stopping;
+    bool leaving; /* this stop is for good: the others go on without this server */
 };
 
 /* Runs a server until SIGTERM or SIGINT; takes `config`; returns the exit status (Consul's: 0 when

@@ -17,6 +17,9 @@ enum {
     MEMBERSHIP_PING = LINK_TYPE_FIRST,
     MEMBERSHIP_PONG,
     MEMBERSHIP_LEAVE,
+    MEMBERSHIP_GONE,               /* a failed member, named by its id, counts as left */
+    MEMBERSHIP_FLAG_BOOTSTRAP = 1, /* of a state's first byte */
+    MEMBERSHIP_FLAG_FRESH = 2,
     MEMBERSHIP_TARGETS_MAX = 2 * MEMBERS_MAX,
     MEMBERSHIP_JOIN_MS = 5000,
 };
@@ -52,6 +55,7 @@ struct membership {
     uint64_t timer_ms;       /* when the timer last fired */
     uint64_t judge_from_ms;  /* this server was paused: nobody is judged by his silence before */
     uint64_t choose_from_ms; /* no choice is published before */
+    bool leaving;            /* the others were told so: nothing more is said */
     uv_timer_t *timer;       /* frees itself on close, after this struct */
     struct buffer scratch;
 };
@@ -145,6 +149,63 @@ static void membership_reach(struct membership *membership, const struct member 
 
 /* --- members --- */
 
+/* Nobody is dialled for ever on another member's word. */
+static void membership_drop_learned(struct membership *membership, const struct uuid *id)
+{
+    for (size_t i = 0; i < MEMBERSHIP_TARGETS_MAX; i++) {
+        struct membership_target *target = &membership->targets[i];
+
+        if (target->link != NULL && target->learned && !link_is_up(target->link) &&
+            uuid_equal(&target->id, id)) {
+            membership_drop_target(target);
+        }
+    }
+}
+
+/* Not from inside a callback of a link to it. */
+static void membership_forget(struct membership *membership, size_t position)
+{
+    struct membership_entry *entry = &membership->entries[position];
+
+    assert(position > 0 && position < membership->count); /* Never this server itself. */
+    log_write(LOG_INFO, LOG_MODULE, "member is forgotten: name=%s address=%s", entry->member.name,
+              entry->member.address);
+    membership_drop_learned(membership, &entry->member.id);
+    membership->count--;
+    memmove(entry, entry + 1, (membership->count - position) * sizeof(*entry));
+}
+
+/* Whether `old`, which is not alive, has had its name or its address taken over by a fresh server.
+ */
+static bool membership_is_replaced(const struct membership *membership, const struct member *old)
+{
+    for (size_t i = 0; i < membership->count; i++) {
+        const struct member *other = &membership->entries[i].member;
+
+        if (other != old && other->status == MEMBER_ALIVE &&
+            (strcmp(other->name, old->name) == 0 || (strcmp(other->address, old->address) == 0 &&
+                                                     other->server_port == old->server_port))) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void membership_forget_old(struct membership *membership, uint64_t now_ms)
+{
+    for (size_t i = membership->count; i > 1; i--) {
+        const struct member *member = &membership->entries[i - 1].member;
+        const uint64_t since_ms = now_ms - member->changed_ms;
+
+        if (member->status != MEMBER_ALIVE &&
+            (membership_is_replaced(membership, member) ||
+             since_ms > (member->status == MEMBER_LEFT ? MEMBERSHIP_FORGET_LEFT_MS
+                                                       : MEMBERSHIP_FORGET_FAILED_MS))) {
+            membership_forget(membership, i - 1);
+        }
+    }
+}
+
 static void membership_set_status(struct membership *membership, struct membership_entry *entry,
                                   enum member_status status)
 {
@@ -157,6 +218,7 @@ static void membership_set_status(struct membership *membership, struct membersh
         return;
     }
     entry->member.status = status;
+    entry->member.changed_ms = membership_now_ms(membership);
     log_write(LOG_INFO, LOG_MODULE, "member is %s: name=%s address=%s", texts[status],
               entry->member.name, entry->member.address);
     membership->on_change(membership->host, &entry->member);
@@ -187,13 +249,8 @@ static void membership_describe(struct membership *membership, struct membership
     (void)snprintf(member->address, sizeof(member->address), "%s", peer->address);
     member->serf_port = peer->serf_port;
     member->server_port = peer->server_port;
-    for (size_t i = 0; moved && i < MEMBERSHIP_TARGETS_MAX; i++) {
-        struct membership_target *target = &membership->targets[i];
-
-        if (target->link != NULL && target->learned && !link_is_up(target->link) &&
-            uuid_equal(&target->id, &member->id)) {
-            membership_drop_target(target);
-        }
+    if (moved) {
+        membership_drop_learned(membership, &member->id);
     }
     if (known) {
         membership->on_change(membership->host, member);
@@ -230,6 +287,26 @@ static bool membership_conflicts(struct membership *membership, const struct lin
     return reached;
 }
 
+/* Forgets the member that has been left for longest; false if none has left. */
+static bool membership_make_room(struct membership *membership)
+{
+    size_t oldest = 0;
+
+    for (size_t i = 1; i < membership->count; i++) {
+        const struct member *member = &membership->entries[i].member;
+
+        if (member->status == MEMBER_LEFT &&
+            (oldest == 0 || member->changed_ms < membership->entries[oldest].member.changed_ms)) {
+            oldest = i;
+        }
+    }
+    if (oldest == 0) {
+        return false;
+    }
+    membership_forget(membership, oldest);
+    return true;
+}
+
 /* Learns of a member from its own hello, or from another one's list (then without having heard it).
  */
 static struct membership_entry *membership_learn(struct membership *membership,
@@ -238,7 +315,7 @@ static struct membership_entry *membership_learn(struct membership *membership,
     struct membership_entry *entry = membership_entry(membership, &peer->id);
 
     if (entry == NULL) {
-        if (membership->count == MEMBERS_MAX) {
+        if (membership->count == MEMBERS_MAX && !membership_make_room(membership)) {
             log_write(LOG_WARN, LOG_MODULE, "too many members, ignoring: name=%s", peer->name);
             return NULL;
         }
@@ -246,6 +323,7 @@ static struct membership_entry *membership_learn(struct membership *membership,
         memset(entry, 0, sizeof(*entry));
         entry->member.id = peer->id;
         entry->member.status = MEMBER_FAILED; /* until it is heard */
+        entry->member.changed_ms = membership_now_ms(membership);
     } else if (entry->member.self) {
         return NULL;
     }
@@ -270,8 +348,12 @@ static void membership_send_state(struct membership *membership, struct link *li
     const struct member *self = &membership->entries[0].member;
     uint32_t alive = 0;
 
+    if (membership->leaving) {
+        return;
+    }
     buffer_clear(out);
-    buffer_put_u8(out, self->bootstrap);
+    buffer_put_u8(out, (uint8_t)((self->bootstrap ? MEMBERSHIP_FLAG_BOOTSTRAP : 0) |
+                                 (self->fresh ? MEMBERSHIP_FLAG_FRESH : 0)));
     buffer_put_u32(out, self->bootstrap_expect);
     buffer_append(out, self->bootstrap_choice.bytes, UUID_BYTES);
     for (size_t i = 1; i < membership->count; i++) {
@@ -312,10 +394,12 @@ static void membership_read_state(struct membership *membership, struct membersh
                                   struct slice payload)
 {
     struct reader reader = reader_from(payload);
-    const bool bootstrap = reader_u8(&reader) != 0;
+    const uint8_t flags = reader_u8(&reader);
+    const bool bootstrap = (flags & MEMBERSHIP_FLAG_BOOTSTRAP) != 0;
     const uint32_t expect = reader_u32(&reader);
     const struct slice choice = reader_bytes(&reader, UUID_BYTES);
     const uint32_t count = reader_u32(&reader);
+    const struct uuid id = entry->member.id;
     bool changed;
 
     if (reader.failed) {
@@ -323,6 +407,7 @@ static void membership_read_state(struct membership *membership, struct membersh
     }
     changed = entry->member.bootstrap != bootstrap || entry->member.bootstrap_expect != expect ||
               memcmp(entry->member.bootstrap_choice.bytes, choice.data, UUID_BYTES) != 0;
+    entry->member.fresh = (flags & MEMBERSHIP_FLAG_FRESH) != 0;
     entry->member.bootstrap = bootstrap;
     entry->member.bootstrap_expect = expect;
     memcpy(entry->member.bootstrap_choice.bytes, choice.data, UUID_BYTES);
@@ -340,7 +425,8 @@ static void membership_read_state(struct membership *membership, struct membersh
             }
         }
     }
-    if (changed && entry->member.status == MEMBER_ALIVE) {
+    entry = membership_entry(membership, &id); /* Others may have made room for new ones. */
+    if (changed && entry != NULL && entry->member.status == MEMBER_ALIVE) {
         membership->on_change(membership->host, &entry->member);
     }
 }
@@ -402,6 +488,22 @@ static void membership_on_failed(void *host, struct link *link, const char *reas
     }
 }
 
+/* Another server, or an operator through it, has given up a member that has failed. */
+static void membership_on_gone(struct membership *membership, struct slice payload)
+{
+    struct membership_entry *entry;
+    struct uuid id;
+
+    if (payload.size != UUID_BYTES) {
+        return;
+    }
+    memcpy(id.bytes, payload.data, UUID_BYTES);
+    entry = membership_entry(membership, &id);
+    if (entry != NULL && entry->member.status == MEMBER_FAILED) {
+        membership_set_status(membership, entry, MEMBER_LEFT);
+    }
+}
+
 /* The hello of the link that a frame came on is what says whose it is. */
 static void membership_on_frame(void *host, struct link *link, uint8_t type, struct slice payload)
 {
@@ -416,13 +518,19 @@ static void membership_on_frame(void *host, struct link *link, uint8_t type, str
     case MEMBERSHIP_PONG:
         entry->member.heard_ms = membership_now_ms(membership);
         membership_read_state(membership, entry, payload);
-        membership_set_status(membership, entry, MEMBER_ALIVE);
+        entry = membership_entry(membership, &link_peer(link)->id);
+        if (entry != NULL) {
+            membership_set_status(membership, entry, MEMBER_ALIVE);
+        }
         if (type == MEMBERSHIP_PING) {
             membership_send_state(membership, link, MEMBERSHIP_PONG);
         }
         break;
     case MEMBERSHIP_LEAVE:
         membership_set_status(membership, entry, MEMBER_LEFT);
+        break;
+    case MEMBERSHIP_GONE:
+        membership_on_gone(membership, payload);
         break;
     default:
         break; /* From a newer version. */
@@ -459,6 +567,7 @@ static void membership_on_timer(uv_timer_t *timer)
             membership_set_status(membership, entry, MEMBER_FAILED);
         }
     }
+    membership_forget_old(membership, now_ms);
     for (size_t i = 0; i < MEMBERSHIP_TARGETS_MAX; i++) {
         struct membership_target *target = &membership->targets[i];
 
@@ -551,22 +660,57 @@ static void membership_on_timer_closed(uv_handle_t *handle)
     free(handle);
 }
 
+/* Says something to all that are there. */
+static void membership_tell_all(struct membership *membership, uint8_t type, struct slice payload)
+{
+    for (size_t i = 0; i < MEMBERSHIP_TARGETS_MAX; i++) {
+        struct link *link = membership->targets[i].link;
+
+        if (link != NULL && link_is_up(link)) {
+            (void)link_send(link, type, payload); /* Lost: it counts as failed for longer. */
+            link_flush(link);
+        }
+    }
+}
+
+void membership_leave(struct membership *membership)
+{
+    if (!membership->leaving) {
+        membership_tell_all(membership, MEMBERSHIP_LEAVE, SLICE_EMPTY);
+        membership->leaving = true;
+    }
+}
+
+void membership_force_leave(struct membership *membership, const struct uuid *id)
+{
+    struct membership_entry *entry = membership_entry(membership, id);
+
+    if (entry == NULL || entry->member.status != MEMBER_FAILED) {
+        return;
+    }
+    membership_tell_all(membership, MEMBERSHIP_GONE,
+                        slice_from((const char *)id->bytes, UUID_BYTES));
+    membership_drop_learned(membership, id);
+    membership_set_status(membership, entry, MEMBER_LEFT);
+}
+
+void membership_fresh(struct membership *membership, bool fresh)
+{
+    membership->entries[0].member.fresh = fresh;
+}
+
 void membership_free(struct membership *membership)
 {
     if (membership == NULL) {
         return;
     }
+    if (membership->server->leaving) {
+        membership_leave(membership);
+    }
     for (size_t i = 0; i < MEMBERSHIP_TARGETS_MAX; i++) {
-        struct link *link = membership->targets[i].link;
-
-        if (link == NULL) {
-            continue;
+        if (membership->targets[i].link != NULL) {
+            membership_drop_target(&membership->targets[i]);
         }
-        if (membership->server->config->leave_on_terminate && link_is_up(link)) {
-            (void)link_send(link, MEMBERSHIP_LEAVE, SLICE_EMPTY);
-            link_flush(link);
-        }
-        membership_drop_target(&membership->targets[i]);
     }
     link_listener_free(membership->listener);
     uv_close((uv_handle_t *)membership->timer, membership_on_timer_closed);

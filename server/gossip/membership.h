@@ -20,6 +20,8 @@ enum {
     MEMBERSHIP_PING_MS = 1000,
     MEMBERSHIP_FAILED_MS = 5000,  /* silence after which a member counts as failed */
     MEMBERSHIP_CHOICE_MS = 10000, /* between giving up a choice and the next one */
+    MEMBERSHIP_FORGET_LEFT_MS = 24 * 3600 * 1000,   /* after it has left; Consul's times */
+    MEMBERSHIP_FORGET_FAILED_MS = 72 * 3600 * 1000, /* after it has failed */
 };
 
 enum member_status {
@@ -38,6 +40,8 @@ struct member {
     enum member_status status;
     bool self;
     uint64_t heard_ms;         /* when it last spoke here, by the loop's clock; 0: never */
+    uint64_t changed_ms;       /* when its status last changed */
+    bool fresh;                /* its log does not hold yet what a vote of it would speak for */
     bool bootstrap;            /* started with -bootstrap */
     uint32_t bootstrap_expect; /* 0 once it has Raft state */
     struct uuid
@@ -49,8 +53,10 @@ struct member {
 int membership_new(struct server *server,
                    void (*on_change)(void *host, const struct member *member), void *host,
                    struct membership **out, struct errmsg *err);
-/* With leave_on_terminate tells the others that this server leaves in order (else it counts as
- * failed after a while); closes. NULL is accepted. */
+/* Tells the others that this server leaves in order (else it counts as failed after a while), and
+ * is silent from then on. */
+void membership_leave(struct membership *membership);
+/* NULL is accepted. */
 void membership_free(struct membership *membership);
 
 size_t membership_count(const struct membership *membership);
@@ -66,6 +72,11 @@ void membership_join(struct membership *membership, const char *address,
  * Another one than before is published only after a while without any: by then nobody counts on the
  * former choice any more, and no two configurations can be made that this server is in. */
 void membership_choose(struct membership *membership, const struct uuid *id);
+/* A failed member will not come back: it counts as left here, and the others are told. If it does
+ * come back, it is alive again. */
+void membership_force_leave(struct membership *membership, const struct uuid *id);
+/* Publishes member.fresh of this server. */
+void membership_fresh(struct membership *membership, bool fresh);
 /* This server has Raft state now: stop offering to bootstrap. */
 void membership_bootstrapped(struct membership *membership);
 

@@ -299,6 +299,7 @@ static void agent_join(struct http_request *request)
 /* The process's own signal handlers do the rest, after this answer is out. */
 static void agent_leave(struct http_request *request)
 {
+    request->server->leaving = true;
     http_reply_empty(request, 200);
     (void)kill(getpid(), SIGTERM);
 }
@@ -311,19 +312,15 @@ static void agent_reload_config(struct http_request *request)
 
 static void agent_force_leave(struct http_request *request)
 {
-    const struct membership *membership = request->server->membership;
+    struct membership *membership = request->server->membership;
 
     for (size_t i = 0; i < membership_count(membership); i++) {
         const struct member *member = membership_at(membership, i);
-        if (!slice_equal(slice_from_text(member->name), request->rest)) {
-            continue;
+        if (slice_equal(slice_from_text(member->name), request->rest)) {
+            membership_force_leave(membership, &member->id); /* Unless there is nothing to force. */
+            http_reply_empty(request, 200);
+            return;
         }
-        if (member->status == MEMBER_FAILED) {
-            http_reply_error(request, 500, "agent: force-leave is not supported yet");
-        } else {
-            http_reply_empty(request, 200); /* Nothing to force. */
-        }
-        return;
     }
     http_reply_error(request, 500, "agent: No node found with name '%.*s'", (int)request->rest.size,
                      request->rest.data);

@@ -161,6 +161,49 @@ bool message_get_snapshot(struct slice payload, struct message_snapshot *snapsho
     return reader_done(&reader);
 }
 
+void message_put_operate(struct buffer *out, uint64_t request, uint8_t operation,
+                         struct slice argument)
+{
+    buffer_put_u64(out, request);
+    buffer_put_u8(out, operation);
+    buffer_put_string(out, argument);
+}
+
+bool message_get_operate(struct slice payload, uint64_t *request, uint8_t *operation,
+                         struct slice *argument)
+{
+    struct reader reader = reader_from(payload);
+
+    *request = reader_u64(&reader);
+    *operation = reader_u8(&reader);
+    *argument = reader_string(&reader);
+    return reader_done(&reader);
+}
+
+void message_put_operated(struct buffer *out, uint64_t request, enum message_status status,
+                          struct slice text)
+{
+    buffer_put_u64(out, request);
+    buffer_put_u8(out, (uint8_t)status);
+    buffer_put_string(out, text);
+}
+
+bool message_get_operated(struct slice payload, uint64_t *request, enum message_status *status,
+                          struct slice *text)
+{
+    struct reader reader = reader_from(payload);
+    uint8_t byte;
+
+    *request = reader_u64(&reader);
+    byte = reader_u8(&reader);
+    *text = reader_string(&reader);
+    if (!reader_done(&reader) || byte > MESSAGE_FAILED) {
+        return false;
+    }
+    *status = (enum message_status)byte;
+    return true;
+}
+
 void message_put_read(struct buffer *out, uint64_t request, bool quorum)
 {
     buffer_put_u64(out, request);

@@ -24,6 +24,8 @@ enum message_type {
     MESSAGE_RENEWED,
     MESSAGE_SNAPSHOT_GET,   /* asks for a piece of a snapshot */
     MESSAGE_SNAPSHOT_CHUNK, /* a piece, and what it is a piece of */
+    MESSAGE_OPERATE,        /* what an operator asks of the leader */
+    MESSAGE_OPERATED,
 };
 
 enum {
@@ -77,6 +79,17 @@ struct message_snapshot {
 };
 void message_put_snapshot(struct buffer *out, const struct message_snapshot *snapshot);
 bool message_get_snapshot(struct slice payload, struct message_snapshot *snapshot);
+
+/* `operation`: enum replica_operation, not checked here. */
+void message_put_operate(struct buffer *out, uint64_t request, uint8_t operation,
+                         struct slice argument);
+bool message_get_operate(struct slice payload, uint64_t *request, uint8_t *operation,
+                         struct slice *argument);
+/* `text`: with MESSAGE_OK what was asked for, with MESSAGE_FAILED why not. */
+void message_put_operated(struct buffer *out, uint64_t request, enum message_status status,
+                          struct slice text);
+bool message_get_operated(struct slice payload, uint64_t *request, enum message_status *status,
+                          struct slice *text);
 
 void message_put_read(struct buffer *out, uint64_t request, bool quorum);
 bool message_get_read(struct slice payload, uint64_t *request, bool *quorum);

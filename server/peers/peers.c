@@ -207,6 +207,27 @@ int peers_set(struct peers *peers, raft_id id, const char *address, struct errms
     return 0;
 }
 
+void peers_forget(struct peers *peers, raft_id id)
+{
+    struct peer *peer = peers_find(peers, id);
+
+    if (peer == NULL) {
+        return;
+    }
+    log_write(LOG_INFO, LOG_MODULE, "forgetting a server that is gone: address=%s", peer->address);
+    link_free(peer->link);
+    *peer = peers->peers[--peers->count];
+    memset(&peers->peers[peers->count], 0, sizeof(peers->peers[peers->count]));
+}
+
+size_t peers_list(const struct peers *peers, raft_id *out)
+{
+    for (size_t i = 0; i < peers->count; i++) {
+        out[i] = peers->peers[i].id;
+    }
+    return peers->count;
+}
+
 bool peers_is_up(const struct peers *peers, raft_id id)
 {
     const struct peer *peer = peers_find(peers, id);

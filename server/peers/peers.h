@@ -37,6 +37,11 @@ void peers_free(struct peers *peers);
 
 /* Makes sure that `id` is dialled at `address` ("ip:port"). */
 int peers_set(struct peers *peers, raft_id id, const char *address, struct errmsg *err);
+/* Forgets a server: its link is dropped, without on_down. Not known: nothing. Not from inside a
+ * callback of that link. */
+void peers_forget(struct peers *peers, raft_id id);
+/* The servers that are dialled; returns how many, `out` has PEERS_MAX. */
+size_t peers_list(const struct peers *peers, raft_id *out);
 bool peers_is_up(const struct peers *peers, raft_id id);
 /* False when it is lost at once (no link, full queue). */
 bool peers_send(struct peers *peers, raft_id to, uint8_t type, struct slice payload);

@@ -160,7 +160,14 @@ static const char *replica_server_name(const struct replica *replica, raft_id id
             return out;
         }
     }
-    return "unknown";
+    /* A server that has just joined has no configuration yet. */
+    const struct member *member = replica_member(replica, id);
+
+    if (member == NULL) {
+        return "unknown";
+    }
+    (void)snprintf(out, out_bytes, "%s", member->name);
+    return out;
 }
 
 /* Who waits for another server is told in the turn: this may be amid a proposal of theirs. */
@@ -337,7 +344,8 @@ static void replica_schedule(struct replica *replica)
     }
     if ((replica_write_pending(replica) || replica_read_pending(replica) ||
          replica_session_pending(replica) || replica->apply_stalled ||
-         replica->hand_over_done != NULL) &&
+         replica->hand_over_done != NULL || replica->requests.first != NULL ||
+         replica->role == RAFT_LEADER) &&
         now_ms + REPLICA_SWEEP_MS < due_ms) {
         due_ms = now_ms + REPLICA_SWEEP_MS;
     }
@@ -374,7 +382,10 @@ static void replica_turn(struct replica *replica)
         replica_read_sweep(replica, now_ms);
         replica_session_sweep(replica, now_ms);
         replica_bootstrap_consider(replica);
+        replica_autopilot_turn(replica, now_ms);
+        replica_membership_turn(replica, now_ms);
     }
+    replica_operator_turn(replica, now_ms);
     replica_session_expire(replica, now_ms);
     replica_session_reap(replica);
     replica_snapshot_turn(replica, now_ms);
@@ -442,6 +453,12 @@ static void replica_on_frame(void *host, raft_id from, uint8_t type, struct slic
     case MESSAGE_RENEWED:
         replica_on_renewed(replica, payload);
         break;
+    case MESSAGE_OPERATE:
+        replica_on_operate(replica, from, payload);
+        break;
+    case MESSAGE_OPERATED:
+        replica_on_operated(replica, from, payload);
+        break;
     case MESSAGE_SNAPSHOT_GET:
         replica_on_snapshot_get(replica, from, payload);
         break;
@@ -475,6 +492,7 @@ static void replica_on_peer_down(void *host, raft_id id)
         return;
     }
     replica_write_peer_lost(replica, id);
+    replica_operator_peer_lost(replica, id);
     if (id == replica->leader) {
         replica_note_news(replica); /* What it was asked, or its answer, may be lost. */
     }
@@ -620,8 +638,9 @@ void replica_stop(struct replica *replica)
         replica_write_stop(replica);
         replica_read_stop(replica);
         replica_session_stop(replica);
+        replica_operator_stop(replica);
     } while (replica_write_pending(replica) || replica_read_pending(replica) ||
-             replica_session_pending(replica));
+             replica_session_pending(replica) || replica->requests.first != NULL);
     replica_snapshot_stop(replica);
     peers_free(replica->peers);
     replica->peers = NULL;
@@ -710,4 +729,9 @@ void replica_stats(const struct replica *replica, struct replica_stats *out)
     out->state = replica->role == RAFT_LEADER     ? "Leader"
                  : replica->role == RAFT_FOLLOWER ? "Follower"
                                                   : "Candidate";
+}
+
+uint64_t replica_peers_index(const struct replica *replica)
+{
+    return raft_configuration(replica->raft)->index;
 }

@@ -39,15 +39,13 @@ bool replica_server_info(const struct raft_server *server, struct replica_server
     return true;
 }
 
-static void bootstrap_set_info(struct raft_server *server, const struct uuid *node_id,
-                               const char *name, const char *address, uint16_t port)
+void replica_server_set_info(struct raft_server *server, const struct uuid *node_id,
+                             const char *name, const char *endpoint)
 {
-    char endpoint[96];
+    const size_t endpoint_size = strlen(endpoint);
     size_t name_size = strlen(name);
-    size_t endpoint_size;
 
-    link_endpoint(endpoint, sizeof(endpoint), address, port);
-    endpoint_size = strlen(endpoint);
+    assert(endpoint_size < sizeof(((struct replica_server_info *)NULL)->address));
     if (name_size > RAFT_SERVER_INFO_BYTES_MAX - UUID_BYTES - 1 - endpoint_size) {
         name_size =
             RAFT_SERVER_INFO_BYTES_MAX - UUID_BYTES - 1 - endpoint_size; /* For display only. */
@@ -59,8 +57,9 @@ static void bootstrap_set_info(struct raft_server *server, const struct uuid *no
     server->info_size = (uint8_t)(UUID_BYTES + 1 + name_size + endpoint_size);
 }
 
-static void bootstrap_add(struct raft_configuration *configuration, const struct uuid *node_id,
-                          const char *name, const char *address, uint16_t port)
+struct raft_server *replica_configuration_add(struct raft_configuration *configuration,
+                                              const struct uuid *node_id, const char *name,
+                                              const char *endpoint)
 {
     const raft_id id = peers_id(node_id);
     size_t at = configuration->count;
@@ -73,8 +72,9 @@ static void bootstrap_add(struct raft_configuration *configuration, const struct
     memset(&configuration->servers[at], 0, sizeof(configuration->servers[at]));
     configuration->servers[at].id = id;
     configuration->servers[at].voter = true;
-    bootstrap_set_info(&configuration->servers[at], node_id, name, address, port);
+    replica_server_set_info(&configuration->servers[at], node_id, name, endpoint);
     configuration->count++;
+    return &configuration->servers[at];
 }
 
 static void bootstrap_write(struct replica *replica, const struct raft_configuration *configuration)
@@ -100,10 +100,13 @@ static void bootstrap_alone(struct replica *replica)
 {
     const struct config *config = replica->server->config;
     struct raft_configuration configuration;
+    char endpoint[96];
 
     memset(&configuration, 0, sizeof(configuration));
-    bootstrap_add(&configuration, &replica->server->node_id, config->node_name,
-                  config->advertise_addr, (uint16_t)config->server_port);
+    link_endpoint(endpoint, sizeof(endpoint), config->advertise_addr,
+                  (uint16_t)config->server_port);
+    (void)replica_configuration_add(&configuration, &replica->server->node_id, config->node_name,
+                                    endpoint);
     bootstrap_write(replica, &configuration);
 }
 
@@ -165,13 +168,14 @@ static void bootstrap_expected(struct replica *replica, uint32_t expect)
     memset(&configuration, 0, sizeof(configuration));
     for (uint32_t i = 0; i < expect; i++) {
         const struct member *member = candidates[i];
+        char endpoint[96];
 
         if (!uuid_equal(&member->bootstrap_choice, &candidates[0]->id) ||
             (!member->self && now_ms - member->heard_ms > MEMBERSHIP_FAILED_MS)) {
             return; /* It has not seen all yet, or may have chosen another one meanwhile. */
         }
-        bootstrap_add(&configuration, &member->id, member->name, member->address,
-                      member->server_port);
+        link_endpoint(endpoint, sizeof(endpoint), member->address, member->server_port);
+        (void)replica_configuration_add(&configuration, &member->id, member->name, endpoint);
     }
     bootstrap_write(replica, &configuration);
 }
@@ -190,6 +194,43 @@ void replica_bootstrap_consider(struct replica *replica)
         bootstrap_alone(replica);
     } else if (config->bootstrap_expect > 1 && replica->server->membership != NULL) {
         bootstrap_expected(replica, config->bootstrap_expect);
+    }
+}
+
+/* Whether there is something to say to a server: it has a place in the configuration, or may get
+ * one. */
+static bool bootstrap_is_wanted(const struct replica *replica, const struct uuid *node_id)
+{
+    const struct raft_configuration *configuration = raft_configuration(replica->raft);
+    const struct membership *membership = replica->server->membership;
+    const struct member *member = membership == NULL ? NULL : membership_find(membership, node_id);
+
+    for (size_t i = 0; i < configuration->count; i++) {
+        if (configuration->servers[i].id == peers_id(node_id)) {
+            return true;
+        }
+    }
+    return member != NULL && member->status == MEMBER_ALIVE;
+}
+
+/* Drops the links to servers that were taken out, or that left. */
+void replica_bootstrap_forget(struct replica *replica)
+{
+    raft_id dialled[PEERS_MAX];
+    const size_t count = peers_list(replica->peers, dialled);
+    const struct raft_configuration *configuration = raft_configuration(replica->raft);
+
+    for (size_t i = 0; i < count; i++) {
+        const struct member *member = replica_member(replica, dialled[i]);
+        bool wanted =
+            dialled[i] == replica->leader || (member != NULL && member->status == MEMBER_ALIVE);
+
+        for (size_t at = 0; at < configuration->count; at++) {
+            wanted = wanted || configuration->servers[at].id == dialled[i];
+        }
+        if (!wanted) {
+            peers_forget(replica->peers, dialled[i]);
+        }
     }
 }
 
@@ -217,7 +258,8 @@ void replica_bootstrap_dial(struct replica *replica)
         const struct member *member = membership_at(membership, i);
         char address[96];
 
-        if (member->self || member->server_port == 0) {
+        if (member->self || member->server_port == 0 ||
+            !bootstrap_is_wanted(replica, &member->id)) {
             continue;
         }
         link_endpoint(address, sizeof(address), member->address, member->server_port);

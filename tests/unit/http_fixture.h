@@ -57,6 +57,7 @@ struct http_fixture {
 
 /* The families that need an agent are left out. */
 const struct http_route http_routes_agent[] = {{NULL, 0, NULL, NULL}};
+const struct http_route http_routes_operator[] = {{NULL, 0, NULL, NULL}};
 const struct http_route http_routes_catalog[] = {{NULL, 0, NULL, NULL}};
 const struct http_route http_routes_health[] = {{NULL, 0, NULL, NULL}};
 

@@ -120,6 +120,7 @@ static struct cluster *cluster_new_of(int count, int expect)
         config->serf_lan_port = free_port(cluster->addresses[i]);
         config->server_port = free_port(cluster->addresses[i]);
         config->raft_multiplier = 1;
+        autopilot_config_init(&config->autopilot);
         config->rpc_hold_timeout_ms = 7000;
         config->raft_snapshot_threshold = 500; /* several in each longer test */
         config->raft_snapshot_interval_ms = 100;
@@ -651,24 +652,41 @@ static void a_server_that_returns_elsewhere_is_found(void **state)
     cluster_free(cluster);
 }
 
+/* The voters of the configuration that a server has. */
 static size_t configured(struct cluster *cluster, int which, raft_id *ids)
 {
     const struct raft_configuration *configuration =
         raft_configuration(cluster->servers[which].replica->raft);
+    size_t count = 0;
 
     for (size_t i = 0; i < configuration->count; i++) {
-        ids[i] = configuration->servers[i].id;
+        if (configuration->servers[i].voter) {
+            ids[count++] = configuration->servers[i].id;
+        }
     }
-    return configuration->count;
+    return count;
+}
+
+/* Whether a server has a vote by its own configuration. */
+static bool has_vote(struct cluster *cluster, int which)
+{
+    raft_id ids[RAFT_SERVERS_MAX];
+    const size_t count = configured(cluster, which, ids);
+
+    for (size_t i = 0; i < count; i++) {
+        if (ids[i] == cluster->servers[which].replica->id) {
+            return true;
+        }
+    }
+    return false;
 }
 
 static bool all_expected_are_configured(struct cluster *cluster)
 {
-    raft_id ids[RAFT_SERVERS_MAX];
     int count = 0;
 
     for (int i = 0; i < SERVERS_MAX; i++) {
-        count += cluster->servers[i].replica != NULL && configured(cluster, i, ids) > 0;
+        count += cluster->servers[i].replica != NULL && has_vote(cluster, i);
     }
     return count >= (int)cluster->configs[0].bootstrap_expect;
 }
@@ -685,7 +703,7 @@ static void one_server_too_many_does_not_make_a_second_cluster(void **state)
         raft_id ids[RAFT_SERVERS_MAX];
 
         if (configured(cluster, i, ids) == 0) {
-            continue; /* The one too many. */
+            continue; /* The one too many, until it is added. */
         }
         assert_int_equal(configured(cluster, i, ids), 5);
         if (count++ == 0) {
@@ -693,7 +711,7 @@ static void one_server_too_many_does_not_make_a_second_cluster(void **state)
         }
         assert_memory_equal(first, ids, 5 * sizeof(ids[0]));
     }
-    assert_int_equal(count, 5);
+    assert_true(count >= 5);
     cluster_free(cluster);
 }
 
@@ -702,14 +720,13 @@ static void one_server_too_many_does_not_make_a_second_cluster(void **state)
 static void a_second_server_with_a_node_id_is_ignored(void **state)
 {
     struct cluster *cluster = cluster_new_of(4, 3);
-    raft_id ids[RAFT_SERVERS_MAX];
     int twin = 0;
     int first;
     struct uuid id;
 
     (void)state;
     cluster_wait(cluster, all_expected_are_configured);
-    while (configured(cluster, twin, ids) > 0) {
+    while (has_vote(cluster, twin)) {
         twin++; /* The one too many. */
     }
     first = (twin + 1) % 4;
@@ -757,7 +774,9 @@ static void a_wiped_server_does_not_make_a_cluster_of_its_own(void **state)
         (void)uv_run(&cluster->loop, UV_RUN_NOWAIT);
         (void)usleep(10000);
     }
-    assert_int_equal(configured(cluster, wiped, ids), 0);
+    /* The others have taken it in as a server that has no say yet. */
+    assert_int_equal(configured(cluster, wiped, ids), 3);
+    assert_false(has_vote(cluster, wiped));
     cluster_free(cluster);
 }
 

@@ -119,23 +119,46 @@ static struct dns_place instance_place_plain(const struct dns_instance *instance
     return place;
 }
 
-struct dns_place dns_instance_place(const struct dns_instance *instance, uint16_t type,
-                                    const uint8_t *wire, size_t wire_size)
+const struct dns_place *dns_instance_place(const struct dns_instance *instance, uint16_t type,
+                                           const uint8_t *wire, size_t wire_size,
+                                           struct dns_place *scratch)
 {
     const enum dns_accept accept = dns_accept_of(type);
-    const struct dns_place place = instance->kept != NULL ? instance->kept->places[accept]
-                                                          : instance_place_plain(instance, accept);
+    const struct dns_place *place = scratch;
 
-    if (place.kind == DNS_PLACE_HOST && place.own && name_is_asked(place.host, wire, wire_size)) {
+    if (instance->kept != NULL) {
+        place = &instance->kept->places[accept];
+    } else {
+        *scratch = instance_place_plain(instance, accept);
+    }
+    if (place->kind == DNS_PLACE_HOST && place->own &&
+        name_is_asked(place->host, wire, wire_size)) {
         /* A service that is at its own name: where its node is. */
         const struct dns_place node =
             dns_node_place(instance->node_address, instance->node_tagged, accept);
 
         if (node.kind == DNS_PLACE_IP) {
-            return node;
+            *scratch = node;
+            return scratch;
         }
     }
     return place;
+}
+
+size_t dns_instance_srv_key(const struct dns_instance *instance, uint8_t key[DNS_SRV_KEY_BYTES_MAX])
+{
+    const struct slice address =
+        dns_address_choose(instance->address, instance->tagged, 3, DNS_ACCEPT_ANY);
+    const size_t head = sizeof(instance->node_index) + sizeof(instance->port);
+    const size_t size =
+        address.size < DNS_SRV_KEY_BYTES_MAX - head ? address.size : DNS_SRV_KEY_BYTES_MAX - head;
+
+    memcpy(key, &instance->node_index, sizeof(instance->node_index));
+    memcpy(key + sizeof(instance->node_index), &instance->port, sizeof(instance->port));
+    if (size > 0) {
+        memcpy(key + head, address.data, size);
+    }
+    return head + size;
 }
 
 struct dns_name *dns_instance_node_name(struct dns_resolver *r, const struct dns_instance *instance)
@@ -470,6 +493,78 @@ static bool keep_instance(struct dns_cache *cache, struct dns_resolver *r,
     return keep_names(cache, r, list, count, instance);
 }
 
+/* A table of instances by a key; the first of each key is in it. */
+struct key_table {
+    uint16_t slots[2 * DNS_CACHE_INSTANCES_MAX]; /* index + 1; half of them stay empty */
+};
+
+static_assert(DNS_CACHE_INSTANCES_MAX < UINT16_MAX, "an index and one more fit a slot");
+
+/* Which key of an instance: that of SRV records, or its address. Returns its size. */
+static size_t keep_key(const struct dns_instance *instance, int accept,
+                       uint8_t key[DNS_SRV_KEY_BYTES_MAX])
+{
+    const struct dns_place *place;
+
+    if (accept == DNS_ACCEPT_COUNT) {
+        return dns_instance_srv_key(instance, key);
+    }
+    place = &instance->kept->places[accept];
+    if (place->kind != DNS_PLACE_IP) {
+        return 0;
+    }
+    memcpy(key, place->ip.bytes, place->ip.size);
+    return place->ip.size;
+}
+
+static bool *keep_alone(const struct dns_instance *instance, int accept)
+{
+    return accept == DNS_ACCEPT_COUNT ? &instance->kept->alone_srv : &instance->kept->alone[accept];
+}
+
+/* Finds out who shares a key with nobody: of those no two need ever be compared. */
+static void keep_find_alone(const struct dns_instance *list, size_t count, int accept)
+{
+    struct key_table table = {{0}};
+    const size_t slot_count = sizeof(table.slots) / sizeof(table.slots[0]);
+
+    for (size_t i = 0; i < count; i++) {
+        uint8_t key[DNS_SRV_KEY_BYTES_MAX], other[DNS_SRV_KEY_BYTES_MAX];
+        const size_t size = keep_key(&list[i], accept, key);
+        size_t slot = dns_hash(key, size) % slot_count;
+
+        *keep_alone(&list[i], accept) = true;
+        while (table.slots[slot] != 0) {
+            const struct dns_instance *before = &list[table.slots[slot] - 1];
+
+            if (keep_key(before, accept, other) == size && memcmp(key, other, size) == 0) {
+                *keep_alone(&list[i], accept) = *keep_alone(before, accept) = false;
+                break;
+            }
+            slot = (slot + 1) % slot_count;
+        }
+        if (table.slots[slot] == 0) {
+            table.slots[slot] = (uint16_t)(i + 1);
+        }
+    }
+}
+
+/* Host names may turn out to be addresses of others: where there is one, all are compared. */
+static void keep_compare(const struct dns_instance *list, size_t count)
+{
+    bool hosts = false;
+
+    for (size_t i = 0; i < count && !hosts; i++) {
+        for (int accept = 0; accept < DNS_ACCEPT_COUNT; accept++) {
+            hosts = hosts || list[i].kept->places[accept].kind == DNS_PLACE_HOST;
+        }
+    }
+    for (int accept = 0; accept < DNS_ACCEPT_COUNT && !hosts; accept++) {
+        keep_find_alone(list, count, accept);
+    }
+    keep_find_alone(list, count, DNS_ACCEPT_COUNT);
+}
+
 /* Keeps all instances of the service; when there is no room, none. */
 static void cache_fill(struct dns_cache *cache, struct dns_resolver *r, struct dns_cache_slot *slot)
 {
@@ -499,6 +594,7 @@ static void cache_fill(struct dns_cache *cache, struct dns_resolver *r, struct d
         return;
     }
     assert(count == slot->instance_count);
+    keep_compare(list, count);
     slot->instances = list;
 }
 

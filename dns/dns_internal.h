@@ -53,6 +53,9 @@ struct dns_zone {
     struct dns_name addr_name;
     struct dns_name server_name;  /* ns.domain */
     struct dns_name mailbox_name; /* hostmaster.domain */
+    /* The names that SRV targets end in, in one piece each. */
+    uint8_t node_flat[DNS_NAME_BYTES_MAX];
+    uint8_t addr_flat[DNS_NAME_BYTES_MAX];
 };
 
 /* Returns owned, a copy of everything; NULL when out of memory or when domain or datacenter is no
@@ -142,8 +145,10 @@ enum dns_check_state {
 /* What is worked out once for an instance that is kept. */
 struct dns_kept {
     struct dns_place places[DNS_ACCEPT_COUNT];
-    struct dns_name *node_name; /* NULL: its name is none in DNS */
-    struct dns_name *ip_name;   /* of the address taken for SRV; NULL: not needed */
+    bool alone[DNS_ACCEPT_COUNT]; /* no other instance has its address, none a host name */
+    bool alone_srv;               /* no other is on the same node with its port and address */
+    struct dns_name *node_name;   /* NULL: its name is none in DNS */
+    struct dns_name *ip_name;     /* of the address taken for SRV; NULL: not needed */
 };
 
 /* One instance. Slices are the transaction's, or the cache's with `kept` set. */
@@ -297,9 +302,14 @@ struct slice dns_address_choose(struct slice plain, struct strings tagged, size_
                                 enum dns_accept accept);
 struct dns_place dns_node_place(struct slice address, struct strings tagged,
                                 enum dns_accept accept);
-/* `wire` is the name asked for. */
-struct dns_place dns_instance_place(const struct dns_instance *instance, uint16_t type,
-                                    const uint8_t *wire, size_t wire_size);
+/* `wire` is the name asked for; `scratch` may hold the result. */
+const struct dns_place *dns_instance_place(const struct dns_instance *instance, uint16_t type,
+                                           const uint8_t *wire, size_t wire_size,
+                                           struct dns_place *scratch);
+/* What tells SRV records apart: node, port, address. Returns its size. */
+enum { DNS_SRV_KEY_BYTES_MAX = 288 };
+size_t dns_instance_srv_key(const struct dns_instance *instance,
+                            uint8_t key[DNS_SRV_KEY_BYTES_MAX]);
 /* NULL when it is no name. */
 struct dns_name *dns_instance_node_name(struct dns_resolver *r,
                                         const struct dns_instance *instance);
@@ -339,6 +349,8 @@ bool dns_seen_first(struct dns_resolver *r, const void *key, size_t size);
 struct dns_record dns_record_address(struct dns_name *owner, uint32_t ttl_s,
                                      const struct dns_ip *ip);
 struct dns_record dns_record_soa(struct dns_resolver *r);
+void dns_record_set_address(struct dns_record *out, struct dns_name *owner, uint32_t ttl_s,
+                            const struct dns_ip *ip);
 void dns_add_answer(struct dns_resolver *r, const struct dns_record *record);
 void dns_add_authority(struct dns_resolver *r, const struct dns_record *record);
 void dns_add_additional(struct dns_resolver *r, const struct dns_record *record);

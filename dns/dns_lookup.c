@@ -6,8 +6,6 @@
 
 #include "dns/dns_internal.h"
 
-enum { SEEN_KEY_BYTES_MAX = 288 };
-
 /* What is asked, at the top or on the way along a chain of names. */
 struct ask {
     uint16_t type;
@@ -128,6 +126,14 @@ static struct slice chain_step_node(struct dns_resolver *r, struct chain *chain,
     return SLICE_EMPTY;
 }
 
+static bool address_is_first(struct dns_resolver *r, const struct ask *ask, const struct dns_ip *ip)
+{
+    uint8_t key[2 + sizeof(ip->bytes)] = {ask->depth, ip->size};
+
+    memcpy(key + 2, ip->bytes, ip->size);
+    return dns_seen_first(r, key, 2 + (size_t)ip->size);
+}
+
 /* The addresses of a service's instances in random order, or the host name of one that has nothing
  * else. */
 static struct slice chain_step_service(struct dns_resolver *r, struct chain *chain,
@@ -149,18 +155,14 @@ static struct slice chain_step_service(struct dns_resolver *r, struct chain *cha
     for (size_t i = 0; i < count && chain->count - begin < udp_answers_max(r) &&
                        (limit == 0 || chain->count - begin < limit);
          i++) {
-        const struct dns_place place = dns_instance_place(dns_instances_draw(r, first, i, count),
-                                                          ask->type, ask->wire, ask->wire_size);
+        struct dns_place scratch;
+        const struct dns_place *place = dns_instance_place(
+            dns_instances_draw(r, first, i, count), ask->type, ask->wire, ask->wire_size, &scratch);
 
-        if (place.kind == DNS_PLACE_HOST && host.size == 0) {
-            host = place.host;
-        } else if (place.kind == DNS_PLACE_IP) {
-            uint8_t key[2 + sizeof(place.ip.bytes)] = {ask->depth, place.ip.size};
-
-            memcpy(key + 2, place.ip.bytes, place.ip.size);
-            if (dns_seen_first(r, key, 2 + (size_t)place.ip.size)) {
-                chain_add(chain, dns_record_address(ask->owner, chain->ttl_s, &place.ip));
-            }
+        if (place->kind == DNS_PLACE_HOST && host.size == 0) {
+            host = place->host;
+        } else if (place->kind == DNS_PLACE_IP && address_is_first(r, ask, &place->ip)) {
+            chain_add(chain, dns_record_address(ask->owner, chain->ttl_s, &place->ip));
         }
     }
     r->instance_count = first;
@@ -324,26 +326,28 @@ static void service_answer_addresses(struct dns_resolver *r, const struct ask *a
 {
     const size_t limit = r->zone->config.a_record_limit;
     const size_t wanted = answers_wanted(r);
+    const size_t most = limit != 0 && limit < wanted ? limit : wanted;
+    const enum dns_accept accept = dns_accept_of(ask->type);
     struct slice host = SLICE_EMPTY;
 
-    for (size_t i = 0;
-         i < count && r->answer_count < wanted && (limit == 0 || r->answer_count < limit); i++) {
-        const struct dns_place place = dns_instance_place(dns_instances_draw(r, 0, i, count),
-                                                          ask->type, ask->wire, ask->wire_size);
+    assert(r->answer_count == 0);
+    assert(most < DNS_ANSWERS_MAX);
+    for (size_t i = 0; i < count && r->answer_count < most; i++) {
+        const struct dns_instance *instance = dns_instances_draw(r, 0, i, count);
+        struct dns_place scratch;
+        const struct dns_place *place =
+            dns_instance_place(instance, ask->type, ask->wire, ask->wire_size, &scratch);
 
-        if (place.kind == DNS_PLACE_HOST && host.size == 0) {
-            host = place.host;
+        if (place->kind == DNS_PLACE_HOST && host.size == 0) {
+            host = place->host;
         }
-        if (place.kind != DNS_PLACE_IP || !type_takes(ask->type, &place.ip)) {
+        if (place->kind != DNS_PLACE_IP || !type_takes(ask->type, &place->ip)) {
             continue;
         }
-        uint8_t key[2 + sizeof(place.ip.bytes)] = {ask->depth, place.ip.size};
-
-        memcpy(key + 2, place.ip.bytes, place.ip.size);
-        if (dns_seen_first(r, key, 2 + (size_t)place.ip.size)) {
-            const struct dns_record record = dns_record_address(ask->owner, ask->ttl_s, &place.ip);
-
-            dns_add_answer(r, &record);
+        if ((instance->kept != NULL && instance->kept->alone[accept]) ||
+            address_is_first(r, ask, &place->ip)) {
+            dns_record_set_address(&r->answers[r->answer_count++], ask->owner, ask->ttl_s,
+                                   &place->ip);
         }
     }
     if (r->answer_count > 0 || host.size == 0) {
@@ -369,7 +373,7 @@ static bool srv_add_glue(struct dns_resolver *r, const struct ask *ask,
     }
     srv->srv.glue_index = (uint32_t)r->glue_count;
     if (place->kind == DNS_PLACE_IP) {
-        r->glue[r->glue_count++] = dns_record_address(srv->srv.target, ask->ttl_s, &place->ip);
+        dns_record_set_address(&r->glue[r->glue_count++], srv->srv.target, ask->ttl_s, &place->ip);
     } else {
         r->glue_count += service_chain(r, place->host, ask->ttl_s, r->glue + r->glue_count);
     }
@@ -379,59 +383,65 @@ static bool srv_add_glue(struct dns_resolver *r, const struct ask *ask,
 
 static bool srv_is_first(struct dns_resolver *r, const struct dns_instance *instance)
 {
-    const struct slice address =
-        dns_address_choose(instance->address, instance->tagged, 3, DNS_ACCEPT_ANY);
-    uint8_t key[SEEN_KEY_BYTES_MAX];
-    const size_t head = sizeof(instance->node_index) + sizeof(instance->port);
-    const size_t size = address.size < sizeof(key) - head ? address.size : sizeof(key) - head;
+    uint8_t key[DNS_SRV_KEY_BYTES_MAX];
 
-    memcpy(key, &instance->node_index, sizeof(instance->node_index));
-    memcpy(key + sizeof(instance->node_index), &instance->port, sizeof(instance->port));
-    if (size > 0) {
-        memcpy(key + head, address.data, size);
+    return (instance->kept != NULL && instance->kept->alone_srv) ||
+           dns_seen_first(r, key, dns_instance_srv_key(instance, key));
+}
+
+/* The name that an SRV record leads to; NULL when the instance is nowhere, or at what is no name in
+ * DNS. */
+static struct dns_name *srv_target(struct dns_resolver *r, const struct dns_instance *instance,
+                                   const struct dns_place *place, struct dns_name *node)
+{
+    switch (place->kind) {
+    case DNS_PLACE_IP:
+        return place->own ? dns_instance_ip_name(r, instance, &place->ip) : node;
+    case DNS_PLACE_HOST:
+        return dns_name_from_text(r, place->host, NULL);
+    case DNS_PLACE_NONE:
+        break;
     }
-    return dns_seen_first(r, key, head + size);
+    return NULL;
 }
 
 static void service_answer_srv(struct dns_resolver *r, const struct ask *ask, size_t count)
 {
     const size_t wanted = answers_wanted(r);
 
+    assert(wanted < DNS_ANSWERS_MAX);
     for (size_t i = 0; i < count && r->answer_count < wanted; i++) {
         const struct dns_instance *instance = dns_instances_draw(r, 0, i, count);
 
         if (!srv_is_first(r, instance)) {
             continue;
         }
-        const struct dns_place place =
-            dns_instance_place(instance, ask->type, ask->wire, ask->wire_size);
+        struct dns_place scratch;
+        const struct dns_place *place =
+            dns_instance_place(instance, ask->type, ask->wire, ask->wire_size, &scratch);
         struct dns_name *node = dns_instance_node_name(r, instance);
-        struct dns_record srv = {.owner = ask->owner, .ttl_s = ask->ttl_s, .type = DNS_SRV};
+        struct dns_name *target = srv_target(r, instance, place, node);
 
-        srv.srv.weight = (uint16_t)(instance->weight > UINT16_MAX ? UINT16_MAX : instance->weight);
-        srv.srv.port = (uint16_t)instance->port;
-        switch (place.kind) {
-        case DNS_PLACE_IP:
-            srv.srv.target = place.own ? dns_instance_ip_name(r, instance, &place.ip) : node;
-            break;
-        case DNS_PLACE_HOST:
-            srv.srv.target = dns_name_from_text(r, place.host, NULL);
-            break;
-        case DNS_PLACE_NONE:
-            break;
-        }
-        if (srv.srv.target == NULL) { /* Nowhere, or at what is no name in DNS. */
+        if (target == NULL) {
             continue;
         }
-        if (r->zone->config.node_meta_txt && instance->node_meta.count > 0) {
-            srv.srv.meta_owner = node;
-            srv.srv.meta = instance->node_meta;
-        }
-        if (!srv_add_glue(r, ask, &place, &srv)) {
+        struct dns_record *srv = &r->answers[r->answer_count];
+        const bool meta = r->zone->config.node_meta_txt && instance->node_meta.count > 0;
+
+        srv->owner = ask->owner;
+        srv->ttl_s = ask->ttl_s;
+        srv->type = DNS_SRV;
+        srv->foreign = false;
+        srv->srv.target = target;
+        srv->srv.weight = (uint16_t)(instance->weight > UINT16_MAX ? UINT16_MAX : instance->weight);
+        srv->srv.port = (uint16_t)instance->port;
+        srv->srv.meta_owner = meta ? node : NULL;
+        srv->srv.meta = instance->node_meta;
+        if (!srv_add_glue(r, ask, place, srv)) {
             r->clipped = true;
             return;
         }
-        dns_add_answer(r, &srv);
+        r->answer_count++;
     }
 }
 

@@ -128,14 +128,24 @@ bool dns_seen_first(struct dns_resolver *r, const void *key, size_t size)
     return false;
 }
 
+/* Field by field: most of a record means nothing here, and there are many of these. */
+void dns_record_set_address(struct dns_record *out, struct dns_name *owner, uint32_t ttl_s,
+                            const struct dns_ip *ip)
+{
+    assert(ip->size == 4 || ip->size == 16);
+    out->owner = owner;
+    out->ttl_s = ttl_s;
+    out->type = ip->size == 4 ? DNS_A : DNS_AAAA;
+    out->foreign = false;
+    memcpy(out->address, ip->bytes, sizeof(out->address));
+}
+
 struct dns_record dns_record_address(struct dns_name *owner, uint32_t ttl_s,
                                      const struct dns_ip *ip)
 {
-    struct dns_record record = {
-        .owner = owner, .ttl_s = ttl_s, .type = ip->size == 4 ? DNS_A : DNS_AAAA};
+    struct dns_record record = {0};
 
-    assert(ip->size == 4 || ip->size == 16);
-    memcpy(record.address, ip->bytes, ip->size);
+    dns_record_set_address(&record, owner, ttl_s, ip);
     return record;
 }
 

@@ -13,6 +13,7 @@ enum {
     AUTHORITIES_IN_QUERY_MAX = 1,
     ADDITIONALS_IN_QUERY_MAX = 2,
     TXT_STRING_BYTES_MAX = 255,
+    RECORD_HEAD_BYTES = 10, /* type, class, TTL, size */
 };
 
 /* --- reading --- */
@@ -414,6 +415,10 @@ void dns_writer_name(struct dns_writer *writer, struct dns_name *name, bool poin
                 dns_writer_u16(writer, (uint16_t)((LABEL_POINTER << 8) | name->offset));
                 return;
             }
+            if (name->flat != NULL) { /* What is remembered of it and its parents stays. */
+                dns_writer_bytes(writer, name->flat, name->flat_size);
+                return;
+            }
         } else if (writer->size <= DNS_POINTER_OFFSET_MAX && name->size > 0) {
             name->pass = writer->pass;
             name->offset = (uint16_t)writer->size;
@@ -489,16 +494,24 @@ static void writer_txt(struct dns_writer *writer, const struct dns_record *recor
 
 static void writer_rdata(struct dns_writer *writer, const struct dns_record *record)
 {
+    uint8_t *place;
+
     if (record->foreign) {
         dns_writer_bytes(writer, record->data.bytes, record->data.size);
         return;
     }
     switch (record->type) {
     case DNS_A:
-        dns_writer_bytes(writer, record->address, 4);
+        place = writer_take(writer, 4);
+        if (place != NULL) {
+            memcpy(place, record->address, 4);
+        }
         break;
     case DNS_AAAA:
-        dns_writer_bytes(writer, record->address, 16);
+        place = writer_take(writer, 16);
+        if (place != NULL) {
+            memcpy(place, record->address, 16);
+        }
         break;
     case DNS_CNAME:
     case DNS_NS:
@@ -506,9 +519,12 @@ static void writer_rdata(struct dns_writer *writer, const struct dns_record *rec
         dns_writer_name(writer, record->target, true);
         break;
     case DNS_SRV:
-        dns_writer_u16(writer, 1); /* Consul gives every instance priority 1. */
-        dns_writer_u16(writer, record->srv.weight);
-        dns_writer_u16(writer, record->srv.port);
+        place = writer_take(writer, 6);
+        if (place != NULL) {
+            put_u16(place, 1); /* Consul gives every instance priority 1. */
+            put_u16(place + 2, record->srv.weight);
+            put_u16(place + 4, record->srv.port);
+        }
         dns_writer_name(writer, record->srv.target, false);
         break;
     case DNS_TXT:
@@ -533,19 +549,22 @@ void dns_writer_record(struct dns_writer *writer, const struct dns_record *recor
     const size_t begin = writer->size;
 
     dns_writer_name(writer, record->owner, true);
-    dns_writer_u16(writer, record->type);
-    dns_writer_u16(writer, DNS_CLASS_IN);
-    dns_writer_u32(writer, record->ttl_s);
-    const size_t size_at = writer->size;
+    uint8_t *head = writer_take(writer, RECORD_HEAD_BYTES);
+    const size_t data_at = writer->size;
 
-    dns_writer_u16(writer, 0);
     writer_rdata(writer, record);
-    if (writer->failed || writer->size - size_at - 2 > UINT16_MAX) {
+    if (writer->failed || writer->size - data_at > UINT16_MAX) {
         writer->failed = true;
         writer->size = begin;
         return;
     }
-    dns_writer_set_u16(writer, size_at, (uint16_t)(writer->size - size_at - 2));
+    if (head != NULL) {
+        put_u16(head, record->type);
+        put_u16(head + 2, DNS_CLASS_IN);
+        put_u16(head + 4, (uint16_t)(record->ttl_s >> 16));
+        put_u16(head + 6, (uint16_t)record->ttl_s);
+        put_u16(head + 8, (uint16_t)(writer->size - data_at));
+    }
 }
 
 struct dns_record dns_record_meta(struct dns_name *owner, uint32_t ttl_s, struct slice key,

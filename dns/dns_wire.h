@@ -133,6 +133,8 @@ struct dns_name {
     const uint8_t *labels; /* length-prefixed, no root; borrowed */
     uint16_t size;
     struct dns_name *parent;
+    const uint8_t *flat; /* the whole name in one piece, root included; NULL: not at hand */
+    uint16_t flat_size;
     uint64_t pass; /* the writer's pass that `offset` is true for */
     uint16_t offset;
 };

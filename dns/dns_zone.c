@@ -74,6 +74,21 @@ static struct dns_name zone_name(const char *labels, struct dns_name *parent)
         .labels = (const uint8_t *)labels, .size = (uint16_t)strlen(labels), .parent = parent};
 }
 
+/* A name of full length has no room for labels below it: such are never written. */
+static void zone_flatten(struct dns_name *name, uint8_t flat[DNS_NAME_BYTES_MAX])
+{
+    struct dns_writer writer = {.data = flat, .limit = DNS_NAME_BYTES_MAX};
+
+    for (const struct dns_name *part = name; part != NULL; part = part->parent) {
+        dns_writer_bytes(&writer, part->labels, part->size);
+    }
+    dns_writer_u8(&writer, 0);
+    if (!writer.failed) {
+        name->flat = flat;
+        name->flat_size = (uint16_t)writer.size;
+    }
+}
+
 static bool zone_names(struct dns_zone *zone)
 {
     const struct slice datacenter = slice_from_text(zone->config.datacenter);
@@ -108,6 +123,8 @@ static bool zone_names(struct dns_zone *zone)
     zone->node_name = zone_name("\4node", &zone->datacenter_name);
     zone->service_name = zone_name("\7service", &zone->datacenter_name);
     zone->addr_name = zone_name("\4addr", &zone->datacenter_name);
+    zone_flatten(&zone->node_name, zone->node_flat);
+    zone_flatten(&zone->addr_name, zone->addr_flat);
     zone->server_name = zone_name("\2ns", &zone->domain_name);
     zone->mailbox_name = zone_name("\12hostmaster", &zone->domain_name);
     return true;

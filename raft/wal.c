@@ -329,7 +329,9 @@ static struct wal_chunk *wal_write_encode(const struct wal *wal, const struct wa
     if (chunk == NULL) {
         return NULL;
     }
-    *chunk = (struct wal_chunk){.sequence = write->sequence, .size = bytes};
+    *chunk = (struct wal_chunk){.sequence = write->sequence,
+                                .queued_us = wal->files->now_us(wal->files->host),
+                                .size = bytes};
     uint8_t *at = chunk->bytes;
     if (write->hard_state_changed) {
         struct wal_record record = {
@@ -621,6 +623,30 @@ size_t wal_pending_bytes(const struct wal *wal)
 uint64_t wal_disk_bytes(const struct wal *wal)
 {
     return atomic_load(&wal->shared.disk_bytes);
+}
+
+uint64_t wal_oldest_us(const struct wal *wal)
+{
+    /* The lock is no part of what the caller sees of the log. */
+    struct wal_shared *shared = (struct wal_shared *)(uintptr_t)&wal->shared;
+
+    (void)pthread_mutex_lock(&shared->lock);
+    uint64_t since_us = shared->current_us;
+    if (since_us == 0 && shared->queue.head != NULL) {
+        since_us = shared->queue.head->queued_us;
+    }
+    (void)pthread_mutex_unlock(&shared->lock);
+    const uint64_t now_us = wal->files->now_us(wal->files->host);
+    return since_us != 0 && now_us > since_us ? now_us - since_us : 0;
+}
+
+void wal_stats(const struct wal *wal, struct wal_stats *out)
+{
+    struct wal_shared *shared = (struct wal_shared *)(uintptr_t)&wal->shared;
+
+    (void)pthread_mutex_lock(&shared->lock);
+    *out = shared->stats;
+    (void)pthread_mutex_unlock(&shared->lock);
 }
 
 uint64_t wal_cut_bytes(const struct wal *wal)

@@ -53,6 +53,10 @@ struct wal_options {
      * take votes and terms. A message is valid for the call. */
     void (*on_failed)(void *host, const char *message);
     void (*on_full)(void *host, bool full);
+    /* Writer thread, NULL or: a batch of so many entries and bytes was synced, which took that
+     * long.
+     */
+    void (*on_synced)(void *host, uint64_t sync_us, size_t entries, size_t bytes);
     const struct wal_files *files; /* borrowed until wal_close; NULL: the real ones */
     bool stepped;                  /* no thread: see wal_step */
     uint32_t full_retry_ms;        /* between attempts while the disk is full; 0: 500 */
@@ -101,6 +105,25 @@ raft_index wal_last_index(const struct wal *wal);
 /* Bytes queued and not yet durable, for back-pressure; and bytes on disk. */
 size_t wal_pending_bytes(const struct wal *wal);
 uint64_t wal_disk_bytes(const struct wal *wal);
+/* How long the oldest write that is not yet durable has waited, in microseconds; 0: none does. A
+ * disk that has stopped answering shows here, since nothing else comes from the writer then. */
+uint64_t wal_oldest_us(const struct wal *wal);
+
+/* What the writer has done since wal_open. In the histograms, [i] counts values below 2^i and not
+ * below 2^(i-1); the last one takes what is larger, too. */
+enum { WAL_HISTOGRAM_SIZE = 24 };
+struct wal_stats {
+    uint64_t batches; /* each synced once */
+    uint64_t entries;
+    uint64_t bytes;
+    uint64_t sync_us; /* all syncs of batches together */
+    uint64_t sync_us_max;
+    uint64_t sync_us_histogram[WAL_HISTOGRAM_SIZE];
+    uint64_t batch_entries_histogram[WAL_HISTOGRAM_SIZE];
+};
+/* Any thread. */
+void wal_stats(const struct wal *wal, struct wal_stats *out);
+
 /* Bytes of a torn batch that recovery cut off the tail; 0 after a clean stop. For the host's log.
  */
 uint64_t wal_cut_bytes(const struct wal *wal);

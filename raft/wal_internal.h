@@ -193,6 +193,7 @@ int wal_write_all(const struct wal_files *files, int file, struct iovec *iov, si
 struct wal_chunk {
     struct wal_chunk *next;
     uint64_t sequence;
+    uint64_t queued_us;
     size_t size;
     size_t slots; /* of the window that point here; the loop's */
     bool durable; /* the loop's view */
@@ -240,6 +241,8 @@ struct wal_shared {
     struct wal_segments segments;
     uint64_t trim_from; /* segments trim_from..trim_to-1 are to be deleted, oldest first */
     uint64_t trim_to;
+    uint64_t current_us; /* when the oldest write of the current batch was queued; 0: no batch */
+    struct wal_stats stats;
     bool stop;
     bool failed;
     /* Counters, read without the lock. */
@@ -253,8 +256,9 @@ struct wal_batch {
     size_t count;
     size_t bytes;
     uint64_t sequence;
-    bool roll;   /* needs a new segment first */
-    bool placed; /* its records have their ordinal and checksum */
+    size_t entries; /* known when placed */
+    bool roll;      /* needs a new segment first */
+    bool placed;    /* its records have their ordinal and checksum */
 };
 
 /* What one turn of the writer came to. */
@@ -284,6 +288,7 @@ struct wal_writer {
     uint64_t retry_at_us;     /* while full */
     bool mark_due;            /* the last batch is synced, but nothing on disk says so yet */
     uint64_t mark_at_us;      /* 0: not yet known */
+    uint64_t sync_us;         /* how long the last sync of a batch took */
     char message[WAL_ERROR_BYTES_MAX];
 };
 

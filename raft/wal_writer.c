@@ -280,6 +280,7 @@ static void wal_writer_take(struct wal *wal)
         }
         room = room < WAL_BATCH_BYTES_MAX ? room : WAL_BATCH_BYTES_MAX;
     }
+    wal->shared.current_us = queue->head == NULL ? 0 : queue->head->queued_us;
     while (queue->head != NULL && batch->count < WAL_BATCH_WRITES_MAX &&
            (batch->count == 0 || batch->bytes + queue->head->size <= room)) {
         struct wal_chunk *chunk = queue->head;
@@ -378,7 +379,12 @@ static int wal_writer_put(struct wal *wal, const struct wal_batch *batch, uint8_
                            wal->options.dir, name, writer->end, strerror(-error));
         return wal_is_full(error) ? WAL_FULL : rc;
     }
-    error = batch->count == 0 ? 0 : wal->files->fdatasync(wal->files->host, writer->fd);
+    if (batch->count == 0) {
+        return WAL_OK;
+    }
+    const uint64_t before_us = wal_now_us(wal);
+    error = wal->files->fdatasync(wal->files->host, writer->fd);
+    writer->sync_us = wal_now_us(wal) - before_us;
     if (error != 0) {
         return wal_error(writer->message, WAL_EIO,
                          "%s/%s: sync failed at offset %" PRIu64 ": %s; what the page cache says "
@@ -450,6 +456,36 @@ static void wal_writer_mark_encode(struct wal *wal, size_t bytes, uint8_t mark[W
     wal_record_seal(&wal->crc32c, wal->writer.segment->salt, wal->writer.batch, mark);
 }
 
+static void wal_histogram_add(uint64_t histogram[WAL_HISTOGRAM_SIZE], uint64_t value)
+{
+    size_t at = 0;
+
+    while (at + 1 < WAL_HISTOGRAM_SIZE && value >> at != 0) {
+        at++;
+    }
+    histogram[at]++;
+}
+
+/* The batch is synced. */
+static void wal_writer_count(struct wal *wal, const struct wal_batch *batch)
+{
+    struct wal_stats *stats = &wal->shared.stats;
+    const uint64_t sync_us = wal->writer.sync_us;
+
+    (void)pthread_mutex_lock(&wal->shared.lock);
+    stats->batches++;
+    stats->entries += batch->entries;
+    stats->bytes += batch->bytes;
+    stats->sync_us += sync_us;
+    stats->sync_us_max = sync_us > stats->sync_us_max ? sync_us : stats->sync_us_max;
+    wal_histogram_add(stats->sync_us_histogram, sync_us);
+    wal_histogram_add(stats->batch_entries_histogram, batch->entries);
+    (void)pthread_mutex_unlock(&wal->shared.lock);
+    if (wal->options.on_synced != NULL) {
+        wal->options.on_synced(wal->options.host, sync_us, batch->entries, batch->bytes);
+    }
+}
+
 /* May be called again for the same batch after WAL_FULL. */
 static int wal_writer_store(struct wal *wal, struct wal_batch *batch)
 {
@@ -469,7 +505,8 @@ static int wal_writer_store(struct wal *wal, struct wal_batch *batch)
     }
     assert(writer->end + batch->bytes + WAL_RESERVE_BYTES <= writer->segment->bytes);
     if (!batch->placed) {
-        int rc = wal_writer_positions(wal, wal_writer_place(wal, batch));
+        batch->entries = wal_writer_place(wal, batch);
+        int rc = wal_writer_positions(wal, batch->entries);
         if (rc != WAL_OK) {
             return rc;
         }
@@ -484,6 +521,7 @@ static int wal_writer_store(struct wal *wal, struct wal_batch *batch)
     wal_writer_index(wal, batch);
     (void)pthread_mutex_unlock(&wal->shared.lock);
     writer->end += batch->bytes + WAL_RECORD_BYTES;
+    wal_writer_count(wal, batch);
     writer->batch++;
     writer->mark_due = true;
     writer->mark_at_us = 0;
@@ -501,6 +539,7 @@ static int wal_writer_commit(struct wal *wal, struct wal_batch *batch)
     }
     const uint64_t sequence = batch->sequence;
     (void)pthread_mutex_lock(&shared->lock);
+    shared->current_us = 0;
     while (batch->chunks.head != NULL) {
         struct wal_chunk *chunk = batch->chunks.head;
         batch->chunks.head = chunk->next;

@@ -13,7 +13,10 @@ static struct {
     bool full;
     int sync_error;
     unsigned syncs;
-    size_t written; /* by the last write */
+    size_t written;   /* by the last write */
+    uint64_t sync_us; /* that a sync takes */
+    uint64_t told_us; /* by on_synced, */
+    size_t told_entries;
 } world;
 
 static uint64_t world_now_us(void *host)
@@ -49,6 +52,7 @@ static int world_fdatasync(void *host, int file)
     (void)host;
     (void)file;
     world.syncs++;
+    world.now_us += world.sync_us;
     return -world.sync_error;
 }
 
@@ -238,6 +242,64 @@ static void test_an_abandoned_log_keeps_what_was_durable(void **state)
     test_log_close(&log);
 }
 
+static void on_synced(void *host, uint64_t sync_us, size_t entries, size_t bytes)
+{
+    (void)host;
+    assert_true(bytes > entries * WAL_RECORD_BYTES);
+    world.told_us = sync_us;
+    world.told_entries = entries;
+}
+
+static void test_syncs_and_batches_are_counted(void **state)
+{
+    (void)state;
+    struct test_log log;
+    struct wal_stats stats;
+    init(&log);
+    log.options.on_synced = on_synced;
+    test_log_open_ok(&log);
+    (void)run(&log);
+    world.sync_us = 700;
+    assert_int_equal(test_log_write(&log, 0, 1, 5, 1), WAL_OK);
+    (void)run(&log);
+    world.sync_us = 100000;
+    assert_int_equal(test_log_write(&log, 0, 6, 1, 1), WAL_OK);
+    assert_int_equal(test_log_write(&log, 0, 7, 1, 1), WAL_OK);
+    assert_true(wal_step(log.wal));
+    wal_stats(log.wal, &stats);
+    assert_int_equal(stats.batches, 2);
+    assert_int_equal(stats.entries, 7);
+    assert_int_equal(stats.sync_us, 100700);
+    assert_int_equal(stats.sync_us_max, 100000);
+    assert_int_equal(stats.sync_us_histogram[10], 1); /* 512 .. 1023 */
+    assert_int_equal(stats.sync_us_histogram[17], 1); /* 65536 .. 131071 */
+    assert_int_equal(stats.batch_entries_histogram[3], 1);
+    assert_int_equal(stats.batch_entries_histogram[2], 1);
+    assert_int_equal(world.told_us, 100000);
+    assert_int_equal(world.told_entries, 2);
+    test_log_close(&log);
+}
+
+/* How a disk that has stopped answering is noticed. */
+static void test_the_oldest_write_ages_until_it_is_durable(void **state)
+{
+    (void)state;
+    struct test_log log;
+    init(&log);
+    test_log_open_ok(&log);
+    (void)run(&log);
+    world.now_us += 1000;
+    assert_int_equal(wal_oldest_us(log.wal), 0);
+    assert_int_equal(test_log_write(&log, 0, 1, 1, 1), WAL_OK);
+    world.now_us += 300;
+    assert_int_equal(test_log_write(&log, 0, 2, 1, 1), WAL_OK);
+    world.now_us += 30;
+    assert_int_equal(wal_oldest_us(log.wal), 330);
+    (void)run(&log);
+    assert_int_equal(wal_oldest_us(log.wal), 0);
+    test_log_close(&log);
+}
+
 static struct test_image life(void)
 {
     struct test_log log;
@@ -302,6 +364,8 @@ int main(void)
         TEST(test_a_full_disk_is_tried_again_when_due),
         TEST(test_a_failed_sync_ends_the_steps),
         TEST(test_an_abandoned_log_keeps_what_was_durable),
+        TEST(test_syncs_and_batches_are_counted),
+        TEST(test_the_oldest_write_ages_until_it_is_durable),
         TEST(test_the_same_calls_write_the_same_bytes),
         TEST(test_a_log_in_memory_can_be_stepped_too),
 #undef TEST

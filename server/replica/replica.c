@@ -122,7 +122,7 @@ static void replica_send(struct replica *replica, const struct raft_message *mes
     struct buffer *out = &replica->scratch;
     struct raft_message sent = *message;
 
-    if (!peers_is_up(replica->peers, sent.to)) {
+    if (!peers_is_up(replica->peers, sent.to) || !replica_fresh_sends(replica, message)) {
         return; /* Not worth reading the entries for. */
     }
     buffer_clear(out);
@@ -411,6 +411,9 @@ static void replica_on_raft(struct replica *replica, raft_id from, struct slice 
         log_write(LOG_WARN, REPLICA_LOG, "dropped a malformed Raft message");
         return;
     }
+    if (!replica_fresh_takes(replica, &message)) {
+        return;
+    }
     event.message = &message;
     event.entries = replica->entries;
     event.entry_count = message.entry_count;
@@ -418,6 +421,8 @@ static void replica_on_raft(struct replica *replica, raft_id from, struct slice 
     if (rc == RAFT_EINVAL) {
         log_write(LOG_WARN, REPLICA_LOG, "refused an impossible Raft message: type=%d term=%llu",
                   (int)message.type, (unsigned long long)message.term);
+    } else if (rc == RAFT_OK) {
+        replica_fresh_heard(replica, &message);
     }
     if (replica->server->membership != NULL && raft_last_index(replica->raft) > 0) {
         membership_bootstrapped(replica->server->membership);

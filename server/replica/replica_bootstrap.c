@@ -90,6 +90,7 @@ static void bootstrap_write(struct replica *replica, const struct raft_configura
     }
     log_write(LOG_INFO, REPLICA_LOG, "bootstrapping the cluster: servers=%zu",
               configuration->count);
+    replica_fresh_end(replica); /* There is nothing that it could have forgotten. */
     replica_take(replica, &update);
     if (replica->server->membership != NULL) {
         membership_bootstrapped(replica->server->membership);

@@ -201,6 +201,10 @@ struct replica {
     bool expect_logged; /* that a member's bootstrap_expect differs */
     bool stopping;
     bool in_turn;
+    bool fresh;             /* replica_fresh.c: it does not vote yet */
+    raft_term fresh_term;   /* of the leader that it hears */
+    raft_index fresh_index; /* what was committed when it first heard it */
+    bool recovered;         /* replica_recover.c: the log has a new configuration */
 
     uv_async_t *durable_async;
     atomic_uint_least64_t durable_sequence; /* set by the log writer, read by the loop */
@@ -419,6 +423,27 @@ raft_id replica_autopilot_promotion(const struct replica *replica, uint64_t now_
 raft_id replica_autopilot_removal(const struct replica *replica, uint64_t now_ms);
 /* Appends what replica_health_decode reads. */
 void replica_health_encode(struct replica *replica, struct buffer *out);
+
+/* replica_fresh.c */
+int replica_fresh_open(struct replica *replica, const struct raft_state *state, struct errmsg *err);
+/* Whether a message may go to the core, or out to another server. */
+bool replica_fresh_takes(struct replica *replica, const struct raft_message *message);
+bool replica_fresh_sends(const struct replica *replica, const struct raft_message *message);
+/* The core has taken a message. */
+void replica_fresh_heard(struct replica *replica, const struct raft_message *message);
+/* Makes names in a folder durable; -1 with errno. */
+int replica_sync_dir(const char *dir);
+/* This server's votes count from now on. */
+void replica_fresh_end(struct replica *replica);
+
+/* replica_recover.c */
+/* Whether there is a raft/peers.json; its path into `out`. */
+bool replica_recover_path(const struct replica *replica, char *out, size_t out_bytes);
+/* If there is one, writes its configuration to the log, which must then be opened again. */
+int replica_recover_write(struct replica *replica, const struct raft_state *state,
+                          struct errmsg *err);
+/* It is durable: removes the file. */
+int replica_recover_end(struct replica *replica, struct errmsg *err);
 
 /* replica_operator.c */
 void replica_operator_turn(struct replica *replica, uint64_t now_ms);

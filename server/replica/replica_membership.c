@@ -311,6 +311,9 @@ static bool membership_is_ready(const struct replica *replica)
 void replica_membership_turn(struct replica *replica, uint64_t now_ms)
 {
     replica_bootstrap_forget(replica);
+    if (replica->server->membership != NULL) {
+        membership_fresh(replica->server->membership, replica->fresh);
+    }
     if (replica->server->membership == NULL || !membership_is_ready(replica)) {
         return;
     }

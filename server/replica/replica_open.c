@@ -176,6 +176,35 @@ static int open_fit_log(struct replica *replica, struct raft_state *state, struc
     return rc;
 }
 
+/* An operator has named the servers that are left: from now on these are the configuration. */
+static int open_recover(struct replica *replica, struct raft_state *state, struct errmsg *err)
+{
+    char path[4096];
+    int rc;
+
+    if (!replica_recover_path(replica, path, sizeof(path))) {
+        return 0;
+    }
+    rc = replica_recover_write(replica, state, err);
+    if (rc != 0) {
+        return rc;
+    }
+    wal_close(replica->wal); /* Waits until it is durable. */
+    replica->wal = NULL;
+    memset(state, 0, sizeof(*state));
+    rc = open_log(replica, state, err);
+    /* The core that begins now counts its writes from 1 again. */
+    atomic_store(&replica->durable_sequence, 0);
+    if (rc == 0) {
+        rc = open_fit_log(replica, state, err);
+    }
+    if (rc == 0 &&
+        (state->configuration == NULL || state->configuration->index != state->last_index)) {
+        rc = errmsg_set(err, STORE_EIO, "the recovered configuration could not be stored");
+    }
+    return rc == 0 ? replica_recover_end(replica, err) : rc;
+}
+
 static int open_read_applied(struct replica *replica, struct errmsg *err)
 {
     struct store_txn txn;
@@ -310,6 +339,12 @@ int replica_open(struct replica *replica, struct errmsg *err)
     }
     if (rc == 0 && replica->snapshots != NULL) {
         rc = open_fit_log(replica, &state, err);
+    }
+    if (rc == 0) {
+        rc = open_recover(replica, &state, err);
+    }
+    if (rc == 0) {
+        rc = replica_fresh_open(replica, &state, err);
     }
     if (rc == 0) {
         rc = open_read_applied(replica, err);

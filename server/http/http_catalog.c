@@ -7,6 +7,7 @@
 #include "server/http/catalog_json.h"
 #include "server/http/http.h"
 #include "server/http/http_catalog.h"
+#include "server/http/listing.h"
 #include "server/server.h"
 
 enum {
@@ -34,6 +35,7 @@ static void catalog_datacenters(struct http_request *request)
 static int catalog_run_nodes(struct http_request *request, struct store_txn *txn,
                              struct http_read_result *result)
 {
+    struct listing listing;
     struct catalog_scan scan;
     struct catalog_node node;
 
@@ -44,20 +46,17 @@ static int catalog_run_nodes(struct http_request *request, struct store_txn *txn
     if (rc != STORE_OK) {
         return rc;
     }
-    buffer_append_char(&result->body, '[');
+    listing_begin(&listing, request, txn, &result->body);
     while ((rc = catalog_nodes_next(&scan, &node)) == STORE_OK) {
         if (!catalog_json_meta_matches(request, node.meta)) {
             continue;
         }
-        const size_t start = catalog_json_next(&result->body);
-        const size_t object = result->body.size;
+        listing_open(&listing);
         catalog_json_node(&result->body, &node, catalog_datacenter(request));
-        catalog_json_filter_from(request, &result->body, start, object);
+        listing_close(&listing, node.name);
     }
     catalog_scan_end(&scan);
-    buffer_append_char(&result->body, ']');
-    result->status = 200;
-    return rc == STORE_ENOTFOUND ? STORE_OK : rc;
+    return listing_end(&listing, rc);
 }
 
 static void catalog_nodes(struct http_request *request)
@@ -293,6 +292,7 @@ static void catalog_on_free(struct http_request *request)
 static int catalog_run_service(struct http_request *request, struct store_txn *txn,
                                struct http_read_result *result)
 {
+    struct listing listing;
     struct catalog_scan scan;
     struct catalog_service service;
     struct catalog_node node;
@@ -304,21 +304,18 @@ static int catalog_run_service(struct http_request *request, struct store_txn *t
     if (rc != STORE_OK) {
         return rc;
     }
-    buffer_append_char(&result->body, '[');
+    listing_begin(&listing, request, txn, &result->body);
     while ((rc = catalog_instances_next(&scan, &service, &node)) == STORE_OK) {
         if (!catalog_json_tags_match(request, service.tags) ||
             !catalog_json_meta_matches(request, node.meta)) {
             continue;
         }
-        const size_t start = catalog_json_next(&result->body);
-        const size_t object = result->body.size;
+        listing_open(&listing);
         catalog_json_instance(&result->body, &node, &service, catalog_datacenter(request));
-        catalog_json_filter_from(request, &result->body, start, object);
+        listing_close(&listing, node.name);
     }
     catalog_scan_end(&scan);
-    buffer_append_char(&result->body, ']');
-    result->status = 200;
-    return rc == STORE_ENOTFOUND ? STORE_OK : rc;
+    return listing_end(&listing, rc);
 }
 
 static void catalog_service(struct http_request *request)

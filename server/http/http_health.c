@@ -6,6 +6,7 @@
 #include "server/catalog/catalog.h"
 #include "server/http/catalog_json.h"
 #include "server/http/http.h"
+#include "server/http/listing.h"
 #include "server/server.h"
 
 enum {
@@ -69,6 +70,7 @@ static int health_run_checks(struct http_request *request, struct store_txn *txn
                              bool (*wanted)(const struct http_request *request,
                                             const struct catalog_check *check))
 {
+    struct listing listing;
     struct catalog_scan scan;
     struct catalog_check check;
 
@@ -79,19 +81,16 @@ static int health_run_checks(struct http_request *request, struct store_txn *txn
     if (rc != STORE_OK) {
         return rc;
     }
-    buffer_append_char(&result->body, '[');
+    listing_begin(&listing, request, txn, &result->body);
     while ((rc = catalog_checks_next(&scan, &check)) == STORE_OK) {
         if (wanted(request, &check) && health_check_meta_matches(request, txn, &check)) {
-            const size_t start = catalog_json_next(&result->body);
-            const size_t object = result->body.size;
+            listing_open(&listing);
             catalog_json_check(&result->body, &check);
-            catalog_json_filter_from(request, &result->body, start, object);
+            listing_close(&listing, check.node);
         }
     }
     catalog_scan_end(&scan);
-    buffer_append_char(&result->body, ']');
-    result->status = 200;
-    return rc == STORE_ENOTFOUND ? STORE_OK : rc;
+    return listing_end(&listing, rc);
 }
 
 static bool health_wants_node(const struct http_request *request, const struct catalog_check *check)
@@ -204,26 +203,25 @@ static int health_put_checks(struct store_txn *txn, struct buffer *out,
     return STORE_OK;
 }
 
-static int health_put_instance(struct http_request *request, struct store_txn *txn,
-                               struct buffer *out, const struct catalog_node *node,
+static int health_put_instance(struct listing *listing, const struct catalog_node *node,
                                const struct catalog_service *service)
 {
-    const struct health_request *state = request->state;
-    const size_t start = catalog_json_next(out);
-    const size_t object = out->size;
+    const struct health_request *state = listing->request->state;
+    struct buffer *out = listing->out;
     bool all_passing;
 
+    listing_open(listing);
     buffer_append_text(out, "{\"Node\":");
-    catalog_json_node(out, node, request->server->config->datacenter);
+    catalog_json_node(out, node, listing->request->server->config->datacenter);
     catalog_json_key(out, "Service");
     catalog_json_service(out, service);
     catalog_json_key(out, "Checks");
-    const int rc = health_put_checks(txn, out, service, node->name, &all_passing);
+    const int rc = health_put_checks(listing->txn, out, service, node->name, &all_passing);
     buffer_append_char(out, '}');
     if (rc == STORE_OK && state->passing && !all_passing) {
-        out->size = start; /* Any check that is not passing, of node or service, leaves it out. */
+        listing_drop(listing); /* Any check that is not passing, of node or service. */
     } else if (rc == STORE_OK) {
-        catalog_json_filter_from(request, out, start, object);
+        listing_close(listing, node->name);
     }
     return rc;
 }
@@ -231,6 +229,7 @@ static int health_put_instance(struct http_request *request, struct store_txn *t
 static int health_run_service(struct http_request *request, struct store_txn *txn,
                               struct http_read_result *result)
 {
+    struct listing listing;
     struct catalog_scan scan;
     struct catalog_service service;
     struct catalog_node node;
@@ -242,21 +241,19 @@ static int health_run_service(struct http_request *request, struct store_txn *tx
     if (rc != STORE_OK) {
         return rc;
     }
-    buffer_append_char(&result->body, '[');
+    listing_begin(&listing, request, txn, &result->body);
     while ((rc = catalog_instances_next(&scan, &service, &node)) == STORE_OK) {
         if (!catalog_json_tags_match(request, service.tags) ||
             !catalog_json_meta_matches(request, node.meta)) {
             continue;
         }
-        rc = health_put_instance(request, txn, &result->body, &node, &service);
+        rc = health_put_instance(&listing, &node, &service);
         if (rc != STORE_OK) {
             break;
         }
     }
     catalog_scan_end(&scan);
-    buffer_append_char(&result->body, ']');
-    result->status = 200;
-    return rc == STORE_ENOTFOUND ? STORE_OK : rc;
+    return listing_end(&listing, rc);
 }
 
 /* ?passing, ?passing= and ?passing=<Go's bool>. */

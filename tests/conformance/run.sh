@@ -19,7 +19,7 @@ done
 binary=${1:?usage: run.sh [-v] [--quick] BINARY}
 
 # What is complete. The other sections follow with the endpoints that they ask for.
-http_sections="kv session blocking status errors http txn catalog health event operator"
+http_sections="kv session blocking status errors http txn catalog health event operator coordinate snapshot"
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/conformance.XXXXXX")
 server_pid=

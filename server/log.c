@@ -1,5 +1,6 @@
 #include "server/log.h"
 
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -8,13 +9,14 @@
 #include <time.h>
 #include <unistd.h>
 
-enum {
-    LOG_TEXT_BYTES_MAX = 4096, /* of one event, before escaping; the rest is cut off */
-    LOG_LINE_BYTES_MAX = 2 * LOG_TEXT_BYTES_MAX + 256,
-};
-
 /* Relaxed is enough: a line more or less around a change of level does not matter. */
 static atomic_int log_level_now = LOG_INFO;
+static atomic_int log_tap_level = LOG_ERROR + 1; /* above all: nobody taps */
+
+/* Held while the tap runs or changes. */
+static pthread_mutex_t log_tap_lock = PTHREAD_MUTEX_INITIALIZER;
+static log_tap log_tap_call;
+static void *log_tap_context;
 
 static const struct {
     const char *name;
@@ -42,7 +44,35 @@ void log_level_set(enum log_level level)
 
 bool log_enabled(enum log_level level)
 {
-    return (int)level >= atomic_load_explicit(&log_level_now, memory_order_relaxed);
+    return (int)level >= atomic_load_explicit(&log_level_now, memory_order_relaxed) ||
+           (int)level >= atomic_load_explicit(&log_tap_level, memory_order_relaxed);
+}
+
+const char *log_level_name(enum log_level level)
+{
+    switch (level) {
+    case LOG_TRACE:
+        return "trace";
+    case LOG_DEBUG:
+        return "debug";
+    case LOG_INFO:
+        return "info";
+    case LOG_WARN:
+        return "warn";
+    case LOG_ERROR:
+        return "error";
+    }
+    return "error";
+}
+
+void log_tap_set(log_tap tap, void *context, enum log_level level)
+{
+    (void)pthread_mutex_lock(&log_tap_lock); /* fails for recursion only: the tap does not log */
+    log_tap_call = tap;
+    log_tap_context = context;
+    atomic_store_explicit(&log_tap_level, tap == NULL ? LOG_ERROR + 1 : (int)level,
+                          memory_order_relaxed);
+    (void)pthread_mutex_unlock(&log_tap_lock);
 }
 
 /* Padded to one width, so that modules stand in a column. */
@@ -64,22 +94,20 @@ static const char *log_level_label(enum log_level level)
 }
 
 /* 2026-01-31T12:00:00.123Z, in local time with its offset as Consul has it. */
-static size_t log_format_time(char *out, size_t out_bytes)
+static size_t log_format_time(char *out, size_t out_bytes, const struct timespec *when)
 {
-    struct timespec now;
     struct tm parts;
     char seconds[32];
     char zone[8];
 
-    (void)clock_gettime(CLOCK_REALTIME, &now); /* Cannot fail for this clock. */
-    if (localtime_r(&now.tv_sec, &parts) == NULL ||
+    if (localtime_r(&when->tv_sec, &parts) == NULL ||
         strftime(seconds, sizeof(seconds), "%Y-%m-%dT%H:%M:%S", &parts) == 0 ||
         strftime(zone, sizeof(zone), "%z", &parts) == 0) {
         return 0;
     }
     const char *suffix = strcmp(zone, "+0000") == 0 ? "Z" : zone;
     const int size =
-        snprintf(out, out_bytes, "%s.%03ld%s ", seconds, now.tv_nsec / 1000000, suffix);
+        snprintf(out, out_bytes, "%s.%03ld%s ", seconds, when->tv_nsec / 1000000, suffix);
     return size > 0 && (size_t)size < out_bytes ? (size_t)size : 0;
 }
 
@@ -108,10 +136,32 @@ static size_t log_escape(char *out, size_t out_bytes, const char *text)
     return at;
 }
 
+size_t log_format(char out[LOG_LINE_BYTES_MAX], const struct log_event *event)
+{
+    size_t size = log_format_time(out, LOG_LINE_BYTES_MAX, &event->when);
+    const int label_size =
+        snprintf(out + size, 160, "%s %.128s: ", log_level_label(event->level), event->module);
+
+    size += label_size > 0 ? (size_t)label_size : 0;
+    size += log_escape(out + size, LOG_LINE_BYTES_MAX - size - 1, event->text);
+    out[size++] = '\n';
+    return size;
+}
+
+static void log_tap_tell(const struct log_event *event)
+{
+    (void)pthread_mutex_lock(&log_tap_lock);
+    if (log_tap_call != NULL && (int)event->level >= atomic_load(&log_tap_level)) {
+        log_tap_call(log_tap_context, event);
+    }
+    (void)pthread_mutex_unlock(&log_tap_lock);
+}
+
 void log_write(enum log_level level, const char *module, const char *format, ...)
 {
     char text[LOG_TEXT_BYTES_MAX];
     char line[LOG_LINE_BYTES_MAX];
+    struct log_event event = {.level = level, .module = module, .text = text};
     va_list arguments;
 
     if (!log_enabled(level)) {
@@ -123,15 +173,15 @@ void log_write(enum log_level level, const char *module, const char *format, ...
     if (text_size < 0) {
         return; /* Only a broken format can do that; there is nobody to tell. */
     }
-
-    size_t size = log_format_time(line, sizeof(line));
-    const int label_size =
-        snprintf(line + size, 160, "%s %.128s: ", log_level_label(level), module);
-    size += label_size > 0 ? (size_t)label_size : 0;
-    size += log_escape(line + size, sizeof(line) - size - 1, text);
-    line[size++] = '\n';
+    (void)clock_gettime(CLOCK_REALTIME, &event.when); /* Cannot fail for this clock. */
+    if ((int)level >= atomic_load_explicit(&log_tap_level, memory_order_relaxed)) {
+        log_tap_tell(&event);
+    }
+    if ((int)level < atomic_load_explicit(&log_level_now, memory_order_relaxed)) {
+        return;
+    }
     /* One write, so that lines of several threads don't mix. A log that cannot be written must not
      * stop the server. */
-    const ssize_t written = write(STDERR_FILENO, line, size);
+    const ssize_t written = write(STDERR_FILENO, line, log_format(line, &event));
     (void)written;
 }

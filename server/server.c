@@ -18,6 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "server/monitor.h"
 #include "server/server_dns.h"
 
 enum {
@@ -362,6 +363,8 @@ static void server_stop_parts(struct server_process *process)
 {
     struct server *server = &process->server;
 
+    monitor_free(server->monitor);
+    server->monitor = NULL;
     if (server->agent != NULL) {
         agent_free(server->agent);
         server->agent = NULL;
@@ -435,6 +438,9 @@ static void server_on_handed_over(void *context)
 {
     struct server_process *process = context;
 
+    /* They would hold the drain up: nothing else ends them. */
+    monitor_free(process->server.monitor);
+    process->server.monitor = NULL;
     http_server_drain(process->server.http, SERVER_DRAIN_MS_MAX, server_on_drained, process);
 }
 

@@ -36,6 +36,7 @@ struct server {
     struct dns_server *dns;       /* NULL: off */
     struct server_dns *dns_owner; /* what it needs on the loop */
     struct metrics *metrics; /* NULL in parts that are tested alone */
+    struct monitor *monitor; /* who follows the log; NULL: nobody has yet */
     bool stopping;
     bool leaving; /* this stop is for good: the others go on without this server */
 };

@@ -150,10 +150,11 @@ static void agent_put_self_debug(struct buffer *out, const struct server *server
                   "\"KVMaxValueSize\":%" PRIu64 ",\"LeaveOnTerm\":%s,\"SerfPortLAN\":%d,"
                   "\"ServerMode\":true,\"ServerPort\":%d,\"TxnMaxReqLen\":%" PRIu64 "}",
                   config->bootstrap ? "true" : "false", (unsigned)config->bootstrap_expect,
-                  (int)config->check_output_bytes_max, config->dns_port, config->dev ? "true" : "false",
-                  (unsigned)config->http_conns_per_client_max, config->http_port,
-                  config->kv_value_bytes_max, config->leave_on_terminate ? "true" : "false",
-                  config->serf_lan_port, config->server_port, config->kv_value_bytes_max);
+                  (int)config->check_output_bytes_max, config->dns_port,
+                  config->dev ? "true" : "false", (unsigned)config->http_conns_per_client_max,
+                  config->http_port, config->kv_value_bytes_max,
+                  config->leave_on_terminate ? "true" : "false", config->serf_lan_port,
+                  config->server_port, config->kv_value_bytes_max);
 }
 
 static void agent_put_self_counts(struct buffer *out, const struct agent *agent)
@@ -328,22 +329,6 @@ static void agent_force_leave(struct http_request *request)
 
 /* --- the rest --- */
 
-static void agent_monitor(struct http_request *request)
-{
-    const struct slice text = http_param_value(request, "loglevel");
-    char level_text[16];
-    enum log_level level;
-
-    (void)snprintf(level_text, sizeof(level_text), "%.*s", (int)text.size,
-                   text.size == 0 ? "" : text.data);
-    if (text.size > 0 && !log_level_parse(level_text, &level)) {
-        http_reply_error(request, 400, "Bad request: Unknown log level: %.*s", (int)text.size,
-                         text.data);
-        return;
-    }
-    http_reply_error(request, 500, "Streaming the log is not supported yet");
-}
-
 static void agent_host(struct http_request *request)
 {
     struct buffer body = {0};
@@ -387,7 +372,7 @@ const struct http_route http_routes_agent[] = {
     {"/v1/agent/members", GET, agent_members},
     {"/v1/agent/host", GET, agent_host},
     {"/v1/agent/metrics", GET, http_agent_metrics},
-    {"/v1/agent/monitor", GET, agent_monitor},
+    {"/v1/agent/monitor", GET, http_agent_monitor},
     {"/v1/agent/join/", PUT, agent_join},
     {"/v1/agent/leave", PUT, agent_leave},
     {"/v1/agent/force-leave/", PUT, agent_force_leave},

@@ -10,6 +10,7 @@
 #include "server/config.h"
 #include "server/http/http_agent.h"
 #include "server/metrics.h"
+#include "server/monitor.h"
 #include "server/server.h"
 
 static void metrics_read_runtime(struct metrics *metrics)
@@ -77,6 +78,7 @@ void http_agent_metrics(struct http_request *request)
     metrics_read_runtime(server->metrics);
     metrics_read_members(server);
     metrics_read_replica(server);
+    metrics_gauge(server->metrics, METRIC_MONITOR_CLIENTS, (double)monitor_count(server->monitor));
     if (prometheus) {
         metrics_put_prometheus(server->metrics, &body);
         http_reply(request, 200, "text/plain; version=0.0.4; charset=utf-8", buffer_slice(&body));

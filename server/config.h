@@ -46,6 +46,7 @@ struct config {
     enum log_level log_level;
     uint32_t raft_multiplier;           /* performance.raft_multiplier, 1 */
     uint32_t rpc_hold_timeout_ms;       /* performance.rpc_hold_timeout, 7 s */
+    uint32_t disk_stall_timeout_ms;     /* ours: performance.disk_stall_timeout; 0: never */
     uint64_t raft_snapshot_threshold;   /* entries since the last snapshot, 16384 */
     uint32_t raft_snapshot_interval_ms; /* between looks whether one is due, 30 s */
     uint64_t raft_trailing_logs;        /* entries kept before a snapshot, 10240 */

@@ -789,6 +789,9 @@ static void build_limits(struct builder *builder)
     config->raft_multiplier = (uint32_t)build_int(builder, "performance.raft_multiplier", 1, 1,
                                                   CONFIG_RAFT_MULTIPLIER_MAX);
     config->rpc_hold_timeout_ms = build_ms(builder, "performance.rpc_hold_timeout", 7 * SECOND_NS);
+    /* The election time-out: so long others wait for a leader of which they hear nothing. */
+    config->disk_stall_timeout_ms = build_ms(builder, "performance.disk_stall_timeout",
+                                             (int64_t)config->raft_multiplier * SECOND_NS);
     config->raft_snapshot_threshold =
         (uint64_t)build_int(builder, "raft_snapshot_threshold", 16384, 1, INT64_MAX);
     config->raft_snapshot_interval_ms = build_ms(builder, "raft_snapshot_interval", 30 * SECOND_NS);

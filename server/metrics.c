@@ -153,7 +153,7 @@ static const struct {
     [METRIC_WAL_BYTES] = {METRIC_GAUGE, "wal.bytes", "Bytes of the log on disk"},
     [METRIC_WAL_FULL] = {METRIC_GAUGE, "wal.full", "1 while the disk of the log is full"},
     [METRIC_WAL_FSYNC] = {METRIC_SAMPLE, "wal.fsync",
-                          "Milliseconds from the queueing of a write to its being durable"},
+                          "Milliseconds of the syncs of the log"},
     [METRIC_WAL_FSYNC_MAX] = {METRIC_GAUGE, "wal.fsync_max",
                               "Longest of these since the start, milliseconds"},
     [METRIC_WAL_PENDING_BYTES] = {METRIC_GAUGE, "wal.pending_bytes",

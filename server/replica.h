@@ -161,7 +161,11 @@ struct replica_peer {
 size_t replica_peers(const struct replica *replica, struct replica_peer *out, size_t out_max);
 struct replica_stats {
     uint64_t term, commit_index, applied_index, last_index;
-    const char *state; /* "Leader", "Follower", "Candidate" */
+    uint64_t log_bytes;         /* of the log on disk */
+    uint64_t log_pending_bytes; /* queued for it, not yet durable */
+    uint64_t log_sync_us_max;   /* longest sync of a batch since the start */
+    bool log_full;              /* its disk */
+    const char *state;          /* "Leader", "Follower", "Candidate" */
 };
 void replica_stats(const struct replica *replica, struct replica_stats *out);
 /* The log entry that holds the configuration in force. */

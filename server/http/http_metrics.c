@@ -59,6 +59,10 @@ static void metrics_read_replica(const struct server *server)
     metrics_gauge(server->metrics, METRIC_RAFT_TERM, (double)stats.term);
     metrics_gauge(server->metrics, METRIC_RAFT_PEERS,
                   (double)replica_peers(server->replica, peers, 1));
+    metrics_gauge(server->metrics, METRIC_WAL_BYTES, (double)stats.log_bytes);
+    metrics_gauge(server->metrics, METRIC_WAL_FULL, stats.log_full ? 1 : 0);
+    metrics_gauge(server->metrics, METRIC_WAL_FSYNC_MAX, (double)stats.log_sync_us_max / 1000);
+    metrics_gauge(server->metrics, METRIC_WAL_PENDING_BYTES, (double)stats.log_pending_bytes);
     metrics_gauge(server->metrics, METRIC_DNS_STALENESS, (double)freshness.last_contact_ms);
 }
 

@@ -378,6 +378,7 @@ static void replica_turn(struct replica *replica)
     replica_apply(replica);
     if (now_ms - replica->last_sweep_ms >= REPLICA_SWEEP_MS) {
         replica->last_sweep_ms = now_ms;
+        replica_disk_turn(replica, now_ms);
         replica_write_sweep(replica, now_ms);
         replica_read_sweep(replica, now_ms);
         replica_session_sweep(replica, now_ms);
@@ -727,10 +728,17 @@ size_t replica_peers(const struct replica *replica, struct replica_peer *out, si
 
 void replica_stats(const struct replica *replica, struct replica_stats *out)
 {
+    struct wal_stats log;
+
     out->term = raft_term_now(replica->raft);
     out->commit_index = raft_commit_index(replica->raft);
     out->applied_index = replica->applied_index;
     out->last_index = raft_last_index(replica->raft);
+    out->log_bytes = wal_disk_bytes(replica->wal);
+    out->log_pending_bytes = wal_pending_bytes(replica->wal);
+    out->log_full = atomic_load(&replica->log_full);
+    wal_stats(replica->wal, &log);
+    out->log_sync_us_max = log.sync_us_max;
     out->state = replica->role == RAFT_LEADER     ? "Leader"
                  : replica->role == RAFT_FOLLOWER ? "Follower"
                                                   : "Candidate";

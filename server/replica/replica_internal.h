@@ -67,6 +67,8 @@ enum {
     REPLICA_AUTOPILOT_MS = 500,       /* between looks at the servers' health */
     REPLICA_DEAD_MS = 5 * 1000,       /* silence on every way, after which a server may be dead */
     REPLICA_WIPED_MS = 10 * 1000,     /* a voter's log is not in order for so long: see fresh */
+    REPLICA_SLOW_SYNCS = 64,          /* of the log, whose mean is judged */
+    REPLICA_SLOW_SYNC_MS = 50,        /* and is worth a warning */
     REPLICA_BAN_MS = 60 * 1000,       /* after an operator has taken a server out */
 };
 
@@ -181,6 +183,23 @@ struct replica_watched {
     uint64_t fresh_ms; /* since when its log is not in order; 0: it is */
 };
 
+/* Syncs since the mean was last taken. */
+struct replica_slow_disk {
+    uint64_t count;
+    uint64_t sum_us;
+    bool told;
+};
+
+/* A disk that has stopped answering. */
+struct replica_disk {
+    bool seen;    /* once; */
+    bool stalled; /* and once more */
+    /* Nobody takes over, and nothing was committed for a while: writes are refused. */
+    bool helpless;
+    raft_index commit_index; /* when it was first seen */
+    uint64_t retry_ms;       /* when to ask others to take over again */
+};
+
 /* Commands that another server forwarded, waiting for the turn. */
 struct replica_remote_batch {
     raft_id from;
@@ -209,6 +228,8 @@ struct replica {
     uv_async_t *durable_async;
     atomic_uint_least64_t durable_sequence; /* set by the log writer, read by the loop */
     atomic_bool log_full;
+    struct replica_slow_disk slow; /* the log writer's */
+    struct replica_disk disk;
     uv_check_t *check;
     uv_idle_t *idle; /* active while the next turn has work: keeps the loop from sleeping */
     uv_timer_t *timer;
@@ -324,9 +345,13 @@ _Noreturn void replica_fatal(const char *format, ...) __attribute__((format(prin
 void replica_on_durable(void *host, uint64_t sequence);
 void replica_on_log_failed(void *host, const char *message);
 void replica_on_log_full(void *host, bool full);
+void replica_on_log_synced(void *host, uint64_t sync_us, size_t entries, size_t bytes);
 
 /* replica_open.c */
 int replica_open(struct replica *replica, struct errmsg *err);
+
+/* replica_disk.c */
+void replica_disk_turn(struct replica *replica, uint64_t now_ms);
 
 /* replica_snapshot.c */
 void replica_snapshot_turn(struct replica *replica, uint64_t now_ms);

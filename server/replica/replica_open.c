@@ -74,7 +74,8 @@ static struct wal_options open_log_options(struct replica *replica, char *path)
                                   .host = replica,
                                   .on_durable = replica_on_durable,
                                   .on_failed = replica_on_log_failed,
-                                  .on_full = replica_on_log_full};
+                                  .on_full = replica_on_log_full,
+                                  .on_synced = replica_on_log_synced};
 
     if (config->data_dir != NULL) {
         (void)snprintf(path, 4096, "%s/raft", config->data_dir);

@@ -116,6 +116,10 @@ static const char *write_refusal(struct replica *replica, struct slice command)
     if (atomic_load(&replica->log_full)) {
         return "no space left on the Raft log's disk: writes are refused until there is space";
     }
+    if (replica->disk.helpless) {
+        return "the disk of the leader's Raft log does not answer and no other server can take "
+               "over: check the disk of data_dir";
+    }
     if ((replica->store_full || replica->apply_stalled) && command_grows(command)) {
         return "no space left for the state: free disk space or raise limits.state_max_size";
     }

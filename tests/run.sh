@@ -163,9 +163,9 @@ step unit-release ctest run_ctest release unit-release
 if [ $quick = no ]; then
     step tidy runner check_tidy
     step build-asan status build asan
-    step unit-asan ctest run_ctest asan unit-asan -E '^sim$'
+    step unit-asan ctest run_ctest asan unit-asan -E '^sim_'
     [ -x build/asan/tests/sim ] &&
-        step sim-asan status build/asan/tests/sim --seeds $sim_seeds_asan
+        step sim-asan status build/asan/tests/sim --seeds $sim_seeds_asan --jobs $jobs
     step build-tsan status build tsan
     # Those with threads: the log writer, the store's readers, DNS.
     step unit-tsan ctest run_ctest tsan unit-tsan -R '^test_(wal|kv_store|dns|server)'

@@ -6,7 +6,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 
-#include "tests/sim/sim.h"
+#include "tests/sim/sim_full.h"
 
 void sim_require(const struct sim *sim, bool holds, const char *format, ...)
 {
@@ -16,10 +16,12 @@ void sim_require(const struct sim *sim, bool holds, const char *format, ...)
     va_list arguments;
     va_start(arguments, format);
     fflush(stdout);
-    fprintf(stderr, "seed %" PRIu64 " at %" PRIu64 " ms: ", sim->seed, sim->now_ms);
+    fprintf(stderr, "seed %" PRIu64 " at %" PRIu64 " ms: ", sim->options.seed, sim->now_ms);
     vfprintf(stderr, format, arguments);
-    fprintf(stderr, "\nreplay: sim --seed %" PRIu64 " -v\n", sim->seed);
+    fprintf(stderr, "\nreplay: sim%s --seed %" PRIu64 " -v\n", sim->full == NULL ? " --core" : "",
+            sim->options.seed);
     va_end(arguments);
+    sim_shrink_failed(format);
     exit(1);
 }
 
@@ -330,6 +332,9 @@ void sim_check_read(struct sim *sim, size_t node, const struct raft_read *read)
     sim_trace(sim, node, "read", "token %" PRIu64 " %s index %" PRIu64, read->token,
               raft_strerror(read->status), read->index);
     if (read->status != RAFT_OK) {
+        if (open->op != 0) {
+            sim_server_read(sim, node, open, read);
+        }
         return;
     }
     sim->stats.reads++;
@@ -339,5 +344,8 @@ void sim_check_read(struct sim *sim, size_t node, const struct raft_read *read)
                 node + 1, read->index, open->committed);
     if (sim->healed) {
         sim->read_after_heal = true;
+    }
+    if (open->op != 0) {
+        sim_server_read(sim, node, open, read);
     }
 }

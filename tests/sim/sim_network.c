@@ -4,7 +4,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
-#include "tests/sim/sim.h"
+#include "tests/sim/sim_full.h"
 
 void sim_message_free(struct sim_message *message)
 {
@@ -27,6 +27,9 @@ static void sim_send_copy(struct sim *sim, size_t node, const struct raft_messag
             sim_require(sim, message->prev_index + 1 >= sim->nodes[node].disk.first_index,
                         "an entry is sent that was trimmed");
             copy->entries[i] = sim->nodes[node].log.entries[message->prev_index + i];
+            if (sim->full != NULL) {
+                sim_wal_verify(sim, node, message->prev_index + 1 + i);
+            }
         }
     }
     sim_schedule(sim, &(struct sim_event){.at_ms = at_ms,
@@ -43,15 +46,17 @@ void sim_send(struct sim *sim, size_t node, const struct raft_message *message)
     sim_require(sim, message->to >= 1 && message->to <= parameters->node_count,
                 "message to nobody");
     if (!sim->healed) {
-        if (sim->blocked[node][message->to - 1] || sim_chance(sim, parameters->drop)) {
+        if (sim->blocked[node][message->to - 1] ||
+            (sim_chance(sim, parameters->drop) && !sim_fault_class_left_out(sim, SIM_CLASS_DROP))) {
             sim->stats.drops++;
             return;
         }
-        if (sim_chance(sim, parameters->delay)) {
+        if (sim_chance(sim, parameters->delay) && !sim_fault_class_left_out(sim, SIM_CLASS_DELAY)) {
             sim->stats.delays++;
             at_ms += sim_between(sim, 1, parameters->delay_ms);
         }
-        if (sim_chance(sim, parameters->duplicate)) {
+        if (sim_chance(sim, parameters->duplicate) &&
+            !sim_fault_class_left_out(sim, SIM_CLASS_DUPLICATE)) {
             sim->stats.duplicates++;
             sim_send_copy(sim, node, message, at_ms + sim_between(sim, 0, parameters->delay_ms));
         }
@@ -97,6 +102,13 @@ void sim_deliver(struct sim *sim, struct sim_event *event)
                                          .type = entry->type,
                                          .data = &entry->value,
                                          .size = sizeof(entry->value)};
+        if (entry->type == RAFT_ENTRY_NOOP) {
+            entries[i].size = 0;
+        }
+        if (entry->type == RAFT_ENTRY_COMMAND && sim->full != NULL) {
+            entries[i].data = sim->full->commands[entry->value].bytes;
+            entries[i].size = sim->full->commands[entry->value].size;
+        }
         if (entry->type == RAFT_ENTRY_CONFIGURATION) {
             entries[i].data = sim->configurations[entry->value].bytes;
             entries[i].size = sim->configurations[entry->value].size;

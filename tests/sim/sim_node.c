@@ -1,37 +1,11 @@
-/* A server: it does what raft.h asks of a host, on a disk that may lose what is not synced. */
+/* A server: it does what raft.h asks of a host, on a disk that may lose what is not synced. In the
+ * full mode this disk is the model of what the real log must do. */
 
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "tests/sim/sim.h"
-
-/* --- clock: each server's runs a little fast or slow --- */
-
-static uint64_t sim_node_clock(const struct sim_node *node, uint64_t at_ms)
-{
-    return node->clock_offset_ms + at_ms * (uint64_t)(1000 + node->clock_drift_permille) / 1000;
-}
-
-/* The first moment at which the server's clock shows `clock_ms` or more. */
-static uint64_t sim_node_moment(const struct sim_node *node, uint64_t clock_ms)
-{
-    if (clock_ms == UINT64_MAX) {
-        return UINT64_MAX;
-    }
-    if (clock_ms <= node->clock_offset_ms) {
-        return 0;
-    }
-    uint64_t at_ms =
-        (clock_ms - node->clock_offset_ms) * 1000 / (uint64_t)(1000 + node->clock_drift_permille);
-    while (sim_node_clock(node, at_ms) < clock_ms) {
-        at_ms++;
-    }
-    while (at_ms > 0 && sim_node_clock(node, at_ms - 1) >= clock_ms) {
-        at_ms--;
-    }
-    return at_ms;
-}
+#include "tests/sim/sim_full.h"
 
 bool sim_node_awake(const struct sim *sim, size_t node)
 {
@@ -146,9 +120,22 @@ static void sim_disk_queue(struct sim *sim, size_t node, const struct raft_updat
         sim_log_append(&server->log, &write->entries[i]);
         sim_check_append(sim, node, entry->index);
     }
+    if (sim->full != NULL) {
+        sim_wal_write(sim, node, update);
+    }
     sim_schedule(sim,
                  &(struct sim_event){
                      .at_ms = write->due_ms, .type = SIM_DISK, .node = node, .life = server->life});
+}
+
+void sim_node_disk_first(struct sim *sim, size_t node, bool durable)
+{
+    struct sim_disk *disk = &sim->nodes[node].disk;
+
+    if (durable) {
+        sim_disk_apply(sim, disk, &disk->writes[disk->write_first]);
+    }
+    sim_disk_pop(disk);
 }
 
 /* All writes that are due become durable; the core hears of the newest only, as with group commit.
@@ -158,6 +145,10 @@ void sim_node_disk_done(struct sim *sim, size_t node)
     struct sim_disk *disk = &sim->nodes[node].disk;
     uint64_t sequence = 0;
 
+    if (sim->full != NULL) {
+        sim_wal_work(sim, node);
+        return;
+    }
     while (disk->write_count > 0 && disk->writes[disk->write_first].due_ms <= sim->now_ms) {
         sequence = disk->writes[disk->write_first].sequence;
         sim_disk_apply(sim, disk, &disk->writes[disk->write_first]);
@@ -242,7 +233,13 @@ static void sim_node_update(struct sim *sim, size_t node, const struct raft_even
     if (update->snapshot_from != 0) {
         sim_node_fetch(sim, node, update);
     }
-    server->wake_ms = sim_node_moment(server, update->deadline_ms);
+    server->known_leader = update->leader;
+    server->deadline_ms = update->deadline_ms;
+    if (sim->full != NULL) {
+        sim_state_apply_soon(sim, node);
+        sim_session_turn(sim, node);
+    }
+    server->wake_ms = sim_clock_moment(&server->clock, server->deadline_ms);
 }
 
 void sim_node_init(struct sim *sim, size_t node)
@@ -251,16 +248,11 @@ void sim_node_init(struct sim *sim, size_t node)
 
     server->id = node + 1;
     server->disk.first_index = 1;
-    /* A third of what lies between the lease and how long voters honour it, so that two may differ
-     * by nearly all. */
-    const struct sim_parameters *parameters = &sim->parameters;
-    uint32_t honoured_ms = parameters->lease_guard_ms - 3; /* Whole milliseconds cost that much. */
-    if (honoured_ms > parameters->election_ms) {
-        honoured_ms = parameters->election_ms;
+    sim_clock_init(sim, node);
+    if (sim->full != NULL) {
+        sim_disk_init(sim, node);
+        sim_state_wipe(sim, node);
     }
-    const uint32_t margin = (honoured_ms - parameters->lease_ms) * 1000 / honoured_ms / 3;
-    server->clock_drift_permille = (int)sim_between(sim, 0, 2 * (uint64_t)margin) - (int)margin;
-    server->clock_offset_ms = sim_between(sim, 0, 100000);
     server->wake_ms = UINT64_MAX;
 }
 
@@ -275,6 +267,10 @@ void sim_node_deinit(struct sim *sim, size_t node)
     free(server->disk.writes);
     free(server->disk.log.entries);
     free(server->log.entries);
+    if (sim->full != NULL) {
+        sim_wal_close(sim, node);
+        sim_disk_deinit(sim, node);
+    }
 }
 
 /* What a log finds when it is opened: runs of terms, and the configuration if it has one. */
@@ -296,14 +292,13 @@ static void sim_node_bootstrap(struct sim *sim, size_t node)
     struct raft_update update;
 
     const int rc = raft_bootstrap(sim->nodes[node].raft, &sim->configurations[0].configuration,
-                                  sim_node_clock(&sim->nodes[node], sim->now_ms), &update);
+                                  sim_clock_shows(&sim->nodes[node].clock, sim->now_ms), &update);
     sim_require(sim, rc == 0, "bootstrap: %s", raft_strerror(rc));
     sim_node_update(sim, node, &(struct raft_event){.type = RAFT_EVENT_TICK}, &update);
 }
 
-/* The last configuration at or before `index`, with its index; false: none. */
-static bool sim_node_configuration(const struct sim *sim, const struct sim_log *log,
-                                   raft_index index, struct raft_configuration *out)
+bool sim_node_configuration(const struct sim *sim, const struct sim_log *log, raft_index index,
+                            struct raft_configuration *out)
 {
     while (index > 0 && log->entries[index - 1].type != RAFT_ENTRY_CONFIGURATION) {
         index--;
@@ -317,7 +312,7 @@ static bool sim_node_configuration(const struct sim *sim, const struct sim_log *
 }
 
 /* If the snapshot is ahead of the log, or the log contradicts it, the log begins behind it. */
-static void sim_node_recover(const struct sim *sim, struct sim_node *server)
+void sim_node_recover(const struct sim *sim, struct sim_node *server)
 {
     struct sim_disk *disk = &server->disk;
     const raft_index index = disk->snapshot_index;
@@ -356,16 +351,43 @@ bool sim_node_is_voter(const struct sim *sim, size_t node)
     return false;
 }
 
-void sim_node_start(struct sim *sim, size_t node)
+/* What a log that is opened says, from the model of the disk. `runs` and the two configurations are
+ * what the state points to. */
+static void sim_node_model_state(struct sim *sim, size_t node, struct raft_state *state,
+                                 struct raft_term_run *runs,
+                                 struct raft_configuration configurations[2])
+{
+    const struct sim_node *server = &sim->nodes[node];
+    const struct sim_log *log = &server->disk.log;
+
+    *state = (struct raft_state){.term = server->disk.term, .vote = server->disk.vote};
+    if (server->disk.term == 0 && log->count == 0) {
+        return;
+    }
+    state->first_index = server->disk.first_index;
+    if (state->first_index > 1) {
+        state->prev_term = log->entries[state->first_index - 2].term;
+    }
+    state->last_index = log->count;
+    state->runs = runs;
+    state->run_count = sim_node_runs(&server->disk, runs);
+    if (sim_node_configuration(sim, log, state->last_index, &configurations[0])) {
+        state->configuration = &configurations[0];
+        /* What the snapshot replaces is not in it. */
+        if (configurations[0].index > server->disk.snapshot_index &&
+            sim_node_configuration(sim, log, configurations[0].index - 1, &configurations[1])) {
+            state->configuration_before = &configurations[1];
+        }
+    }
+    /* The state may have survived the log's process, or be rebuilt from the beginning. */
+    state->commit_index =
+        sim_chance(sim, 5000) ? server->applied_index : server->disk.snapshot_index;
+}
+
+static void sim_node_new_core(struct sim *sim, size_t node, const struct raft_state *state)
 {
     struct sim_node *server = &sim->nodes[node];
     const struct sim_parameters *parameters = &sim->parameters;
-    const uint64_t now_ms = sim_node_clock(server, sim->now_ms);
-
-    if (server->raft != NULL || server->retired) {
-        return;
-    }
-    sim_node_recover(sim, server);
     struct raft_options options = {.id = server->id,
                                    .seed = sim_random(sim),
                                    .election_ms = parameters->election_ms,
@@ -377,44 +399,51 @@ void sim_node_start(struct sim *sim, size_t node)
                                    .inflight_max = parameters->inflight_max,
                                    .uncommitted_max = parameters->uncommitted_max,
                                    .batch_end = sim_batch_end};
-    struct raft_state state = {.term = server->disk.term, .vote = server->disk.vote};
-    struct raft_term_run *runs = calloc(server->disk.log.count + 1, sizeof(*runs));
-    sim_require(sim, runs != NULL, "out of memory");
-    struct raft_configuration last;
-    struct raft_configuration before;
-    if (server->disk.term != 0 || server->disk.log.count != 0) {
-        state.first_index = server->disk.first_index;
-        if (state.first_index > 1) {
-            state.prev_term = server->disk.log.entries[state.first_index - 2].term;
-        }
-        state.last_index = server->disk.log.count;
-        state.runs = runs;
-        state.run_count = sim_node_runs(&server->disk, runs);
-        if (sim_node_configuration(sim, &server->disk.log, state.last_index, &last)) {
-            state.configuration = &last;
-            /* What the snapshot replaces is not in it. */
-            if (last.index > server->disk.snapshot_index &&
-                sim_node_configuration(sim, &server->disk.log, last.index - 1, &before)) {
-                state.configuration_before = &before;
-            }
-        }
-        /* The state may have survived the log's process, or be rebuilt from the beginning. */
-        state.commit_index =
-            sim_chance(sim, 5000) ? server->applied_index : server->disk.snapshot_index;
-    }
-    const int rc = raft_new(&options, &state, now_ms, &server->raft);
-    sim_require(sim, rc == 0, "start: %s", raft_strerror(rc));
-    free(runs);
 
+    if (sim->full != NULL) {
+        options.batch_end = wal_batch_end;
+        options.host = sim->full->servers[node].wal;
+        options.append_bytes_max = parameters->batch_max * SIM_ENTRY_BYTES;
+    }
+    const int rc =
+        raft_new(&options, state, sim_clock_shows(&server->clock, sim->now_ms), &server->raft);
+    sim_require(sim, rc == 0, "start: %s", raft_strerror(rc));
     server->life++;
-    server->applied_index = state.commit_index;
-    server->commit_index = state.commit_index;
+    server->applied_index = state->commit_index;
+    server->commit_index = state->commit_index;
     server->role = RAFT_FOLLOWER;
-    server->term = server->disk.term;
-    server->vote = server->disk.vote;
+    server->known_leader = 0;
+    server->term = state->term;
+    server->vote = state->vote;
+    server->deadline_ms = 0;
     server->wake_ms = sim->now_ms;
     sim_trace(sim, node, "start", "term %" PRIu64 " last %zu commit %" PRIu64, server->term,
               server->disk.log.count, server->commit_index);
+}
+
+void sim_node_start(struct sim *sim, size_t node)
+{
+    struct sim_node *server = &sim->nodes[node];
+    const struct sim_parameters *parameters = &sim->parameters;
+    struct raft_configuration configurations[2];
+    struct raft_state state;
+
+    if (server->raft != NULL || server->retired) {
+        return;
+    }
+    if (sim->full != NULL) {
+        if (!sim_wal_open(sim, node, &state)) {
+            return;
+        }
+        sim_node_new_core(sim, node, &state);
+    } else {
+        sim_node_recover(sim, server);
+        struct raft_term_run *runs = calloc(server->disk.log.count + 1, sizeof(*runs));
+        sim_require(sim, runs != NULL, "out of memory");
+        sim_node_model_state(sim, node, &state, runs, configurations);
+        sim_node_new_core(sim, node, &state);
+        free(runs);
+    }
     const bool bootstrapped = server->disk.term != 0 || server->disk.log.count != 0;
     if (!bootstrapped && (parameters->bootstrap_all ? node < parameters->voter_count : node == 0) &&
         node < parameters->first_count) {
@@ -422,28 +451,47 @@ void sim_node_start(struct sim *sim, size_t node)
     }
 }
 
-void sim_node_crash(struct sim *sim, size_t node)
+void sim_node_reload(struct sim *sim, size_t node)
 {
     struct sim_node *server = &sim->nodes[node];
-    struct sim_disk *disk = &server->disk;
 
-    if (server->raft == NULL) {
-        return;
+    sim_log_restart(sim, &server->log, 0);
+    for (size_t i = 0; i < server->disk.log.count; i++) {
+        sim_log_append(&server->log, &server->disk.log.entries[i]);
     }
-    /* Writes reach the disk in order: a crash leaves some first ones of those not yet synced. */
+}
+
+/* Writes reach the disk in order: a crash leaves some first ones of those not yet synced. */
+static void sim_node_crash_model(struct sim *sim, size_t node)
+{
+    struct sim_disk *disk = &sim->nodes[node].disk;
     const uint64_t kept = sim_between(sim, 0, disk->write_count);
+
     for (uint64_t i = 0; i < kept; i++) {
-        sim_disk_apply(sim, disk, &disk->writes[disk->write_first]);
-        sim_disk_pop(disk);
+        sim_node_disk_first(sim, node, true);
     }
     sim->stats.lost_writes += disk->write_count;
     sim_trace(sim, node, "crash", "keeps %" PRIu64 " writes, loses %zu", kept, disk->write_count);
     while (disk->write_count > 0) {
-        sim_disk_pop(disk);
+        sim_node_disk_first(sim, node, false);
     }
-    server->log.count = 0;
-    for (size_t i = 0; i < disk->log.count; i++) {
-        sim_log_append(&server->log, &disk->log.entries[i]);
+    sim_node_reload(sim, node);
+}
+
+void sim_node_crash(struct sim *sim, size_t node, bool machine)
+{
+    struct sim_node *server = &sim->nodes[node];
+
+    if (server->raft == NULL) {
+        return;
+    }
+    if (sim->full != NULL) {
+        /* What is left shows when the log is opened. */
+        sim_trace(sim, node, "crash", "%s", machine ? "of the machine" : "of the process");
+        sim_wal_crash(sim, node, machine);
+        sim_server_crashed(sim, node);
+    } else {
+        sim_node_crash_model(sim, node);
     }
     raft_free(server->raft);
     server->raft = NULL;
@@ -451,7 +499,7 @@ void sim_node_crash(struct sim *sim, size_t node)
     server->life++;
     for (size_t i = 0; i < sim->parameters.node_count; i++) {
         /* Its peers' connections are reset, unless the whole machine went. */
-        if (i != node && sim_chance(sim, 7000)) {
+        if (i != node && sim_chance(sim, machine ? 1000 : 7000)) {
             sim_schedule(sim, &(struct sim_event){.at_ms = sim->now_ms + sim_between(sim, 0, 5),
                                                   .type = SIM_LOST,
                                                   .node = i,
@@ -469,7 +517,7 @@ void sim_node_step(struct sim *sim, size_t node, struct raft_event *event)
     struct raft_update update;
 
     sim_require(sim, sim->stats.steps < SIM_STEPS_MAX, "the servers keep each other busy for ever");
-    event->now_ms = sim_node_clock(server, sim->now_ms);
+    event->now_ms = sim_clock_shows(&server->clock, sim->now_ms);
     const int rc = raft_step(server->raft, event, &update);
     sim->stats.steps++;
     if (rc != 0) {
@@ -489,25 +537,63 @@ void sim_node_step(struct sim *sim, size_t node, struct raft_event *event)
 
 /* --- snapshots --- */
 
+/* The configuration at `index`, as the core has it and as it must be; NULL: not known any more. */
+static const struct raft_configuration *sim_node_configuration_at(struct sim *sim, size_t node,
+                                                                  raft_index index)
+{
+    const struct sim_node *server = &sim->nodes[node];
+    const struct raft_configuration *found = raft_configuration_at(server->raft, index);
+    struct raft_configuration expected;
+
+    sim_require(sim,
+                found == NULL || (sim_node_configuration(sim, &server->log, index, &expected) &&
+                                  expected.index == found->index),
+                "server %zu: the configuration at %" PRIu64 " is another one", node + 1, index);
+    return found;
+}
+
 void sim_node_compact(struct sim *sim, size_t node)
 {
     struct sim_node *server = &sim->nodes[node];
-    const raft_index index = server->applied_index;
 
-    if (server->raft == NULL || index <= server->disk.snapshot_index) {
+    if (server->raft == NULL) {
         return;
     }
-    const struct raft_configuration *configuration = raft_configuration_at(server->raft, index);
+    const raft_index index =
+        sim->full == NULL ? server->applied_index : sim->full->servers[node].applied;
+    if (index <= server->disk.snapshot_index) {
+        return;
+    }
+    const struct raft_configuration *configuration = sim_node_configuration_at(sim, node, index);
     if (configuration == NULL) {
         return;
     }
-    struct raft_configuration expected;
-    sim_require(sim,
-                sim_node_configuration(sim, &server->log, index, &expected) &&
-                    expected.index == configuration->index,
-                "server %" PRIu64 ": the configuration at %" PRIu64 " is that of %" PRIu64,
-                server->id, index, configuration->index);
+    if (sim->full == NULL) {
+        sim_node_snapshot_done(sim, node, index);
+        return;
+    }
+    /* A worker writes it, while all goes on. */
+    (void)sim_snapshot_take(sim, node, configuration);
+    sim_schedule(sim, &(struct sim_event){.at_ms = sim->now_ms +
+                                                   sim_between(sim, 0, sim->parameters.fetch_ms),
+                                          .type = SIM_SNAPSHOT,
+                                          .node = node,
+                                          .life = server->life,
+                                          .index = index});
+}
+
+void sim_node_snapshot_done(struct sim *sim, size_t node, raft_index index)
+{
+    struct sim_node *server = &sim->nodes[node];
+
+    if (index <= server->disk.snapshot_index) {
+        return; /* One that was installed meanwhile is newer. */
+    }
     server->disk.snapshot_index = index;
+    if (sim->full != NULL) {
+        wal_snapshot_synced(sim->full->servers[node].wal, index,
+                            sim_snapshot_find(sim, index)->term);
+    }
     if (sim_chance(sim, 2000)) {
         return; /* The log is trimmed later. */
     }
@@ -515,6 +601,9 @@ void sim_node_compact(struct sim *sim, size_t node)
     const raft_index trimmed = sim_chance(sim, 5000) ? index : sim_between(sim, from - 1, index);
     sim_trace(sim, node, "compact", "snapshot %" PRIu64 " log from %" PRIu64, index, trimmed + 1);
     sim_require(sim, raft_compact(server->raft, trimmed) == RAFT_OK, "cannot compact");
+    if (sim->full != NULL) {
+        sim_wal_trim(sim, node, trimmed + 1);
+    }
     if (server->disk.first_index < trimmed + 1) {
         server->disk.first_index = trimmed + 1;
     }
@@ -527,6 +616,9 @@ void sim_node_fetched(struct sim *sim, const struct sim_event *event)
 
     if (server->raft == NULL || (server->life != event->life && !event->duplicate)) {
         return;
+    }
+    if (sim->full != NULL && server->disk.term == 0) {
+        return; /* It has never heard of a leader that it could have asked. */
     }
     server->fetching = event->duplicate && server->fetching;
     if (!sim->healed && sim_chance(sim, 2000)) {
@@ -545,13 +637,20 @@ void sim_node_fetched(struct sim *sim, const struct sim_event *event)
     if (wanted) {
         server->disk.snapshot_index = event->index;
         if (!sim->healed && sim_chance(sim, 500)) {
-            sim_node_crash(sim, event->node); /* With the file there, and the log as it was. */
+            sim_node_crash(sim, event->node,
+                           true); /* With the file there, and the log as it was. */
             sim_schedule(sim, &(struct sim_event){.at_ms = sim->now_ms + 5,
                                                   .type = SIM_START,
                                                   .node = event->node});
             return;
         }
         server->applied_index = event->index;
+        if (sim->full != NULL) {
+            const struct sim_snapshot *snapshot = sim_snapshot_find(sim, event->index);
+            sim_snapshot_load(sim, event->node, snapshot);
+            wal_snapshot_synced(sim->full->servers[event->node].wal, snapshot->index,
+                                snapshot->term);
+        }
         sim->stats.installed++;
     } else {
         sim->stats.stale_snapshots++;

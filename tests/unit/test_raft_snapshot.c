@@ -199,12 +199,34 @@ static void test_compaction_during_a_fetch_asks_for_a_newer_one(void **state)
 
 static const struct core_start follower = {.servers = 3, .term = 2, .log = {1, 1, 2}};
 
+/* Else a crash could leave a snapshot and no term: that is what a server looks like whose log is
+ * lost, and it would not start again. */
+static void test_nothing_is_fetched_before_the_term_is_durable(void **state)
+{
+    struct core core;
+
+    (void)state;
+    core_init(&core, &follower);
+    core_receive(&core, snapshot_request(4, 9, 3));
+    assert_true(core.update.hard_state_changed);
+    const uint64_t sequence = core.update.sequence;
+    assert_int_equal(core.update.snapshot_from, 0);
+    core_receive(&core, snapshot_request(4, 9, 3));
+    assert_int_equal(core.update.snapshot_from, 0);
+    core_persist(&core, sequence);
+    core_receive(&core, snapshot_request(4, 9, 3));
+    assert_int_equal(core.update.snapshot_from, 2);
+    core_deinit(&core);
+}
+
 static void test_a_request_to_fetch_reaches_the_host_until_it_is_done(void **state)
 {
     struct core core;
 
     (void)state;
     core_init(&core, &follower);
+    core_receive(&core, snapshot_request(4, 9, 3));
+    core_persist(&core, core.update.sequence);
     for (int i = 0; i < 2; i++) {
         core_receive(&core, snapshot_request(4, 9, 3));
         assert_int_equal(core.update.snapshot_from, 2);
@@ -502,6 +524,7 @@ int main(void)
         cmocka_unit_test(test_the_request_to_fetch_is_repeated_and_heartbeats_go_on),
         cmocka_unit_test(test_a_follower_that_has_installed_goes_on_with_the_log),
         cmocka_unit_test(test_compaction_during_a_fetch_asks_for_a_newer_one),
+        cmocka_unit_test(test_nothing_is_fetched_before_the_term_is_durable),
         cmocka_unit_test(test_a_request_to_fetch_reaches_the_host_until_it_is_done),
         cmocka_unit_test(test_a_snapshot_ahead_of_the_log_replaces_it),
         cmocka_unit_test(test_writes_from_before_the_reset_vouch_for_nothing),

@@ -90,7 +90,8 @@ static void conn_cancel_request(struct http_conn *conn)
         return;
     }
     request->cancelled = true;
-    if (phase == HTTP_PHASE_READ || phase == HTTP_PHASE_PARKED) {
+    if (phase == HTTP_PHASE_READ || phase == HTTP_PHASE_PARKED || phase == HTTP_PHASE_WOKEN ||
+        phase == HTTP_PHASE_STREAM) {
         http_read_cancel(request);
     }
     const bool detached = phase != HTTP_PHASE_HANDLER || request->on_cancel != NULL;
@@ -185,8 +186,39 @@ struct pending_write {
     uv_write_t write;
     struct http_conn *conn;
     struct buffer head;
-    struct buffer body;
+    struct http_body *body;
 };
+
+struct http_body *http_body_new(struct buffer *bytes)
+{
+    struct http_body *body = malloc(sizeof(*body));
+
+    if (body != NULL) {
+        *body = (struct http_body){.references = 1, .bytes = *bytes};
+        *bytes = (struct buffer){0};
+    }
+    return body;
+}
+
+struct http_body *http_body_ref(struct http_body *body)
+{
+    assert(body->references > 0);
+    body->references++;
+    return body;
+}
+
+void http_body_unref(struct http_body *body)
+{
+    if (body == NULL) {
+        return;
+    }
+    assert(body->references > 0);
+    body->references--;
+    if (body->references == 0) {
+        buffer_deinit(&body->bytes);
+        free(body);
+    }
+}
 
 /* Half-closes, and reads on for a moment, so that the answer is not lost to a reset that unread
  * input would cause. */
@@ -274,6 +306,7 @@ void http_conn_answered(struct http_conn *conn)
         conn->head_bytes = 0;
         conn->body_bytes = 0;
         conn->raw_bytes = 0;
+        conn->rate_bytes = 0;
         conn->state = HTTP_CONN_DRAIN;
         http_conn_set_deadline(conn, HTTP_BODY_TIMEOUT_MS);
         conn_resume(conn);
@@ -285,14 +318,29 @@ void http_conn_answered(struct http_conn *conn)
     }
 }
 
+/* All was taken: the next piece of the answer, or the next request. */
+static void conn_sent(struct http_conn *conn)
+{
+    if (conn->private.stream != NULL) {
+        http_stream_sent(conn);
+    } else {
+        http_conn_answered(conn);
+    }
+}
+
+static void pending_free(struct pending_write *pending)
+{
+    buffer_deinit(&pending->head);
+    http_body_unref(pending->body);
+    free(pending);
+}
+
 static void conn_on_written(uv_write_t *write, int status)
 {
     struct pending_write *pending = write->data;
     struct http_conn *conn = pending->conn;
 
-    buffer_deinit(&pending->head);
-    buffer_deinit(&pending->body);
-    free(pending);
+    pending_free(pending);
     if (conn->state == HTTP_CONN_CLOSED) {
         return; /* The close callback comes after this one. */
     }
@@ -300,11 +348,11 @@ static void conn_on_written(uv_write_t *write, int status)
         http_conn_close(conn);
         return;
     }
-    http_conn_answered(conn);
+    conn_sent(conn);
 }
 
 /* Queues what the socket did not take. */
-static int conn_send_rest(struct http_conn *conn, struct slice head, struct buffer *body,
+static int conn_send_rest(struct http_conn *conn, struct slice head, struct http_body *body,
                           size_t sent)
 {
     struct pending_write *pending = calloc(1, sizeof(*pending));
@@ -319,7 +367,7 @@ static int conn_send_rest(struct http_conn *conn, struct slice head, struct buff
     if (sent < head.size) {
         buffer_append(&pending->head, head.data + sent, head.size - sent);
         if (pending->head.failed) {
-            free(pending);
+            pending_free(pending);
             return UV_ENOMEM;
         }
         bufs[count++] = uv_buf_init(pending->head.data, (unsigned)pending->head.size);
@@ -327,20 +375,16 @@ static int conn_send_rest(struct http_conn *conn, struct slice head, struct buff
     } else {
         sent -= head.size;
     }
-    pending->body = *body;
-    *body = (struct buffer){0};
-    if (pending->body.size > sent) {
-        bufs[count++] =
-            uv_buf_init(pending->body.data + sent, (unsigned)(pending->body.size - sent));
+    if (body != NULL && body->bytes.size > sent) {
+        pending->body = http_body_ref(body);
+        bufs[count++] = uv_buf_init(body->bytes.data + sent, (unsigned)(body->bytes.size - sent));
     }
     conn->state = HTTP_CONN_WRITE;
     const int rc =
         uv_write(&pending->write, (uv_stream_t *)&conn->tcp, bufs, count, conn_on_written);
 
     if (rc != 0) {
-        buffer_deinit(&pending->head);
-        buffer_deinit(&pending->body);
-        free(pending);
+        pending_free(pending);
         return rc;
     }
     conn->write_queued = uv_stream_get_write_queue_size((uv_stream_t *)&conn->tcp);
@@ -348,16 +392,17 @@ static int conn_send_rest(struct http_conn *conn, struct slice head, struct buff
     return 0;
 }
 
-void http_conn_send(struct http_conn *conn, struct slice head, struct buffer *body)
+void http_conn_send(struct http_conn *conn, struct slice head, struct http_body *body)
 {
-    const size_t total = head.size + body->size;
+    const size_t body_bytes = body == NULL ? 0 : body->bytes.size;
+    const size_t total = head.size + body_bytes;
     /* libuv's buffers want a plain pointer; it does not write through it. */
     union {
         const char *in;
         char *out;
     } unconst = {.in = head.data};
     uv_buf_t bufs[2] = {uv_buf_init(unconst.out, (unsigned)head.size),
-                        uv_buf_init(body->data, (unsigned)body->size)};
+                        uv_buf_init(body == NULL ? NULL : body->bytes.data, (unsigned)body_bytes)};
     int rc;
 
     if (conn->state == HTTP_CONN_CLOSED) {
@@ -365,10 +410,10 @@ void http_conn_send(struct http_conn *conn, struct slice head, struct buffer *bo
         return;
     }
     if (conn->tcp.loop == NULL) {
-        http_conn_answered(conn);
+        conn_sent(conn);
         return;
     }
-    rc = uv_try_write((uv_stream_t *)&conn->tcp, bufs, body->size > 0 ? 2 : 1);
+    rc = uv_try_write((uv_stream_t *)&conn->tcp, bufs, body_bytes > 0 ? 2 : 1);
     if (rc == UV_EAGAIN) {
         rc = 0;
     }
@@ -377,7 +422,7 @@ void http_conn_send(struct http_conn *conn, struct slice head, struct buffer *bo
         return;
     }
     if ((size_t)rc == total) {
-        http_conn_answered(conn);
+        conn_sent(conn);
     } else if (conn_send_rest(conn, head, body, (size_t)rc) != 0) {
         http_conn_close(conn);
     }
@@ -442,7 +487,7 @@ static void conn_on_eof(struct http_conn *conn)
     case HTTP_CONN_BUSY:
         /* A client that half-closes after its request gets its answer; one whose blocking query
          * sleeps is taken to be gone. */
-        if (phase == HTTP_PHASE_PARKED || phase == HTTP_PHASE_READ ||
+        if (phase == HTTP_PHASE_PARKED || phase == HTTP_PHASE_WOKEN || phase == HTTP_PHASE_READ ||
             (phase == HTTP_PHASE_HANDLER && conn->request.on_cancel != NULL)) {
             http_conn_close(conn);
         }

@@ -139,17 +139,37 @@ static int kv_run_get(struct http_request *request, struct store_txn *txn,
     return 0;
 }
 
-static void kv_result_too_large(struct http_read_result *result)
+enum { KV_PIECE_COUNT_MAX = 2048 }; /* entries that one piece of a listing looks at */
+
+/* Goes on behind the piece's last key. */
+static int kv_piece_scan(struct http_request *request, struct store_txn *txn,
+                         struct http_piece *piece, struct kv_scan *scan)
 {
-    buffer_clear(&result->body);
-    buffer_append_text(&result->body, "Result too large, ask for a longer prefix");
-    result->status = 500;
-    result->error = true;
+    if (piece->last.data == NULL) {
+        return kv_scan_begin(scan, txn, request->rest);
+    }
+    buffer_append_char(&piece->last, '\0'); /* The next string in byte order. */
+    return piece->last.failed ? STORE_ENOMEM
+                              : kv_scan_from(scan, txn, request->rest, buffer_slice(&piece->last));
+}
+
+/* Whether the piece is long enough; then it remembers where it ends. */
+static bool kv_piece_full(struct http_piece *piece, size_t count, size_t began_bytes,
+                          const struct kv_entry *entry)
+{
+    if (count < KV_PIECE_COUNT_MAX &&
+        (piece->out == NULL || piece->out->size - began_bytes < HTTP_PIECE_BYTES)) {
+        return false;
+    }
+    buffer_clear(&piece->last);
+    buffer_append_slice(&piece->last, entry->key);
+    (void)buffer_reserve(&piece->last, 1); /* An empty key is a place, too. */
+    return true;
 }
 
 /* Index of a listing: the highest of what is listed and of what was deleted below the prefix. */
 static int kv_list_index(struct http_request *request, struct store_txn *txn,
-                         struct http_read_result *result)
+                         struct http_piece *piece)
 {
     uint64_t deleted = 0;
     const int rc = kv_tombstone_index(txn, request->rest, &deleted);
@@ -157,45 +177,46 @@ static int kv_list_index(struct http_request *request, struct store_txn *txn,
     if (rc != 0) {
         return rc;
     }
-    if (deleted > result->index) {
-        result->index = deleted;
+    if (deleted > piece->index) {
+        piece->index = deleted;
     }
-    return result->index == 0 ? kv_index(txn, &result->index) : 0;
+    return piece->index == 0 ? kv_index(txn, &piece->index) : 0;
 }
 
-static int kv_run_list(struct http_request *request, struct store_txn *txn,
-                       struct http_read_result *result)
+static int kv_piece_list(struct http_request *request, struct store_txn *txn,
+                         struct http_piece *piece)
 {
+    const size_t began_bytes = piece->out == NULL ? 0 : piece->out->size;
     struct kv_scan scan;
     struct kv_entry entry;
-    char separator = '[';
-    int rc = kv_scan_begin(&scan, txn, request->rest);
+    size_t count = 0;
+    bool full = false;
+    int rc = kv_piece_scan(request, txn, piece, &scan);
 
     if (rc != 0) {
         return rc;
     }
-    while ((rc = kv_scan_next(&scan, &entry)) == 0 && result->body.size <= HTTP_ANSWER_BYTES_MAX) {
-        buffer_append_char(&result->body, separator);
-        separator = ',';
-        http_kv_put_entry(&result->body, &entry);
-        if (entry.modify_index > result->index) {
-            result->index = entry.modify_index;
+    while (!full && (rc = kv_scan_next(&scan, &entry)) == 0) {
+        if (piece->out != NULL) {
+            buffer_append_char(piece->out, piece->begun ? ',' : '[');
+            http_kv_put_entry(piece->out, &entry);
         }
+        piece->begun = true;
+        if (entry.modify_index > piece->index) {
+            piece->index = entry.modify_index;
+        }
+        full = kv_piece_full(piece, ++count, began_bytes, &entry);
     }
     kv_scan_end(&scan);
-    if (rc == 0) {
-        kv_result_too_large(result);
-        return 0;
-    }
     if (rc != STORE_ENOTFOUND) {
-        return rc;
+        return rc == 0 && piece->last.failed ? STORE_ENOMEM : rc;
     }
-    if (separator == '[') {
-        result->status = 404;
-    } else {
-        buffer_append_char(&result->body, ']');
+    piece->done = true;
+    piece->missing = !piece->begun;
+    if (piece->out != NULL && piece->begun) {
+        buffer_append_char(piece->out, ']');
     }
-    return kv_list_index(request, txn, result);
+    return kv_list_index(request, txn, piece);
 }
 
 /* Cuts the name after the first separator beyond the prefix. */
@@ -213,60 +234,66 @@ static struct slice kv_fold(struct slice key, size_t prefix_bytes, struct slice 
     return (struct slice){key.data, (size_t)(found - key.data) + separator.size};
 }
 
-static int kv_run_keys(struct http_request *request, struct store_txn *txn,
-                       struct http_read_result *result)
+static struct slice kv_separator(const struct http_request *request)
 {
     const struct http_param *separator = http_param(request, "separator");
-    struct buffer last = {0}; /* The name listed last: folded ones repeat. */
+
+    if (separator == NULL) {
+        separator = http_param(request, "seperator");
+    }
+    return separator == NULL ? SLICE_EMPTY : separator->value;
+}
+
+/* Lists a name, unless it is the one before: folded ones repeat. */
+static void kv_put_name(struct http_piece *piece, struct slice name)
+{
+    if (piece->out == NULL || (piece->begun && slice_equal(name, buffer_slice(&piece->name)))) {
+        return;
+    }
+    if (piece->begun) {
+        buffer_append_char(piece->out, ',');
+    }
+    piece->begun = true;
+    buffer_clear(&piece->name);
+    buffer_append_slice(&piece->name, name);
+    json_put_string(piece->out, name);
+}
+
+static int kv_piece_keys(struct http_request *request, struct store_txn *txn,
+                         struct http_piece *piece)
+{
+    const struct slice separator = kv_separator(request);
+    const size_t began_bytes = piece->out == NULL ? 0 : piece->out->size;
     struct kv_scan scan;
     struct kv_entry entry;
-    bool first = true;
-    int rc = kv_scan_begin(&scan, txn, request->rest);
+    size_t count = 0;
+    bool full = false;
+    const bool first = piece->last.data == NULL;
+    int rc = kv_piece_scan(request, txn, piece, &scan);
 
     if (rc != 0) {
         return rc;
     }
-    if (separator == NULL) {
-        separator = http_param(request, "seperator");
+    if (first && piece->out != NULL) {
+        buffer_append_char(piece->out, '[');
     }
-    buffer_append_char(&result->body, '[');
-    while ((rc = kv_scan_next(&scan, &entry)) == 0 && result->body.size <= HTTP_ANSWER_BYTES_MAX) {
-        const struct slice name = kv_fold(entry.key, request->rest.size,
-                                          separator == NULL ? SLICE_EMPTY : separator->value);
-
-        if (entry.modify_index > result->index) {
-            result->index = entry.modify_index;
+    while (!full && (rc = kv_scan_next(&scan, &entry)) == 0) {
+        kv_put_name(piece, kv_fold(entry.key, request->rest.size, separator));
+        if (entry.modify_index > piece->index) {
+            piece->index = entry.modify_index;
         }
-        if (!first && slice_equal(name, buffer_slice(&last))) {
-            continue;
-        }
-        if (!first) {
-            buffer_append_char(&result->body, ',');
-        }
-        first = false;
-        buffer_clear(&last);
-        buffer_append_slice(&last, name);
-        json_put_string(&result->body, name);
+        full = kv_piece_full(piece, ++count, began_bytes, &entry);
     }
     kv_scan_end(&scan);
-    const bool failed = last.failed;
-
-    buffer_deinit(&last);
-    if (failed) {
-        return STORE_ENOMEM;
+    if (rc != STORE_ENOTFOUND || piece->name.failed) {
+        return piece->last.failed || piece->name.failed ? STORE_ENOMEM : rc;
     }
-    if (rc == 0) {
-        kv_result_too_large(result);
-        return 0;
+    piece->done = true;
+    piece->missing = !piece->begun && request->rest.size > 0;
+    if (piece->out != NULL) {
+        buffer_append_char(piece->out, ']');
     }
-    if (rc != STORE_ENOTFOUND) {
-        return rc;
-    }
-    buffer_append_char(&result->body, ']');
-    if (first && request->rest.size > 0) {
-        result->status = 404;
-    }
-    return kv_list_index(request, txn, result);
+    return kv_list_index(request, txn, piece);
 }
 
 static void kv_read(struct http_request *request)
@@ -281,10 +308,10 @@ static void kv_read(struct http_request *request)
     spec.watches[0].key = request->rest;
     if (http_has_param(request, "keys")) {
         spec.watches[0].prefix = true;
-        spec.run = kv_run_keys;
+        spec.piece = kv_piece_keys;
     } else if (http_has_param(request, "recurse")) {
         spec.watches[0].prefix = true;
-        spec.run = kv_run_list;
+        spec.piece = kv_piece_list;
     }
     http_read_start(request, &spec);
 }

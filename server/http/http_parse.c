@@ -228,6 +228,7 @@ static void conn_begin_request(struct http_conn *conn)
     private->known = false;
     private->parsed = false;
     private->timed_out = false;
+    private->changed = false;
     private->min_index = 0;
     private->wait_ms = 0;
     conn->request.cancelled = false;
@@ -272,6 +273,7 @@ static void conn_take_request(struct http_conn *conn)
     }
     conn->state = HTTP_CONN_BODY;
     conn->private.phase = HTTP_PHASE_BODY;
+    conn->rate_bytes = 0;
     http_conn_set_deadline(conn, HTTP_BODY_TIMEOUT_MS);
     if (conn->expects_continue && conn->in.size == conn->head_bytes && conn->tcp.loop != NULL) {
         static const char interim[] = "HTTP/1.1 100 Continue\r\n\r\n";
@@ -390,7 +392,11 @@ static bool conn_step_body(struct http_conn *conn)
             http_conn_close(conn);
             return false;
         }
-        http_conn_set_deadline(conn, HTTP_BODY_TIMEOUT_MS);
+        conn->rate_bytes += count;
+        if (conn->rate_bytes >= HTTP_RATE_BYTES) {
+            conn->rate_bytes = 0;
+            http_conn_set_deadline(conn, HTTP_BODY_TIMEOUT_MS);
+        }
         return false;
     }
     if (drain) {
@@ -450,7 +456,8 @@ void http_conn_advance(struct http_conn *conn)
     if (conn->eof &&
         (conn->state == HTTP_CONN_HEAD || conn->state == HTTP_CONN_BODY ||
          conn->state == HTTP_CONN_DRAIN ||
-         (conn->state == HTTP_CONN_BUSY && conn->private.phase == HTTP_PHASE_PARKED))) {
+         (conn->state == HTTP_CONN_BUSY &&
+          (conn->private.phase == HTTP_PHASE_PARKED || conn->private.phase == HTTP_PHASE_WOKEN)))) {
         http_conn_close(conn); /* Nothing more comes to complete it, or nobody waits for it. */
     }
 }

@@ -111,7 +111,7 @@ static void put_status(struct buffer *out, const struct http_conn *conn, int sta
     buffer_append(out, "\r\n", 2);
 }
 
-static void put_end(struct buffer *out, struct http_conn *conn, size_t body_bytes)
+static void put_connection(struct buffer *out, struct http_conn *conn)
 {
     conn->close_after = reply_closes(conn);
     if (conn->close_after) {
@@ -120,22 +120,24 @@ static void put_end(struct buffer *out, struct http_conn *conn, size_t body_byte
         buffer_append_text(out, "Connection: keep-alive\r\n");
     }
     put_header(out, "Date", reply_date(conn->http));
+}
+
+static void put_end(struct buffer *out, struct http_conn *conn, size_t body_bytes)
+{
+    put_connection(out, conn);
     buffer_append_text(out, "Content-Length: ");
     json_put_u64(out, body_bytes);
     buffer_append(out, "\r\n\r\n", 4);
 }
 
-/* Composes and sends. The body is `text`, copied, or `large`, taken over. */
-static void reply_send(struct http_request *request, int status, const char *content_type,
-                       const struct http_meta *meta, struct slice text, struct buffer *large)
+/* Status line and headers, but for how the body ends. */
+static void put_head(struct http_request *request, int status, const char *content_type,
+                     const struct http_meta *meta)
 {
     struct http_conn *conn = request->conn;
     struct http_server *http = conn->http;
     struct buffer *out = &http->out;
-    struct buffer none = {0};
 
-    assert(request->private->phase == HTTP_PHASE_HANDLER);
-    assert(large == NULL || text.size == 0);
     buffer_clear(out);
     put_status(out, conn, status);
     if (content_type != NULL) {
@@ -151,30 +153,76 @@ static void reply_send(struct http_request *request, int status, const char *con
     if (request->private->headers.size > 0) {
         buffer_append_slice(out, buffer_slice(&request->private->headers));
     }
-    put_end(out, conn, large != NULL ? large->size : text.size);
-    if (conn->no_body || large == NULL) {
-        large = &none;
-    }
+}
+
+/* Composes and sends. The body is `text`, copied, or `large`, of which a reference is taken. */
+static void reply_send(struct http_request *request, int status, const char *content_type,
+                       const struct http_meta *meta, struct slice text, struct http_body *large)
+{
+    struct http_conn *conn = request->conn;
+    struct buffer *out = &conn->http->out;
+
+    assert(request->private->phase == HTTP_PHASE_HANDLER);
+    assert(large == NULL || text.size == 0);
+    put_head(request, status, content_type, meta);
+    put_end(out, conn, large != NULL ? large->bytes.size : text.size);
     if (!conn->no_body) {
         buffer_append_slice(out, text);
     }
-    if (out->failed || large->failed || request->private->headers.failed) {
+    if (conn->no_body) {
+        large = NULL;
+    }
+    if (out->failed || (large != NULL && large->bytes.failed) || request->private->headers.failed) {
         conn->close_after = true; /* No memory for the answer: the connection says so by closing. */
         buffer_clear(out);
-        large = &none;
+        large = NULL;
     }
     http_request_finish(request);
     http_conn_send(conn, buffer_slice(out), large);
 }
 
-void http_reply_buffer(struct http_request *request, int status, const char *content_type,
-                       const struct http_meta *meta, struct buffer *body)
+void http_reply_body(struct http_request *request, int status, const char *content_type,
+                     const struct http_meta *meta, struct http_body *body)
 {
-    if (body->size <= HTTP_COPY_BYTES_MAX && !body->failed) {
-        reply_send(request, status, content_type, meta, buffer_slice(body), NULL);
+    if (body == NULL) {
+        reply_send(request, status, content_type, meta, SLICE_EMPTY, NULL);
+    } else if (body->bytes.size <= HTTP_COPY_BYTES_MAX && !body->bytes.failed) {
+        reply_send(request, status, content_type, meta, buffer_slice(&body->bytes), NULL);
     } else {
         reply_send(request, status, content_type, meta, SLICE_EMPTY, body);
     }
+}
+
+void http_reply_buffer(struct http_request *request, int status, const char *content_type,
+                       const struct http_meta *meta, struct buffer *body)
+{
+    struct http_body *large;
+
+    if (body->size <= HTTP_COPY_BYTES_MAX && !body->failed) {
+        reply_send(request, status, content_type, meta, buffer_slice(body), NULL);
+        return;
+    }
+    large = body->failed ? NULL : http_body_new(body);
+    if (large == NULL) {
+        buffer_clear(body);
+        request->private->headers.failed = true; /* Sends nothing, and closes. */
+    }
+    reply_send(request, status, content_type, meta, SLICE_EMPTY, large);
+    http_body_unref(large);
+}
+
+void http_reply_open(struct http_request *request, int status, const char *content_type,
+                     const struct http_meta *meta)
+{
+    struct http_conn *conn = request->conn;
+    struct buffer *out = &conn->http->out;
+
+    put_head(request, status, content_type, meta);
+    if (conn->http_1_0) {
+        conn->close_after = true;
+    }
+    put_connection(out, conn);
+    buffer_append_text(out, conn->http_1_0 ? "\r\n" : "Transfer-Encoding: chunked\r\n\r\n");
 }
 
 void http_reply(struct http_request *request, int status, const char *content_type,
@@ -187,7 +235,7 @@ void http_reply(struct http_request *request, int status, const char *content_ty
         return;
     }
     buffer_append_slice(&copy, body);
-    reply_send(request, status, content_type, NULL, SLICE_EMPTY, &copy);
+    http_reply_buffer(request, status, content_type, NULL, &copy);
     buffer_deinit(&copy);
 }
 
@@ -298,7 +346,6 @@ void http_reply_redirect(struct http_request *request, struct slice location)
 void http_reply_refuse(struct http_conn *conn, int status, const char *text)
 {
     struct buffer *out = &conn->http->out;
-    struct buffer none = {0};
 
     conn->close_after = true;
     conn->http_1_0 = false;
@@ -312,7 +359,7 @@ void http_reply_refuse(struct http_conn *conn, int status, const char *text)
         buffer_append_text(out, text);
     }
     http_request_finish(&conn->request);
-    http_conn_send(conn, buffer_slice(out), &none);
+    http_conn_send(conn, buffer_slice(out), NULL);
 }
 
 void http_add_header(struct http_request *request, const char *name, const char *value)

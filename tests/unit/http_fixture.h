@@ -60,6 +60,12 @@ const struct http_route http_routes_agent[] = {{NULL, 0, NULL, NULL}};
 const struct http_route http_routes_operator[] = {{NULL, 0, NULL, NULL}};
 const struct http_route http_routes_catalog[] = {{NULL, 0, NULL, NULL}};
 const struct http_route http_routes_health[] = {{NULL, 0, NULL, NULL}};
+const struct http_route http_routes_snapshot[] = {{NULL, 0, NULL, NULL}};
+
+void http_snapshot(struct http_request *request)
+{
+    http_reply_empty(request, 404);
+}
 
 void server_random(void *out, size_t size)
 {

@@ -1,0 +1,342 @@
+/* Long listings: read, encoded and sent in pieces, each a bounded time of one turn of the loop, all
+ * from one snapshot.
+ *
+ * A listing begins in memory. One that stays short is answered as any other; of a long one the rest
+ * is looked through for its index, which stands before the body, and then it is sent as it is
+ * encoded, each piece when the client has taken the one before. A snapshot keeps the database from
+ * using its free pages again, so a slow client does not keep one for long: when it has been waited
+ * for HTTP_STREAM_STALL_MS, the rest is copied, up to a bound, and the snapshot is given back. */
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kv/store.h"
+#include "server/http/http_internal.h"
+#include "server/log.h"
+#include "server/server.h"
+
+static struct http_server *stream_server(const struct http_stream *stream)
+{
+    return stream->request->conn->http;
+}
+
+static void piece_deinit(struct http_piece *piece)
+{
+    buffer_deinit(&piece->last);
+    buffer_deinit(&piece->name);
+    *piece = (struct http_piece){0};
+}
+
+static void stream_close_snapshot(struct http_stream *stream)
+{
+    struct http_server *http = stream_server(stream);
+
+    if (stream->txn_open) {
+        store_read_end(&stream->txn);
+        stream->txn_open = false;
+        http->stream_snapshots--;
+        if (!TAILQ_EMPTY(&http->streams_queued)) {
+            http_turn_start(http);
+        }
+    }
+}
+
+/* Ends it; the request is the handler's again. */
+static void stream_free(struct http_stream *stream)
+{
+    struct http_server *http = stream_server(stream);
+
+    stream_close_snapshot(stream);
+    TAILQ_REMOVE(stream->state == HTTP_STREAM_QUEUED ? &http->streams_queued : &http->streams,
+                 stream, entry);
+    assert(http->stream_copied_bytes >= stream->copied_bytes);
+    http->stream_copied_bytes -= stream->copied_bytes;
+    piece_deinit(&stream->piece);
+    piece_deinit(&stream->scout);
+    buffer_deinit(&stream->body);
+    stream->request->private->stream = NULL;
+    free(stream);
+}
+
+void http_stream_start(struct http_request *request, const struct replica_freshness *freshness)
+{
+    struct http_server *http = request->conn->http;
+    struct http_stream *stream = calloc(1, sizeof(*stream));
+
+    assert(request->private->stream == NULL);
+    if (stream == NULL) {
+        http_reply_failure(request, request->private->spec.flags, store_strerror(STORE_ENOMEM));
+        return;
+    }
+    stream->request = request;
+    stream->freshness = *freshness;
+    memset(&request->private->wait, 0, sizeof(request->private->wait)); /* Nothing is watched. */
+    request->private->phase = HTTP_PHASE_STREAM;
+    request->private->stream = stream;
+    TAILQ_INSERT_TAIL(&http->streams_queued, stream, entry);
+    http_turn_start(http);
+    http_turn_tick(http);
+}
+
+void http_stream_cancel(struct http_request *request)
+{
+    http_read_unwatch(request);
+    stream_free(request->private->stream);
+}
+
+/* --- steps: each ends within a bounded time; after one that answers, the stream is gone --- */
+
+static void stream_fail(struct http_stream *stream, int rc)
+{
+    struct http_request *request = stream->request;
+    struct http_conn *conn = request->conn;
+
+    if (stream->state == HTTP_STREAM_SEND) {
+        log_write(LOG_ERROR, "agent.http", "cut a listing short: %s", store_strerror(rc));
+        http_conn_close(conn); /* The client sees that the end is missing. */
+        return;
+    }
+    http_read_unwatch(request);
+    stream_free(stream);
+    http_conn_enter(conn);
+    request->private->phase = HTTP_PHASE_HANDLER;
+    http_reply_failure(request, request->private->spec.flags, store_strerror(rc));
+    http_conn_leave(conn);
+}
+
+/* Its turn has come: takes a snapshot, and from here on notes what changes. */
+static void stream_begin(struct http_stream *stream)
+{
+    struct http_request *request = stream->request;
+    struct http_server *http = stream_server(stream);
+    const int rc = store_read_begin(http->server->store, &stream->txn);
+
+    if (rc != 0) {
+        stream_fail(stream, rc);
+        return;
+    }
+    stream->txn_open = true;
+    http->stream_snapshots++;
+    TAILQ_REMOVE(&http->streams_queued, stream, entry);
+    TAILQ_INSERT_TAIL(&http->streams, stream, entry);
+    stream->state = HTTP_STREAM_COLLECT;
+    stream->piece.out = &stream->body;
+    request->private->changed = false;
+    if (http_read_blocks(request, 0) && !http_read_watch(request)) {
+        request->private->timed_out = true; /* Without memory to wait, it is answered. */
+    }
+}
+
+/* The index is known: true when the request goes on waiting; the stream is gone then. */
+static bool stream_parks(struct http_stream *stream, uint64_t index)
+{
+    struct http_request *request = stream->request;
+    struct http_conn *conn = request->conn;
+    const struct replica_freshness freshness = stream->freshness;
+
+    if (!http_read_blocks(request, index)) {
+        http_read_unwatch(request);
+        return false;
+    }
+    stream_free(stream);
+    if (request->private->changed) {
+        http_stream_start(request, &freshness);
+        return true;
+    }
+    http_conn_enter(conn);
+    http_read_park(request);
+    http_conn_leave(conn);
+    return true;
+}
+
+static void stream_answer_whole(struct http_stream *stream)
+{
+    struct http_request *request = stream->request;
+    struct http_conn *conn = request->conn;
+    const struct replica_freshness freshness = stream->freshness;
+    struct http_read_result result = {
+        .status = stream->piece.missing ? 404 : 200,
+        .content_type = "application/json",
+        .index = stream->piece.index,
+        .body = stream->body,
+    };
+
+    if (stream_parks(stream, result.index)) {
+        return;
+    }
+    stream->body = (struct buffer){0};
+    stream_free(stream);
+    http_conn_enter(conn);
+    request->private->phase = HTTP_PHASE_HANDLER;
+    http_read_reply(request, &result, &freshness);
+    buffer_deinit(&result.body);
+    http_conn_leave(conn);
+}
+
+static void stream_collect(struct http_stream *stream)
+{
+    struct http_request *request = stream->request;
+    const size_t whole_max = request->pretty ? HTTP_PRETTY_BYTES_MAX : HTTP_WHOLE_BYTES_MAX;
+    const int rc = request->private->spec.piece(request, &stream->txn, &stream->piece);
+
+    if (rc != 0 || stream->body.failed) {
+        stream_fail(stream, rc != 0 ? rc : STORE_ENOMEM);
+    } else if (stream->piece.done) {
+        stream_answer_whole(stream);
+    } else if (stream->body.size > whole_max) {
+        stream->state = HTTP_STREAM_INDEX;
+        stream->scout = (struct http_piece){.begun = true, .index = stream->piece.index};
+        buffer_append_slice(&stream->scout.last, buffer_slice(&stream->piece.last));
+    }
+}
+
+/* Sends what is encoded, as one chunk, behind what http->out has. */
+static void stream_send(struct http_stream *stream)
+{
+    struct http_conn *conn = stream->request->conn;
+    struct buffer *out = &conn->http->out;
+
+    stream->last = stream->piece.done;
+    if (!conn->http_1_0) {
+        buffer_printf(out, "%zx\r\n", stream->body.size);
+        buffer_append_text(&stream->body, stream->last ? "\r\n0\r\n\r\n" : "\r\n");
+    }
+    struct http_body *body = stream->body.failed ? NULL : http_body_new(&stream->body);
+
+    if (body == NULL || out->failed) {
+        http_body_unref(body);
+        http_conn_close(conn);
+        return;
+    }
+    stream->waits = true;
+    stream->sent_bytes += body->bytes.size;
+    http_conn_send(conn, buffer_slice(out), body);
+    http_body_unref(body);
+}
+
+static void stream_index(struct http_stream *stream)
+{
+    struct http_request *request = stream->request;
+    const int rc = request->private->spec.piece(request, &stream->txn, &stream->scout);
+
+    if (rc != 0) {
+        stream_fail(stream, rc);
+        return;
+    }
+    if (!stream->scout.done || stream_parks(stream, stream->scout.index)) {
+        return;
+    }
+    const struct http_read_result result = {
+        .status = 200, .content_type = "application/json", .index = stream->scout.index};
+    const struct http_meta meta = http_read_meta(request, &result, &stream->freshness);
+
+    stream->state = HTTP_STREAM_SEND;
+    http_reply_open(request, 200, result.content_type, &meta);
+    stream_send(stream);
+}
+
+/* Encodes on while the client is waited for: its snapshot was open for too long. */
+static void stream_copy(struct http_stream *stream)
+{
+    struct http_server *http = stream_server(stream);
+    const size_t before = stream->body.size;
+    const int rc =
+        stream->request->private->spec.piece(stream->request, &stream->txn, &stream->piece);
+    const size_t grown = stream->body.size - before;
+
+    if (rc != 0 || stream->body.failed) {
+        stream_fail(stream, rc != 0 ? rc : STORE_ENOMEM);
+        return;
+    }
+    stream->copied_bytes += grown;
+    http->stream_copied_bytes += grown;
+    if (stream->body.size > HTTP_STREAM_COPY_BYTES_MAX ||
+        http->stream_copied_bytes > HTTP_STREAM_COPIES_BYTES_MAX) {
+        log_write(LOG_WARN, "agent.http",
+                  "closed a connection: its client does not read the listing it asked for");
+        http_conn_close(stream->request->conn);
+    } else if (stream->piece.done) {
+        stream_close_snapshot(stream);
+    }
+}
+
+static void stream_go_on(struct http_stream *stream)
+{
+    struct http_request *request = stream->request;
+
+    if (stream->last) {
+        struct http_conn *conn = request->conn;
+
+        stream_free(stream);
+        http_request_finish(request);
+        http_conn_answered(conn);
+        return;
+    }
+    if (!stream->piece.done) {
+        const int rc = request->private->spec.piece(request, &stream->txn, &stream->piece);
+
+        if (rc != 0 || stream->body.failed) {
+            stream_fail(stream, rc != 0 ? rc : STORE_ENOMEM);
+            return;
+        }
+    }
+    if (stream->piece.done) {
+        stream_close_snapshot(stream);
+    }
+    buffer_clear(&stream_server(stream)->out);
+    stream_send(stream);
+}
+
+bool http_stream_can_step(const struct http_stream *stream)
+{
+    return !stream->waits || (stream->copies && !stream->piece.done);
+}
+
+void http_stream_step(struct http_stream *stream)
+{
+    switch (stream->state) {
+    case HTTP_STREAM_QUEUED:
+        stream_begin(stream);
+        break;
+    case HTTP_STREAM_COLLECT:
+        stream_collect(stream);
+        break;
+    case HTTP_STREAM_INDEX:
+        stream_index(stream);
+        break;
+    case HTTP_STREAM_SEND:
+        if (stream->waits) {
+            stream_copy(stream);
+        } else {
+            stream_go_on(stream);
+        }
+        break;
+    }
+}
+
+void http_stream_sent(struct http_conn *conn)
+{
+    struct http_stream *stream = conn->private.stream;
+
+    conn->state = HTTP_CONN_BUSY;
+    conn->deadline_ms = UINT64_MAX;
+    stream->waits = false;
+    http_turn_start(conn->http);
+}
+
+void http_stream_tick(struct http_stream *stream)
+{
+    const bool slow = stream->waits && stream->sent_bytes < HTTP_STREAM_RATE_BYTES;
+
+    stream->sent_bytes = 0;
+    if (!slow || !stream->txn_open) {
+        return;
+    }
+    stream->stalled_ms += HTTP_STREAM_TICK_MS;
+    if (stream->stalled_ms >= HTTP_STREAM_STALL_MS && !stream->copies) {
+        stream->copies = true;
+        http_turn_start(stream_server(stream));
+    }
+}

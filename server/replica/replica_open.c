@@ -345,9 +345,6 @@ int replica_open(struct replica *replica, struct errmsg *err)
         rc = open_recover(replica, &state, err);
     }
     if (rc == 0) {
-        rc = replica_fresh_open(replica, &state, err);
-    }
-    if (rc == 0) {
         rc = open_read_applied(replica, err);
     }
     if (rc == 0) {
@@ -355,6 +352,9 @@ int replica_open(struct replica *replica, struct errmsg *err)
     }
     if (rc == 0) {
         rc = open_check_log(replica, &state, err);
+    }
+    if (rc == 0) {
+        rc = replica_fresh_open(replica, &state, err);
     }
     if (rc == 0) {
         open_complete_state(replica, &state);

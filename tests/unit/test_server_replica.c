@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "server/log.h"
+#include "server/metrics.h"
 #include "server/replica/replica_internal.h"
 
 enum { SERVERS = 5, SERVERS_MAX = 6, WAIT_MS_MAX = 40000 };
@@ -32,6 +33,13 @@ void server_random(void *out, size_t size)
 void agent_members_changed(struct agent *agent)
 {
     (void)agent;
+}
+
+void metrics_time_ns(struct metrics *metrics, int metric, uint64_t ns)
+{
+    (void)metrics;
+    (void)metric;
+    (void)ns;
 }
 
 struct cluster {
@@ -92,6 +100,44 @@ static void cluster_stop(struct cluster *cluster, int which)
     server->replica = NULL;
 }
 
+static int64_t stabilization_ns = INT64_C(10000000000);
+
+static void cluster_prepare(struct cluster *cluster, int i, int expect)
+{
+    struct config *config = &cluster->configs[i];
+    struct server *server = &cluster->servers[i];
+
+    (void)snprintf(cluster->dirs[i], sizeof(cluster->dirs[i]), "%s/%d", cluster->dir, i);
+    (void)snprintf(cluster->names[i], sizeof(cluster->names[i]), "server-%d", i);
+    (void)snprintf(cluster->addresses[i], sizeof(cluster->addresses[i]), "127.0.9.%d", i + 1);
+    config->server = true;
+    config->bootstrap_expect = (uint32_t)expect;
+    config->datacenter = cluster->datacenter;
+    config->node_name = cluster->names[i];
+    config->data_dir = cluster->dirs[i];
+    config->bind_addr = cluster->addresses[i];
+    config->advertise_addr = cluster->addresses[i];
+    config->serf_lan_port = free_port(cluster->addresses[i]);
+    config->server_port = free_port(cluster->addresses[i]);
+    config->raft_multiplier = 1;
+    autopilot_config_init(&config->autopilot);
+    config->autopilot.server_stabilization_time_ns = stabilization_ns;
+    config->rpc_hold_timeout_ms = 7000;
+    config->raft_snapshot_threshold = 500; /* several in each longer test */
+    config->raft_snapshot_interval_ms = 100;
+    config->raft_trailing_logs = 100;
+    config->state_bytes_max = 1 << 30;
+    config->retry_join = cluster->join_list;
+    config->retry_join_count = (size_t)i + 1;
+    (void)snprintf(cluster->joins[i], sizeof(cluster->joins[i]), "127.0.9.%d:%d", i + 1,
+                   config->serf_lan_port);
+    cluster->join_list[i] = cluster->joins[i];
+    server->loop = &cluster->loop;
+    server->config = config;
+    server_random(server->node_id.bytes, UUID_BYTES);
+    assert_int_equal(watch_table_new(&server->watches), 0);
+}
+
 /* `count` servers, of which `expect` form the cluster. */
 static struct cluster *cluster_new_of(int count, int expect)
 {
@@ -104,42 +150,29 @@ static struct cluster *cluster_new_of(int count, int expect)
     assert_non_null(mkdtemp(cluster->dir));
     memcpy(cluster->datacenter, "dc1", 4);
     for (int i = 0; i < count; i++) {
-        struct config *config = &cluster->configs[i];
-        struct server *server = &cluster->servers[i];
-
-        (void)snprintf(cluster->dirs[i], sizeof(cluster->dirs[i]), "%s/%d", cluster->dir, i);
-        (void)snprintf(cluster->names[i], sizeof(cluster->names[i]), "server-%d", i);
-        (void)snprintf(cluster->addresses[i], sizeof(cluster->addresses[i]), "127.0.9.%d", i + 1);
-        config->server = true;
-        config->bootstrap_expect = (uint32_t)expect;
-        config->datacenter = cluster->datacenter;
-        config->node_name = cluster->names[i];
-        config->data_dir = cluster->dirs[i];
-        config->bind_addr = cluster->addresses[i];
-        config->advertise_addr = cluster->addresses[i];
-        config->serf_lan_port = free_port(cluster->addresses[i]);
-        config->server_port = free_port(cluster->addresses[i]);
-        config->raft_multiplier = 1;
-        autopilot_config_init(&config->autopilot);
-        config->rpc_hold_timeout_ms = 7000;
-        config->raft_snapshot_threshold = 500; /* several in each longer test */
-        config->raft_snapshot_interval_ms = 100;
-        config->raft_trailing_logs = 100;
-        config->state_bytes_max = 1 << 30;
-        config->retry_join = cluster->join_list;
-        config->retry_join_count = (size_t)count;
-        (void)snprintf(cluster->joins[i], sizeof(cluster->joins[i]), "127.0.9.%d:%d", i + 1,
-                       config->serf_lan_port);
-        cluster->join_list[i] = cluster->joins[i];
-        server->loop = &cluster->loop;
-        server->config = config;
-        server_random(server->node_id.bytes, UUID_BYTES);
-        assert_int_equal(watch_table_new(&server->watches), 0);
+        cluster_prepare(cluster, i, expect);
+    }
+    for (int i = 0; i < count; i++) {
+        cluster->configs[i].retry_join_count = (size_t)count;
     }
     for (int i = 0; i < count; i++) {
         cluster_start(cluster, i);
     }
     return cluster;
+}
+
+/* One more server, that joins the others. */
+static int cluster_grow(struct cluster *cluster)
+{
+    int which = 0;
+
+    while (cluster->servers[which].config != NULL) {
+        which++;
+    }
+    assert_true(which < SERVERS_MAX);
+    cluster_prepare(cluster, which, (int)cluster->configs[0].bootstrap_expect);
+    cluster_start(cluster, which);
+    return which;
 }
 
 static struct cluster *cluster_new(int count)
@@ -780,6 +813,253 @@ static void a_wiped_server_does_not_make_a_cluster_of_its_own(void **state)
     cluster_free(cluster);
 }
 
+/* --- membership --- */
+
+static int joined; /* the server that a test waits for */
+
+static const struct raft_server *place_of(struct cluster *cluster, int by, int which)
+{
+    const struct raft_configuration *configuration =
+        raft_configuration(cluster->servers[by].replica->raft);
+
+    for (size_t i = 0; i < configuration->count; i++) {
+        if (configuration->servers[i].id == peers_id(&cluster->servers[which].node_id)) {
+            return &configuration->servers[i];
+        }
+    }
+    return NULL;
+}
+
+static bool the_joined_one_votes(struct cluster *cluster)
+{
+    const int leader = leader_of(cluster);
+    const struct raft_server *place = leader < 0 ? NULL : place_of(cluster, leader, joined);
+
+    return place != NULL && place->voter && has_vote(cluster, joined);
+}
+
+static bool the_joined_one_is_out(struct cluster *cluster)
+{
+    const int leader = leader_of(cluster);
+
+    return leader >= 0 && place_of(cluster, leader, joined) == NULL;
+}
+
+/* Runs the loop for a while, for what must not happen in it. */
+static void cluster_run(struct cluster *cluster, int ms)
+{
+    for (int pass = 0; pass < ms / 10; pass++) {
+        (void)uv_run(&cluster->loop, UV_RUN_NOWAIT);
+        (void)usleep(10000);
+    }
+}
+
+static void cluster_wipe(struct cluster *cluster, int which)
+{
+    char text[128];
+
+    (void)snprintf(text, sizeof(text), "rm -rf %s", cluster->dirs[which]);
+    assert_int_equal(system(text), 0);
+}
+
+/* For those who come to a cluster with 100 entries. */
+static void cluster_fill(struct cluster *cluster)
+{
+    writes_done = writes_failed = 0;
+    for (int i = 0; i < 100; i++) {
+        char key[32];
+
+        (void)snprintf(key, sizeof(key), "fill-%d", i);
+        put(cluster, leader_of(cluster), key, key);
+    }
+    cluster_wait(cluster, all_writes_done);
+    assert_int_equal(writes_failed, 0);
+}
+
+static char operated_failure[256];
+static struct replica_health operated_health;
+static int operations_open;
+
+static void on_operated(void *context, const char *failure, struct slice answer)
+{
+    (void)context;
+    (void)snprintf(operated_failure, sizeof(operated_failure), "%s",
+                   failure == NULL ? "" : failure);
+    if (answer.size > 0) {
+        assert_true(replica_health_decode(answer, &operated_health));
+    }
+    operations_open--;
+}
+
+static bool all_operations_done(struct cluster *cluster)
+{
+    (void)cluster;
+    return operations_open == 0;
+}
+
+static const char *operate(struct cluster *cluster, int which, enum replica_operation operation,
+                           const char *argument)
+{
+    operations_open = 1;
+    replica_operate(cluster->servers[which].replica, operation, slice_from_text(argument),
+                    on_operated, NULL);
+    cluster_wait(cluster, all_operations_done);
+    return operated_failure;
+}
+
+static const char *id_of(struct cluster *cluster, int which)
+{
+    static char text[UUID_TEXT_BYTES + 1];
+
+    uuid_format(&cluster->servers[which].node_id, text);
+    return text;
+}
+
+static void a_server_that_joins_gets_a_vote_once_it_is_stable(void **state)
+{
+    struct cluster *cluster;
+    raft_id ids[RAFT_SERVERS_MAX];
+
+    (void)state;
+    stabilization_ns = INT64_C(1000000000);
+    cluster = cluster_new(3);
+    cluster_wait(cluster, all_know_a_leader);
+    cluster_fill(cluster);
+    joined = cluster_grow(cluster);
+    cluster_wait(cluster, the_joined_one_votes);
+    assert_int_equal(configured(cluster, leader_of(cluster), ids), 4);
+    assert_string_equal(operate(cluster, joined, REPLICA_HEALTH, ""), "");
+    assert_int_equal(operated_health.count, 4);
+    cluster_wait(cluster, all_stores_equal);
+    /* Autopilot's configuration is part of that state, from the first leader's own. */
+    for (int i = 0; i < 4; i++) {
+        struct autopilot_config config;
+        struct store_txn txn;
+
+        assert_int_equal(store_read_begin(cluster->servers[i].store, &txn), 0);
+        assert_int_equal(autopilot_get(&txn, &config), 0);
+        assert_int_equal(config.server_stabilization_time_ns,
+                         cluster->configs[0].autopilot.server_stabilization_time_ns);
+        store_read_end(&txn);
+    }
+    cluster_free(cluster);
+}
+
+static void an_operator_removes_a_server_and_moves_leadership_through_any_server(void **state)
+{
+    struct cluster *cluster = cluster_new(3);
+    char removed[UUID_TEXT_BYTES + 1];
+    int leader;
+
+    (void)state;
+    cluster_wait(cluster, all_know_a_leader);
+    leader = leader_of(cluster);
+    for (int i = 0; i < 3; i++) {
+        const int target = (leader_of(cluster) + 1) % 3;
+
+        assert_string_equal(operate(cluster, i, REPLICA_TRANSFER, id_of(cluster, target)), "");
+        cluster_wait(cluster, all_know_a_leader);
+        assert_int_equal(leader_of(cluster), target);
+    }
+    assert_string_equal(operate(cluster, 0, REPLICA_TRANSFER, "x"),
+                        "id \"x\" was not found in the Raft configuration");
+    assert_string_equal(operate(cluster, 1, REPLICA_REMOVE_ADDRESS, "127.0.0.1:1"),
+                        "address \"127.0.0.1:1\" was not found in the Raft configuration");
+    leader = leader_of(cluster);
+    joined = (leader + 1) % 3;
+    memcpy(removed, id_of(cluster, joined), sizeof(removed));
+    cluster_stop(cluster, joined);
+    assert_string_equal(operate(cluster, (leader + 2) % 3, REPLICA_REMOVE_ID, removed), "");
+    assert_true(the_joined_one_is_out(cluster));
+    /* The one that is out disturbs nobody, and is not taken back at once. */
+    const uint64_t term = raft_term_now(cluster->servers[leader].replica->raft);
+
+    cluster_start(cluster, joined);
+    cluster_run(cluster, 2500);
+    assert_int_equal(leader_of(cluster), leader);
+    assert_int_equal(raft_term_now(cluster->servers[leader].replica->raft), term);
+    assert_true(the_joined_one_is_out(cluster));
+    cluster_free(cluster);
+}
+
+static void the_last_voter_stays(void **state)
+{
+    struct cluster *cluster = cluster_new(1);
+
+    (void)state;
+    cluster_wait(cluster, all_know_a_leader);
+    assert_string_equal(operate(cluster, 0, REPLICA_REMOVE_ID, id_of(cluster, 0)),
+                        "need at least one voter in configuration");
+    cluster_free(cluster);
+}
+
+static bool the_joined_one_is_not_fresh(struct cluster *cluster)
+{
+    return !cluster->servers[joined].replica->fresh;
+}
+
+/* Two of three acknowledged; one of them loses its log. It must not help the third, which lacks
+ * what was acknowledged, to become leader. */
+static void a_wiped_server_under_its_old_id_does_not_vote(void **state)
+{
+    struct cluster *cluster = cluster_new(3);
+    int leader, behind, wiped;
+
+    (void)state;
+    cluster_wait(cluster, all_know_a_leader);
+    leader = leader_of(cluster);
+    behind = (leader + 1) % 3;
+    wiped = (leader + 2) % 3;
+    cluster_fill(cluster);
+    cluster_wait(cluster, all_stores_equal);
+    cluster_stop(cluster, behind);
+    writes_done = writes_failed = 0;
+    put(cluster, leader, "acknowledged", "1");
+    cluster_wait(cluster, all_writes_done);
+    assert_int_equal(writes_failed, 0);
+    cluster_stop(cluster, wiped);
+    cluster_stop(cluster, leader);
+    cluster_wipe(cluster, wiped);
+    cluster_start(cluster, wiped);
+    cluster_start(cluster, behind);
+    cluster_run(cluster, 2500);
+    assert_int_equal(leader_of(cluster), -1);
+    /* Not after another start either. */
+    cluster_stop(cluster, wiped);
+    cluster_start(cluster, wiped);
+    cluster_run(cluster, 2000);
+    assert_int_equal(leader_of(cluster), -1);
+    cluster_start(cluster, leader);
+    cluster_wait(cluster, all_know_a_leader);
+    cluster_wait(cluster, all_stores_equal);
+    joined = wiped;
+    cluster_wait(cluster, the_joined_one_is_not_fresh);
+    cluster_free(cluster);
+}
+
+static bool the_joined_one_has_caught_up(struct cluster *cluster)
+{
+    return the_joined_one_is_not_fresh(cluster) && the_joined_one_votes(cluster);
+}
+
+/* The leader goes on thinking that it has what it once acknowledged, unless it is taken out. */
+static void a_wiped_server_under_its_old_id_joins_as_a_new_one(void **state)
+{
+    struct cluster *cluster = cluster_new(3);
+
+    (void)state;
+    cluster_wait(cluster, all_know_a_leader);
+    cluster_fill(cluster);
+    joined = (leader_of(cluster) + 1) % 3;
+    cluster_stop(cluster, joined);
+    cluster_wipe(cluster, joined);
+    cluster_start(cluster, joined);
+    cluster_wait(cluster, the_joined_one_is_out);
+    cluster_wait(cluster, the_joined_one_has_caught_up);
+    cluster_wait(cluster, all_stores_equal);
+    cluster_free(cluster);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -796,6 +1076,11 @@ int main(void)
         cmocka_unit_test(one_server_too_many_does_not_make_a_second_cluster),
         cmocka_unit_test(a_second_server_with_a_node_id_is_ignored),
         cmocka_unit_test(a_wiped_server_does_not_make_a_cluster_of_its_own),
+        cmocka_unit_test(a_server_that_joins_gets_a_vote_once_it_is_stable),
+        cmocka_unit_test(an_operator_removes_a_server_and_moves_leadership_through_any_server),
+        cmocka_unit_test(the_last_voter_stays),
+        cmocka_unit_test(a_wiped_server_under_its_old_id_does_not_vote),
+        cmocka_unit_test(a_wiped_server_under_its_old_id_joins_as_a_new_one),
     };
 
     /* As the program does: peers vanish amid a write. */

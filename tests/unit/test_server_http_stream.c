@@ -89,15 +89,26 @@ static bool dechunk(struct client *client, struct buffer *out)
 
 static void expect_chunks(struct http_fixture *fixture, struct client *client, struct buffer *out)
 {
+    static const char end[] = "0\r\n\r\n";
+
     for (int i = 0; i < CLIENT_WAIT_MS_MAX * 2 && !client->closed; i++) {
         client_read(client);
-        if (dechunk(client, out)) {
+        if (client->size > sizeof(end) &&
+            memcmp(client->data + client->size - (sizeof(end) - 1), end, sizeof(end) - 1) == 0 &&
+            dechunk(client, out)) {
             buffer_append_char(out, '\0');
             return;
         }
         loop_turn(fixture);
     }
     fail_msg("no whole answer, %zu bytes", client->size);
+}
+
+/* What came so far was looked at. */
+static void client_forget(struct client *client)
+{
+    client->size = 0;
+    client->data[0] = '\0';
 }
 
 static uint64_t index_of(const struct client *client)
@@ -143,7 +154,7 @@ static void a_long_listing_is_sent_in_chunks_and_whole(void **state)
     assert_int_equal(count_text(&client, "Content-Type: application/json\r\n"), 1);
     assert_int_equal(index_of(&client), fixture->replica.index);
     assert_int_equal(fixture->server.http->stream_snapshots, 0);
-    client.size = 0;
+    client_forget(&client);
     client_send(fixture, &client, "GET / HTTP/1.1\r\nHost: x\r\n\r\n"); /* It can go on. */
     client_expect(fixture, &client, "Consul Agent", 1);
     client_close(&client);
@@ -262,7 +273,7 @@ static void a_blocking_listing_sleeps_and_sees_what_changes_while_it_is_read(voi
     assert_int_equal(index_of(&client), fixture->replica.index);
 
     /* Again, and the change comes when the snapshot is taken already. */
-    client.size = 0;
+    client_forget(&client);
     (void)snprintf(request, sizeof(request),
                    "GET /v1/kv/long/?recurse&index=%llu&wait=600s HTTP/1.1\r\nHost: x\r\n\r\n",
                    (unsigned long long)fixture->replica.index);
@@ -331,6 +342,9 @@ static void a_slow_reader_keeps_no_snapshot_and_gets_all_of_it_in_the_end(void *
     expect_chunks(fixture, &client, &body);
     assert_long_listing(body.data, LONG_COUNT * 4);
     assert_int_equal(index_of(&client), fixture->replica.index - 1);
+    for (int i = 0; i < 1000 && fixture->server.http->stream_copied_bytes > 0; i++) {
+        loop_turn(fixture);
+    }
     assert_int_equal(fixture->server.http->stream_copied_bytes, 0);
     client_close(&client);
     buffer_deinit(&body);

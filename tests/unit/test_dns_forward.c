@@ -283,6 +283,41 @@ static void failing_codes_and_refused_ports_lead_to_the_next(void **state)
     expect(fd, SERVFAIL_ANSWER);
 }
 
+/* recursor_strategy: always the first one, or any; either way the others are asked when one fails.
+ */
+static void recursors_may_be_begun_with_at_random(void **state)
+{
+    enum { QUESTIONS = 64 };
+    unsigned counts[RECURSORS] = {0};
+    struct pollfd wait[RECURSORS];
+
+    (void)state;
+    fixture.config.recursor_random = true;
+    start_with(RECURSORS, TIMEOUT_LONG_MS);
+    fixture.config.recursor_random = false;
+    for (size_t i = 0; i < RECURSORS; i++) {
+        wait[i] = (struct pollfd){.fd = recursors[i], .events = POLLIN};
+    }
+    for (unsigned i = 0; i < QUESTIONS; i++) {
+        const int fd = ask(WWW, 0);
+
+        assert_int_equal(poll(wait, RECURSORS, WAIT_MS), 1);
+        const size_t first = wait[0].revents != 0 ? 0 : 1;
+
+        counts[first]++;
+        upstream_answer(first, DNS_SERVFAIL, 0, SLICE_EMPTY);
+        upstream_answer(1 - first, 0, 1, slice_from(A_RECORD, sizeof(A_RECORD) - 1));
+        expect(fd, WWW_ANSWER);
+    }
+    assert_in_range(counts[0], 1, QUESTIONS - 1); /* else by chance: 2^-63 */
+    struct dns_stats stats;
+
+    dns_server_stats(server, &stats);
+    assert_int_equal(stats.forwarded, 2 * QUESTIONS);
+    assert_int_equal(stats.forward_failures, QUESTIONS);
+    assert_int_equal(stats.rcodes[DNS_NOERROR], QUESTIONS);
+}
+
 static void silence_leads_to_the_next_and_then_to_failure(void **state)
 {
     struct upstream_query query;
@@ -725,6 +760,7 @@ int main(void)
         TEST(an_answer_is_passed_on_whole),
         TEST(ids_and_source_ports_are_drawn_anew),
         TEST(failing_codes_and_refused_ports_lead_to_the_next),
+        TEST(recursors_may_be_begun_with_at_random),
         TEST(silence_leads_to_the_next_and_then_to_failure),
         TEST(what_was_not_asked_is_not_believed),
         TEST(more_than_the_client_takes_is_cut_to_the_question),

@@ -43,8 +43,13 @@ void replica_members_changed(struct replica *replica, const struct member *membe
 typedef void (*replica_propose_done)(void *context, const char *failure,
                                      const struct command_result *result);
 
+/* A failure with this text means that a queue is full: nothing was done, and the same write may be
+ * asked again a little later. */
+#define REPLICA_BUSY "too many writes are waiting, try again"
+
 /* Sends an encoded command into the log, through the leader wherever it is; waits inside up to
- * rpc_hold_timeout for a leader. The command is copied. The answer comes from this server's own
+ * rpc_hold_timeout for a leader; REPLICA_BUSY at once when too much waits already. The command is
+ * copied. The answer comes from this server's own
  * apply. */
 void replica_propose(struct replica *replica, struct slice command, replica_propose_done done,
                      void *context);

@@ -1,6 +1,7 @@
 /* Writes: a command into the log, and its outcome back to the client. */
 
 #include <assert.h>
+#include <string.h>
 
 #include "server/http/http_internal.h"
 #include "server/server.h"
@@ -10,6 +11,13 @@ static void write_answer(struct http_request *request, const struct command_resu
     http_reply_json(request, result->ok ? SLICE_LITERAL("true") : SLICE_LITERAL("false"));
 }
 
+/* Consul has no bound here; its clients, like all, try a 503 again, and Retry-After says when. */
+static void write_busy(struct http_request *request)
+{
+    buffer_append_text(&request->private->headers, "Retry-After: 1\r\n");
+    http_reply_text(request, 503, SLICE_LITERAL(REPLICA_BUSY));
+}
+
 static void write_on_done(void *context, const char *failure, const struct command_result *result)
 {
     struct http_request *request = context;
@@ -17,7 +25,9 @@ static void write_on_done(void *context, const char *failure, const struct comma
 
     http_conn_enter(conn);
     if (http_request_release(request)) {
-        if (failure != NULL) {
+        if (failure != NULL && strcmp(failure, REPLICA_BUSY) == 0) {
+            write_busy(request);
+        } else if (failure != NULL) {
             http_reply_failure(request, 0, failure);
         } else if (result->status == COMMAND_REFUSED) {
             /* Unchanged: clients look at how it begins. */

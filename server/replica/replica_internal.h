@@ -40,7 +40,7 @@ enum {
     REPLICA_TURN_COMMAND_BYTES_MAX = 4 * 1024 * 1024,
     REPLICA_TURN_APPLY_MAX = 2048, /* entries applied in one turn */
     REPLICA_TURN_APPLY_BYTES_MAX = 8 * 1024 * 1024,
-    REPLICA_QUEUE_BYTES_MAX = 256 * 1024 * 1024,   /* commands waiting for a leader */
+    REPLICA_QUEUE_BYTES_MAX = 64 * 1024 * 1024,    /* writes waiting for a leader, all told */
     REPLICA_REMOTE_BYTES_MAX = 48 * 1024 * 1024,   /* forwarded commands waiting for the turn */
     REPLICA_PENDING_BYTES_MAX = 128 * 1024 * 1024, /* in the log, waiting for a slow disk */
     REPLICA_BATCH_MAX = 1 + MESSAGE_COMMANDS_MAX,  /* a leader's start, and a forwarded batch */

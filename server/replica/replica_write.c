@@ -24,6 +24,12 @@ bool replica_write_pending(const struct replica *replica)
 
 /* --- taking proposals --- */
 
+/* What it costs while it waits: many small ones count, too. */
+static size_t write_bytes(const struct replica_proposal *proposal)
+{
+    return sizeof(*proposal) + proposal->command_size;
+}
+
 void replica_propose(struct replica *replica, struct slice command, replica_propose_done done,
                      void *context)
 {
@@ -44,7 +50,7 @@ void replica_propose(struct replica *replica, struct slice command, replica_prop
     proposal->command_size = command.size;
     memcpy(proposal->command, command.data, command.size);
     REPLICA_LIST_APPEND(&replica->queued, proposal);
-    replica->queued_bytes += command.size;
+    replica->queued_bytes += write_bytes(proposal);
     replica_wake(replica);
 }
 
@@ -58,15 +64,15 @@ static void write_fail(struct replica_proposal *proposal, const char *failure)
 static void write_unqueue(struct replica *replica, struct replica_proposal *proposal)
 {
     REPLICA_LIST_REMOVE(&replica->queued, proposal);
-    assert(replica->queued_bytes >= proposal->command_size);
-    replica->queued_bytes -= proposal->command_size;
+    assert(replica->queued_bytes >= write_bytes(proposal));
+    replica->queued_bytes -= write_bytes(proposal);
 }
 
 static void write_requeue(struct replica *replica, struct replica_proposal *proposal)
 {
     proposal->state = PROPOSAL_QUEUED;
     REPLICA_LIST_APPEND(&replica->queued, proposal);
-    replica->queued_bytes += proposal->command_size;
+    replica->queued_bytes += write_bytes(proposal);
 }
 
 static void write_logged(struct replica *replica, struct replica_proposal *proposal, uint64_t term,
@@ -170,7 +176,7 @@ void replica_on_propose(struct replica *replica, raft_id from, struct slice payl
     batch.offset = replica->remote_bytes.size;
     batch.size = (size_t)(commands.end - commands.at);
     if (refusal == NULL && replica->remote_bytes.size + batch.size > REPLICA_REMOTE_BYTES_MAX) {
-        refusal = "too many writes at once, try again";
+        refusal = REPLICA_BUSY;
     }
     if (refusal != NULL) {
         write_answer_remote(replica, &batch, MESSAGE_FAILED, refusal, 0, 0);
@@ -445,7 +451,7 @@ static void write_refuse_queued(struct replica *replica)
         struct replica_proposal *proposal = replica->queued.last;
 
         write_unqueue(replica, proposal);
-        write_fail(proposal, "too many writes are waiting, try again");
+        write_fail(proposal, REPLICA_BUSY);
     }
     for (struct replica_proposal *proposal = replica->queued.first; proposal != NULL;
          proposal = next) {
@@ -592,8 +598,7 @@ void replica_write_sweep(struct replica *replica, uint64_t now_ms)
         next = proposal->next;
         if (now_ms - proposal->start_ms >= hold_ms) {
             write_unqueue(replica, proposal);
-            write_fail(proposal, replica->role == RAFT_LEADER ? "too many writes at once, try again"
-                                                              : WRITE_NO_LEADER);
+            write_fail(proposal, replica->role == RAFT_LEADER ? REPLICA_BUSY : WRITE_NO_LEADER);
         }
     }
     for (struct replica_proposal *proposal = replica->sent.first; proposal != NULL;
@@ -634,7 +639,7 @@ void replica_write_stop(struct replica *replica)
         struct replica_proposal *proposal;
 
         REPLICA_LIST_POP(&replica->queued, proposal);
-        replica->queued_bytes -= proposal->command_size;
+        replica->queued_bytes -= write_bytes(proposal);
         write_fail(proposal, text);
     }
     while (replica->sent.first != NULL) {

@@ -129,3 +129,63 @@ def test_writes_are_refused_when_the_disk_hangs_and_nobody_can_take_over(shim):
         server.disk(None)
         stuck.join(60)
         wait_for("writes again", lambda: server.put("k", "4"), 60)
+
+
+# --- flow control ---
+
+def resident_mib(server):
+    with open("/proc/%d/status" % server.process.pid, encoding="ascii") as file:
+        for line in file:
+            if line.startswith("RssAnon:"):
+                return int(line.split()[1]) / 1024
+    raise AssertionError("no RssAnon")
+
+
+def test_writes_beyond_the_queue_get_503_at_once():
+    """Without a leader 64 MiB may wait; what comes on top is refused, and told to try again."""
+    with Cluster(size=3) as cluster:
+        server = cluster.wait_leader()
+        for other in others_of(cluster, server):
+            other.kill()
+        wait_for("the end of its leadership", lambda: server.leader() == "", 60)
+        value = os.urandom(500 * 1024)
+        answers = []
+
+        def write(number):
+            status, headers, body = server.request("PUT", "/v1/kv/k%d" % number, value, timeout=60)
+            answers.append((status, headers.get("Retry-After"), body))
+        threads = [threading.Thread(target=write, args=(number,)) for number in range(160)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(120)
+        assert len(answers) == 160
+        busy = [answer for answer in answers if answer[0] == 503]
+        held = [answer for answer in answers if answer[0] == 500]
+        assert len(busy) + len(held) == 160
+        assert 160 - 134 <= len(busy) <= 160 - 120, len(busy)  # 64 MiB are 131 of them.
+        for _, retry_after, body in busy:
+            assert retry_after == "1"
+            assert body == b"too many writes are waiting, try again"
+        assert all(body == b"No cluster leader" for _, _, body in held)
+        assert answers[0][0] == 503  # At once: while the others were held.
+
+
+def test_a_stuck_follower_costs_little_memory_and_no_time():
+    """Its link is full at some point; the quorum goes on without it, and it catches up."""
+    with Cluster(size=3) as cluster:
+        leader = cluster.wait_leader()
+        stuck = others_of(cluster, leader)[0]
+        value = os.urandom(256 * 1024)
+        for number in range(8):
+            assert leader.put("warm%d" % number, value)
+        before = resident_mib(leader)
+        stuck.process.send_signal(signal.SIGSTOP)
+        try:
+            for number in range(400):  # 100 MiB
+                assert leader.put("k%d" % (number % 20), value)
+            grown = resident_mib(leader) - before
+        finally:
+            stuck.process.send_signal(signal.SIGCONT)
+        assert grown < 48, "the leader grew by %d MiB" % grown
+        cluster.wait_equal(60)

@@ -32,6 +32,9 @@ static void check_rpc(struct slice payload)
     struct uuid session;
     uint64_t request;
     uint32_t count;
+    uint8_t operation;
+    enum message_status status;
+    struct slice text;
     bool quorum;
 
     if (message_get_propose(payload, &request, &count, &reader)) {
@@ -42,6 +45,12 @@ static void check_rpc(struct slice payload)
     }
     if (message_get_answer(payload, &answer)) {
         assert(answer.error.size <= payload.size);
+    }
+    if (message_get_operate(payload, &request, &operation, &text)) {
+        assert(text.size <= payload.size);
+    }
+    if (message_get_operated(payload, &request, &status, &text)) {
+        assert(status <= MESSAGE_FAILED);
     }
     (void)message_get_read(payload, &request, &quorum);
     (void)message_get_renew(payload, &request, &session);

@@ -13,12 +13,15 @@ import dns.edns
 import dns.flags
 import dns.message
 import dns.query
+import dns.rcode
 import dns.resolver
 import pytest
 
 from cluster import DNS_PORT, Cluster, wait_for
 
 WIDE = 100
+# What waits for a leader gives up soon.
+QUICK = {"performance": {"raft_multiplier": 1, "rpc_hold_timeout": "1s"}}
 MASTER = "master.pg.service.consul"
 CARES_PROGRAM = r"""
 #include <ares.h>
@@ -293,6 +296,49 @@ def test_dns_goes_on_without_a_leader():
         wait_for("no leader", lambda: last.request("GET", "/v1/kv/x", timeout=15)[0] == 500, 30)
         for _ in range(20):
             assert addresses(last.address, DNS_PORT) == ["10.8.4.1"]
+
+
+def test_without_allow_stale_every_server_answers_as_the_leader():
+    """What a write has told is seen by the next question to any server; without a leader nobody
+    answers, and says so in time."""
+    with Cluster(size=3, extra={**QUICK, "dns_config": {"allow_stale": False}}) as cluster:
+        leader = cluster.wait_leader()
+        cluster.wait_members()
+        others = [one for one in cluster.servers if one is not leader]
+        for i in range(100):
+            set_master(leader, "10.8.6.%d" % i)
+            for one in others:
+                assert addresses(one.address, DNS_PORT) == ["10.8.6.%d" % i]
+        for other in cluster.servers[1:]:
+            other.kill()
+        query = dns.message.make_query(MASTER, "A")
+
+        def fails():
+            answer = dns.query.udp(query, cluster.servers[0].address, timeout=30, port=DNS_PORT)
+            return answer.rcode() == dns.rcode.SERVFAIL
+        wait_for("no answer without a leader", fails, 60)
+
+
+def test_only_answers_that_are_too_old_are_kept_back():
+    with Cluster(size=3, extra={**QUICK, "dns_config": {"max_stale": "2s"}}) as cluster:
+        set_master(cluster.wait_leader(), "10.8.7.1")
+        cluster.wait_equal()
+        last = cluster.servers[0]
+        assert addresses(last.address, DNS_PORT) == ["10.8.7.1"]
+        for other in cluster.servers[1:]:
+            other.kill()
+        query = dns.message.make_query(MASTER, "A")
+        seen = []
+
+        def fails():
+            answer = dns.query.udp(query, last.address, timeout=30, port=DNS_PORT)
+            seen.append(answer.rcode())
+            return answer.rcode() == dns.rcode.SERVFAIL
+        wait_for("an end of stale answers", fails, 60)
+        assert set(seen[:-1]) <= {dns.rcode.NOERROR}
+        # With a quorum again it is as young as can be.
+        cluster.servers[1].start()
+        wait_for("answers again", lambda: not fails(), 60)
 
 
 def test_answers_read_the_same_by_an_independent_decoder(server):

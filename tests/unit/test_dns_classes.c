@@ -517,7 +517,7 @@ static double chi_square(const unsigned *counts, size_t count, unsigned total)
  * generator's seed is fixed, so this passes always or never. */
 static void the_order_is_uniform(void **state)
 {
-    enum { TURNS = 9000 };
+    enum { TURNS = 3600 };
     static const struct {
         const char *question;
         bool tcp;

@@ -17,6 +17,7 @@
  * sim_queue.c      chance, the queue of events, the trace
  * sim_parameters.c what a run is like
  * sim_fault.c      what goes wrong
+ * sim_duel.c       what goes wrong in more than one move
  * sim_change.c     changes of the configuration, snapshots
  * sim_node.c       a server: host of a core, with the model of its disk
  * sim_clock.c      its clock
@@ -51,7 +52,7 @@ enum sim_fault {
     SIM_FAULT_PAUSE,
     SIM_FAULT_SLOW_DISK,
     SIM_FAULT_RESET,  /* connections, under servers that live on */
-    SIM_FAULT_DEPOSE, /* cuts a server off, and all learn of it at once; its clients go on */
+    SIM_FAULT_DEPOSE, /* cuts a server off, and others may learn of it; its clients go on */
     SIM_FAULT_TRANSFER,
     SIM_FAULT_CLOCK, /* it jumps, or runs at another rate from now on */
     /* With a real log and store: */
@@ -72,7 +73,13 @@ enum sim_fault_class {
 };
 
 /* Each has its own chance, so that what is left out changes nothing in those that are not. */
-enum sim_stream { SIM_STREAM_FAULT, SIM_STREAM_CHANGE, SIM_STREAM_COMPACT, SIM_STREAM_COUNT };
+enum sim_stream {
+    SIM_STREAM_FAULT,
+    SIM_STREAM_CHANGE,
+    SIM_STREAM_COMPACT,
+    SIM_STREAM_SPLIT,
+    SIM_STREAM_COUNT,
+};
 
 struct sim_entry {
     raft_term term;
@@ -141,9 +148,10 @@ struct sim_node {
     raft_id vote;
     struct sim_clock clock;
     raft_id known_leader;
-    bool damaged;         /* its log was found damaged: down until the damage is undone */
-    uint64_t deadline_ms; /* by its own clock */
-    uint64_t wake_ms;     /* the same in the simulator's time */
+    bool damaged;             /* its log was found damaged: down until the damage is undone */
+    uint64_t quorum_since_ms; /* by its own clock: leads since, by this configuration */
+    uint64_t deadline_ms;     /* by its own clock */
+    uint64_t wake_ms;         /* the same in the simulator's time */
 };
 
 struct sim_message {
@@ -164,6 +172,10 @@ enum sim_event_type {
     SIM_COMPACT,
     SIM_FETCHED, /* a snapshot up to `index` has arrived */
     SIM_LOST,    /* the server learns that its connection to `peer` is gone */
+    /* Later moves of a fault, with their chance in `op`: */
+    SIM_DEPOSE,  /* `node` is cut off; `peer` has not heard it for some time */
+    SIM_REJOIN,  /* `node`, that was cut off, is heard again */
+    SIM_ELECTED, /* `node`, lately */
     /* The full mode's: */
     SIM_CLIENT,       /* client `op` does something */
     SIM_REQUEST,      /* a client's request reaches its server */
@@ -233,6 +245,7 @@ struct sim_stats {
     uint64_t transfers;
     uint64_t changes;
     uint64_t removals;
+    uint64_t splits;
     uint64_t retired;
     uint64_t compactions;
     uint64_t installed;
@@ -284,6 +297,7 @@ struct sim_parameters {
     uint64_t propose_interval_ms;
     uint64_t read_interval_ms;
     uint64_t fault_phase_ms;
+    unsigned split; /* of a new leader, to be asked for a change while the network splits */
     uint64_t change_interval_ms;  /* 0: the configuration stays */
     uint64_t compact_interval_ms; /* 0: logs stay whole */
     uint64_t fetch_ms;
@@ -306,6 +320,8 @@ struct sim_options {
     uint64_t seed;
     bool verbose;
     bool full;
+    bool duel;    /* the run is one */
+    bool planted; /* fails when a server crashes while the network is cut: to test the rest by */
     /* By number of the fault; NULL: nothing is left out. */
     const bool *left_out;
     size_t left_out_count;
@@ -407,9 +423,27 @@ void sim_crash_and_restart(struct sim *sim, size_t node, bool machine);
 void sim_network_heal(struct sim *sim);
 void sim_lost(struct sim *sim, size_t node, raft_id peer);
 
+void sim_transfer(struct sim *sim, size_t node);
+
+/* --- sim_duel.c --- */
+
+/* Makes a run of it in which one of three servers is deposed again and again, and so fast that a
+ * new leader may be there between two heartbeats of the old one. */
+void sim_parameters_duel(struct sim *sim);
+void sim_depose(struct sim *sim, size_t node);
+/* A leader was elected. */
+void sim_elected(struct sim *sim, size_t node);
+/* SIM_DEPOSE, SIM_REJOIN and SIM_ELECTED. */
+void sim_duel_dispatch(struct sim *sim, const struct sim_event *event);
+
 /* --- sim_change.c --- */
 
 void sim_change(struct sim *sim);
+size_t sim_voters(const struct raft_configuration *configuration);
+void sim_change_remove(struct raft_configuration *configuration, size_t at);
+/* Asks the leader `node` for it. */
+void sim_change_propose(struct sim *sim, size_t node,
+                        const struct raft_configuration *configuration);
 void sim_compact(struct sim *sim);
 
 /* --- sim_clock.c --- */

@@ -5,7 +5,7 @@
 
 #include "tests/sim/sim.h"
 
-static size_t sim_voters(const struct raft_configuration *configuration)
+size_t sim_voters(const struct raft_configuration *configuration)
 {
     size_t voters = 0;
 
@@ -15,7 +15,7 @@ static size_t sim_voters(const struct raft_configuration *configuration)
     return voters;
 }
 
-static void sim_change_remove(struct raft_configuration *configuration, size_t at)
+void sim_change_remove(struct raft_configuration *configuration, size_t at)
 {
     configuration->count--;
     for (size_t i = at; i < configuration->count; i++) {
@@ -79,6 +79,29 @@ static bool sim_change_draw(struct sim *sim, size_t leader,
     return true;
 }
 
+void sim_change_propose(struct sim *sim, size_t node,
+                        const struct raft_configuration *configuration)
+{
+    const size_t count = raft_configuration(sim->nodes[node].raft)->count;
+
+    if (sim->configuration_count == SIM_CONFIGURATIONS_MAX) {
+        return;
+    }
+    const uint64_t which = sim_configuration_add(sim, configuration);
+    const struct raft_entry entry = {.type = RAFT_ENTRY_CONFIGURATION,
+                                     .data = sim->configurations[which].bytes,
+                                     .size = sim->configurations[which].size};
+    sim_trace(sim, node, "change", "%zu: %zu servers, %zu voters", sim->fault_count - 1,
+              configuration->count, sim_voters(configuration));
+    const size_t before = sim->nodes[node].log.count;
+    struct raft_event event = {.type = RAFT_EVENT_PROPOSE, .entries = &entry, .entry_count = 1};
+    sim_node_step(sim, node, &event);
+    if (sim->nodes[node].log.count > before) {
+        sim->stats.changes++;
+        sim->stats.removals += configuration->count < count ? 1 : 0;
+    }
+}
+
 /* Sometimes a server dies for good: it is to be replaced by a new one. */
 static void sim_change_retire(struct sim *sim, size_t node)
 {
@@ -106,23 +129,10 @@ static void sim_change_now(struct sim *sim)
         return;
     }
     struct raft_configuration configuration = *raft_configuration(sim->nodes[node].raft);
-    const size_t count = configuration.count;
     if (!sim_change_draw(sim, node, &configuration)) {
         return;
     }
-    const uint64_t which = sim_configuration_add(sim, &configuration);
-    const struct raft_entry entry = {.type = RAFT_ENTRY_CONFIGURATION,
-                                     .data = sim->configurations[which].bytes,
-                                     .size = sim->configurations[which].size};
-    sim_trace(sim, node, "change", "%zu: %zu servers, %zu voters", sim->fault_count - 1,
-              configuration.count, sim_voters(&configuration));
-    const size_t before = sim->nodes[node].log.count;
-    struct raft_event event = {.type = RAFT_EVENT_PROPOSE, .entries = &entry, .entry_count = 1};
-    sim_node_step(sim, node, &event);
-    if (sim->nodes[node].log.count > before) {
-        sim->stats.changes++;
-        sim->stats.removals += configuration.count < count ? 1 : 0;
-    }
+    sim_change_propose(sim, node, &configuration);
 }
 
 void sim_change(struct sim *sim)

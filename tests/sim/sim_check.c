@@ -103,6 +103,7 @@ static void sim_check_leader(struct sim *sim, size_t node, raft_term term)
     }
     sim->leaders[term] = server->id;
     sim->stats.elections++;
+    sim_elected(sim, node);
     sim_require(sim, sim_node_is_voter(sim, node), "a server without a vote leads");
     for (size_t i = 0; i < sim->committed_count; i++) {
         const struct sim_committed *committed = &sim->committed[i];
@@ -222,6 +223,52 @@ void sim_check_update(struct sim *sim, size_t node, const struct raft_event *eve
     }
 }
 
+/* A leader that has not heard of a quorum for long has stepped down (6.2). */
+static void sim_check_quorum(const struct sim *sim, size_t node)
+{
+    const struct sim_node *server = &sim->nodes[node];
+    const struct raft_configuration *configuration = raft_configuration(server->raft);
+    const uint64_t now_ms = sim_clock_shows(&server->clock, sim->now_ms);
+    const uint64_t long_ms = 2 * (uint64_t)sim->parameters.election_ms;
+    size_t voters = 0;
+    size_t heard = 0;
+
+    if (server->role != RAFT_LEADER || now_ms - server->quorum_since_ms < long_ms) {
+        return;
+    }
+    for (size_t i = 0; i < configuration->count; i++) {
+        struct raft_progress progress;
+        if (configuration->servers[i].voter &&
+            raft_progress(server->raft, configuration->servers[i].id, now_ms, &progress)) {
+            voters++;
+            heard += progress.last_contact_ms <= long_ms ? 1 : 0;
+        }
+    }
+    sim_require(sim, heard > voters / 2,
+                "server %" PRIu64 " leads, and has not heard of a quorum for %" PRIu64 " ms",
+                server->id, long_ms);
+}
+
+/* The configuration in force is the last one in the log, committed or not (4.1). */
+static void sim_check_configuration(const struct sim *sim, size_t node,
+                                    const struct raft_update *update)
+{
+    const struct sim_node *server = &sim->nodes[node];
+    const raft_index index = raft_configuration(server->raft)->index;
+    raft_index last = server->log.count;
+
+    if (!update->configuration_changed && update->truncate_from == 0 && update->reset_index == 0) {
+        return;
+    }
+    while (last > 0 && server->log.entries[last - 1].type != RAFT_ENTRY_CONFIGURATION) {
+        last--;
+    }
+    sim_require(sim, index == last,
+                "server %" PRIu64 " goes by the configuration of entry %" PRIu64
+                ", and its log's last one is that of %" PRIu64,
+                server->id, index, last);
+}
+
 void sim_check_step(struct sim *sim, size_t node, const struct raft_update *update)
 {
     struct sim_node *server = &sim->nodes[node];
@@ -250,9 +297,14 @@ void sim_check_step(struct sim *sim, size_t node, const struct raft_update *upda
         sim_require(sim, sim_node_is_voter(sim, node),
                     "server %" PRIu64 " campaigns without a vote or a configuration", server->id);
     }
+    if (changed || update->configuration_changed) {
+        server->quorum_since_ms = sim_clock_shows(&server->clock, sim->now_ms);
+    }
     server->role = update->role;
     server->term = update->term;
     server->vote = update->vote;
+    sim_check_quorum(sim, node);
+    sim_check_configuration(sim, node, update);
     if (update->role == RAFT_LEADER) {
         sim_check_leader(sim, node, update->term);
     }

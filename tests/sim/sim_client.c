@@ -255,10 +255,11 @@ static void client_create(struct sim *sim, size_t client)
     const uint64_t number = full->session_count++;
     struct sim_session *session = &full->sessions[number];
     *session = (struct sim_session){
-        .ttl_ms = sim_between(sim, parameters->ttl_ms, 2 * parameters->ttl_ms),
+        .ttl_ms = full->locking ? SIM_TTL_LAST_MS
+                                : sim_between(sim, parameters->ttl_ms, 2 * parameters->ttl_ms),
         .lock_delay_ms =
             sim_chance(sim, 3000) ? 0 : sim_between(sim, 1, 6 * (uint64_t)parameters->election_ms),
-        .checked = sim_chance(sim, 4000),
+        .checked = !full->locking && sim_chance(sim, 4000),
         .renewed_ms = sim->now_ms,
     };
     memset(session->id.bytes, 0x5A, sizeof(session->id.bytes));
@@ -336,23 +337,44 @@ static void client_use_key(struct sim *sim, size_t client)
     client_ask(sim, client, op);
 }
 
-/* At the end, one of them looks at everything. */
-static void client_look(struct sim *sim, size_t client)
+static void client_follow_leader(struct sim *sim, struct sim_client *client)
 {
-    struct sim_full *full = sim->full;
     raft_term newest = 0;
 
-    if (client == 0 && full->looked < SIM_KEYS) {
-        for (size_t i = 0; i < sim->parameters.node_count; i++) {
-            if (sim->nodes[i].role == RAFT_LEADER && sim->nodes[i].raft != NULL &&
-                sim->nodes[i].term > newest) {
-                newest = sim->nodes[i].term;
-                full->clients[client].node = i; /* Others may not be members any more. */
-            }
+    for (size_t i = 0; i < sim->parameters.node_count; i++) {
+        const struct sim_node *server = &sim->nodes[i];
+        if (server->raft != NULL && server->role == RAFT_LEADER && server->term > newest) {
+            newest = server->term;
+            client->node = i; /* Others may not be members any more. */
         }
+    }
+}
+
+/* At the end, one of them looks at everything; and when all sessions must have ended, takes every
+ * lock. */
+static void client_finish(struct sim *sim, size_t client)
+{
+    struct sim_full *full = sim->full;
+    struct sim_client *asking = &full->clients[client];
+
+    if (client != 0) {
+        return;
+    }
+    client_follow_leader(sim, asking);
+    if (full->looked < SIM_KEYS) {
         client_ask(
             sim, client,
             (struct sim_op){.kind = SIM_OP_READ, .mode = SIM_CONSISTENT, .key = full->looked});
+    } else if (!full->locking) {
+        client_wait(sim, client, sim->parameters.election_ms);
+    } else if (full->locked < SIM_LOCKS && asking->session != 0) {
+        client_ask(
+            sim, client,
+            (struct sim_op){.kind = SIM_OP_LOCK, .key = full->locked, .session = asking->session});
+    } else if (full->locked < SIM_LOCKS && sim_chance(sim, 5000)) {
+        client_create(sim, client);
+    } else if (full->locked < SIM_LOCKS) {
+        client_ask(sim, client, (struct sim_op){.kind = SIM_OP_CHECK});
     }
 }
 
@@ -369,7 +391,7 @@ void sim_client_next(struct sim *sim, size_t client)
     if (sim->nodes[asking->node].raft == NULL) {
         client_wait(sim, client, sim_between(sim, 1, sim->parameters.think_ms));
     } else if (sim->full->quiet) {
-        client_look(sim, client);
+        client_finish(sim, client);
     } else if (!asking->locker || !sim_chance(sim, 6000) || !client_lock(sim, client)) {
         client_use_key(sim, client);
     }
@@ -414,6 +436,9 @@ static void client_done_session(struct sim *sim, struct sim_client *client, cons
             sim->stats.locks++;
             sim_judge_granted(sim, op->client, op->key);
         }
+        if (sim->full->locking && answer->ok && op->key == sim->full->locked) {
+            sim->full->locked++;
+        }
         return;
     default:
         return;
@@ -434,7 +459,8 @@ static void client_done(struct sim *sim, struct sim_client *client, const struct
     } else if (op->kind >= SIM_OP_CREATE) {
         client_done_session(sim, client, op, answer);
     }
-    if (sim->full->quiet && op->kind == SIM_OP_READ) {
+    if (sim->full->quiet && op->kind == SIM_OP_READ && op->mode == SIM_CONSISTENT &&
+        op->client == 0 && op->key == sim->full->looked) {
         sim->full->looked++;
     }
 }

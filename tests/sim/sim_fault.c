@@ -125,32 +125,7 @@ static void sim_reset(struct sim *sim, size_t node)
     }
 }
 
-/* The hardest test of a lease: the leader is alive, but cut off from the others, whose connections
- * are reset; they elect another one, write there, and somebody reads from the first at all times.
- */
-static void sim_depose(struct sim *sim, size_t node)
-{
-    sim_network_heal(sim);
-    for (size_t i = 0; i < sim->parameters.node_count; i++) {
-        if (i == node) {
-            continue;
-        }
-        sim->blocked[node][i] = true;
-        sim->blocked[i][node] = sim_chance(sim, 7000);
-        if (sim_chance(sim, 9500) && sim_node_awake(sim, i)) {
-            sim_lost(sim, i, sim->nodes[node].id);
-        }
-    }
-    const uint64_t end_ms = 2 * (uint64_t)sim->parameters.election_ms;
-    for (uint64_t ms = 1; ms < end_ms; ms += sim_between(sim, 1, 12)) {
-        sim_schedule(sim, &(struct sim_event){
-                              .at_ms = sim->now_ms + ms, .type = SIM_READ_ONCE, .node = node});
-        sim_schedule(sim, &(struct sim_event){
-                              .at_ms = sim->now_ms + ms, .type = SIM_PROPOSE_ONCE, .node = node});
-    }
-}
-
-static void sim_transfer(struct sim *sim, size_t node)
+void sim_transfer(struct sim *sim, size_t node)
 {
     if (!sim_node_awake(sim, node)) {
         return;
@@ -280,6 +255,17 @@ static void sim_fault_of_server(struct sim *sim, size_t node, enum sim_fault fau
     }
 }
 
+static void sim_fault_planted(const struct sim *sim, enum sim_fault fault)
+{
+    bool cut = false;
+
+    for (size_t i = 0; i < SIM_NODES_MAX * SIM_NODES_MAX; i++) {
+        cut = cut || sim->blocked[i / SIM_NODES_MAX][i % SIM_NODES_MAX];
+    }
+    sim_require(sim, !sim->options.planted || fault != SIM_FAULT_CRASH || !cut,
+                "a crash while the network is cut, as planted");
+}
+
 static enum sim_fault sim_fault_draw(struct sim *sim)
 {
     const unsigned *weights = sim->parameters.fault_weights;
@@ -319,6 +305,7 @@ void sim_fault(struct sim *sim)
         } else {
             sim_fault_of_server(sim, node, fault);
         }
+        sim_fault_planted(sim, fault);
     }
     sim_fault_leave(sim, random);
 }

@@ -29,7 +29,8 @@ enum {
     SIM_HANDLES_MAX = 32, /* open on one disk */
     SIM_NAMES_MAX = 256,  /* changes of a folder that are not synced */
     SIM_FILE_NAME_MAX = 40,
-    SIM_APPLY_STEP = 8, /* every server stops applying at these indexes, to be compared */
+    SIM_APPLY_STEP = 8,        /* every server stops applying at these indexes, to be compared */
+    SIM_TTL_LAST_MS = 1000000, /* of the session at the very end */
     SIM_LINEAR_STATES_MAX = 2000000,
 };
 
@@ -248,7 +249,9 @@ struct sim_full {
     struct sim_linear *history;
     raft_index judged; /* entries up to here were applied by anyone */
     bool quiet;        /* clients begin nothing new, */
-    size_t looked;     /* but one reads all keys once more */
+    size_t looked;     /* but one reads all keys once more, */
+    bool locking;      /* and, from here on, */
+    size_t locked;     /* takes all locks */
 };
 
 void sim_full_new(struct sim *sim);
@@ -330,7 +333,8 @@ void sim_judge_result(struct sim *sim, size_t node, raft_index index,
 void sim_judge_state(struct sim *sim, size_t node);
 /* A client was told that it has the lock. */
 void sim_judge_granted(struct sim *sim, size_t client, size_t lock);
-/* The faults are over, and progress was made: sessions end, stores agree, histories make sense. */
+/* The faults are over, and all clients are quiet for longer than any session lives: sessions have
+ * ended, stores agree, histories make sense. */
 void sim_judge_end(struct sim *sim);
 
 #endif

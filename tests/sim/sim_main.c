@@ -91,7 +91,8 @@ static int usage(void)
         "       sim [--core] --seed SEED [-v] [--only LIST]   one seed; -v: with a trace; --only:\n"
         "           with these faults alone (numbers as in the trace, commas between; or none)\n"
         "       sim [--core] --seed SEED --shrink   the least faults with which it still fails\n"
-        "--core: the Raft core alone, without log, store and clients: fast.\n",
+        "--core: the Raft core alone, without log, store and clients: fast.\n"
+        "--duel: all runs depose leaders, again and again.\n",
         stderr);
     return 2;
 }
@@ -105,6 +106,10 @@ static bool arguments_parse(int argc, char **argv, struct arguments *out)
             out->options.verbose = true;
         } else if (strcmp(argv[i], "--core") == 0) {
             out->options.full = false;
+        } else if (strcmp(argv[i], "--planted") == 0) {
+            out->options.planted = true;
+        } else if (strcmp(argv[i], "--duel") == 0) {
+            out->options.duel = true;
         } else if (strcmp(argv[i], "--shrink") == 0) {
             out->shrink = true;
         } else if ((strcmp(argv[i], "--seeds") == 0 && number_parse(value, &out->count)) ||
@@ -134,12 +139,12 @@ static double seconds_now(void)
 static void print_stats(const struct sim_stats *stats, bool full)
 {
     printf("steps=%" PRIu64 " elections=%" PRIu64 " commits=%" PRIu64 " reads=%" PRIu64
-           " truncations=%" PRIu64 " changes=%" PRIu64 " removals=%" PRIu64 " transfers=%" PRIu64
-           " compactions=%" PRIu64 " installed=%" PRIu64 " stale_snapshots=%" PRIu64
-           " log_resets=%" PRIu64 "\n",
+           " truncations=%" PRIu64 " changes=%" PRIu64 " removals=%" PRIu64 " splits=%" PRIu64
+           " transfers=%" PRIu64 " compactions=%" PRIu64 " installed=%" PRIu64
+           " stale_snapshots=%" PRIu64 " log_resets=%" PRIu64 "\n",
            stats->steps, stats->elections, stats->commits, stats->reads, stats->truncations,
-           stats->changes, stats->removals, stats->transfers, stats->compactions, stats->installed,
-           stats->stale_snapshots, stats->resets_of_logs);
+           stats->changes, stats->removals, stats->splits, stats->transfers, stats->compactions,
+           stats->installed, stats->stale_snapshots, stats->resets_of_logs);
     printf("faults: drops=%" PRIu64 " duplicates=%" PRIu64 " delays=%" PRIu64 " partitions=%" PRIu64
            " asymmetric=%" PRIu64 " cut_links=%" PRIu64 " crashes=%" PRIu64 " power_cuts=%" PRIu64
            " lost_writes=%" PRIu64 " pauses=%" PRIu64 " slow_disks=%" PRIu64 " resets=%" PRIu64

@@ -27,6 +27,11 @@ void sim_parameters_draw(struct sim *sim)
 
     static const size_t voter_counts[] = {3, 3, 3, 5, 5, 4};
     parameters->voter_count = voter_counts[sim_between(sim, 0, 5)];
+    if (sim_chance(sim, 2000)) {
+        parameters->split = (unsigned)sim_between(sim, 1000, 9000);
+        /* Halves of an even number are what changes go wrong with. */
+        parameters->voter_count = sim_chance(sim, 7000) ? 4 : parameters->voter_count;
+    }
     parameters->node_count = parameters->voter_count + (sim_chance(sim, 2500) ? 1 : 0);
     parameters->first_count = parameters->node_count;
     parameters->bootstrap_all = sim_chance(sim, 5000);
@@ -65,7 +70,7 @@ void sim_parameters_draw(struct sim *sim)
         sim_chance(sim, 7000) ? sim_between(sim, 5, SIM_BUSY_INTERVAL_MS)
                               : sim_between(sim, 5, 4 * (uint64_t)parameters->election_ms);
     parameters->read_interval_ms = sim_between(sim, 5, SIM_BUSY_INTERVAL_MS);
-    if (sim_chance(sim, 5000)) {
+    if (sim_chance(sim, parameters->split > 0 ? 10000 : 5000)) {
         parameters->change_interval_ms = sim_between(
             sim, 5, (sim_chance(sim, 5000) ? 4 : 1) * (uint64_t)parameters->election_ms);
     }
@@ -75,6 +80,9 @@ void sim_parameters_draw(struct sim *sim)
     }
     parameters->fetch_ms = sim_between(sim, 1, parameters->election_ms);
     parameters->fault_phase_ms = sim_between(sim, 20, 80) * parameters->election_ms;
+    if ((sim_chance(sim, 1500) && parameters->split == 0) || sim->options.duel) {
+        sim_parameters_duel(sim);
+    }
     if (sim->options.full) {
         sim_parameters_draw_full(sim);
     }

@@ -207,6 +207,11 @@ static void sim_dispatch(struct sim *sim, struct sim_event *event)
     case SIM_LOST:
         sim_lost(sim, event->node, event->peer);
         break;
+    case SIM_DEPOSE:
+    case SIM_REJOIN:
+    case SIM_ELECTED:
+        sim_duel_dispatch(sim, event);
+        break;
     default:
         sim_dispatch_full(sim, event);
     }
@@ -396,6 +401,12 @@ static void sim_demand_end(struct sim *sim)
     sim_advance(sim, sim->now_ms + 2 * parameters->timeout_ms + ttl_ms + ttl_ms / 8 +
                          10 * (uint64_t)parameters->election_ms);
     sim_judge_end(sim);
+    for (size_t i = 0; i < parameters->client_count; i++) {
+        sim->full->clients[i].session = 0; /* Of those that have ended. */
+    }
+    sim->full->locking = true;
+    sim_advance(sim, sim->now_ms + 20 * (uint64_t)parameters->election_ms);
+    sim_require(sim, sim->full->locked == SIM_LOCKS, "a lock that nobody holds is not granted");
 }
 
 static void sim_deinit(struct sim *sim)

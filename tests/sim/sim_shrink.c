@@ -10,7 +10,12 @@
 
 #include "tests/sim/sim.h"
 
-enum { SIM_SHRINK_TEXT_MAX = 256, SIM_SHRINK_RUNS_MAX = 1000, SIM_SHRINK_SECONDS_MAX = 60 };
+enum {
+    SIM_SHRINK_TEXT_MAX = 256,
+    SIM_SHRINK_RUNS_MAX = 1000,
+    SIM_SHRINK_SECONDS_MAX = 60,
+    SIM_SHRINK_LATER_MAX = 65536
+};
 
 struct shared {
     size_t fault_count;
@@ -60,36 +65,35 @@ static void shrink_try(const struct sim_options *options)
     }
 }
 
-/* Leaves out more, `chunk` at a time, as long as what fails is `failed`. Returns how many were. */
-static size_t shrink_pass(const struct sim_options *options, bool *left_out, size_t count,
-                          size_t chunk, const char *failed, size_t *runs)
+/* Leaves out more of the first `count` faults, `chunk` at a time, as long as what fails is
+ * `failed`. Returns how many were. */
+static size_t shrink_pass(struct sim_options *options, bool *left_out, size_t count, size_t chunk,
+                          const char *failed, size_t *runs)
 {
     size_t dropped = 0;
 
     for (size_t at = 0; at < count && *runs < SIM_SHRINK_RUNS_MAX; at += chunk) {
         const size_t end = at + chunk < count ? at + chunk : count;
-        struct sim_options attempt = *options;
-        bool *wanted = malloc(count);
+        bool *before = malloc(end - at);
         size_t more = 0;
-        if (wanted == NULL) {
+        if (before == NULL) {
             exit(3);
         }
-        memcpy(wanted, left_out, count);
+        memcpy(before, left_out + at, end - at);
         for (size_t i = at; i < end; i++) {
             more += left_out[i] ? 0 : 1;
-            wanted[i] = true;
+            left_out[i] = true;
         }
         if (more > 0) {
-            attempt.left_out = wanted;
-            attempt.left_out_count = count;
-            shrink_try(&attempt);
+            shrink_try(options);
             (*runs)++;
             if (strcmp(shared->failed, failed) == 0) {
-                memcpy(left_out, wanted, count);
                 dropped += more;
+            } else {
+                memcpy(left_out + at, before, end - at);
             }
         }
-        free(wanted);
+        free(before);
     }
     return dropped;
 }
@@ -103,9 +107,10 @@ static void shrink_report(const struct sim_options *options, const bool *left_ou
         left += left_out[i] ? 0 : 1;
     }
     printf("seed %" PRIu64
-           " fails with %zu of %zu faults, after %zu runs: %s\nreplay: sim%s --seed %" PRIu64
+           " fails with %zu of %zu faults, after %zu runs: %s\nreplay: sim%s%s --seed %" PRIu64
            " --only ",
-           options->seed, left, count, runs, failed, options->full ? "" : " --core", options->seed);
+           options->seed, left, count, runs, failed, options->full ? "" : " --core",
+           options->planted ? " --planted" : "", options->seed);
     const char *comma = "";
     for (size_t i = 0; i < count; i++) {
         if (!left_out[i]) {
@@ -132,19 +137,20 @@ int sim_shrink(const struct sim_options *options)
         return 0;
     }
     memcpy(failed, shared->failed, sizeof(failed));
-    /* Without the others, more may come up than did so far: they count as left out, too. */
-    const size_t count = shared->fault_count + 4096;
-    bool *left_out = calloc(count, sizeof(*left_out));
+    /* Without these, more may come up than did so far: they are left out from the beginning. */
+    const size_t faults = shared->fault_count;
+    struct sim_options attempt = *options;
+    bool *left_out = malloc(faults + SIM_SHRINK_LATER_MAX);
     if (left_out == NULL) {
         return 3;
     }
-    for (size_t i = shared->fault_count; i < count; i++) {
-        left_out[i] = true;
-    }
-    const size_t faults = shared->fault_count;
+    memset(left_out, false, faults);
+    memset(left_out + faults, true, SIM_SHRINK_LATER_MAX);
+    attempt.left_out = left_out;
+    attempt.left_out_count = faults + SIM_SHRINK_LATER_MAX;
     size_t chunk = (faults + 1) / 2;
     while (chunk > 0 && runs < SIM_SHRINK_RUNS_MAX) {
-        const size_t dropped = shrink_pass(options, left_out, faults, chunk, failed, &runs);
+        const size_t dropped = shrink_pass(&attempt, left_out, faults, chunk, failed, &runs);
         if (dropped == 0 || chunk > 1) {
             chunk /= 2;
         }

@@ -56,6 +56,7 @@ enum {
     REPLICA_STATE_RESERVE_BYTES =
         32 * 1024 * 1024, /* kept free in the store's file for what frees space */
     REPLICA_DISK_RESERVE_BYTES = 64 * 1024 * 1024, /* and on its disk */
+    REPLICA_UNCHECKED_BYTES = 4 * 1024 * 1024,     /* taken before both are looked at again */
     REPLICA_BUCKETS = 1024,
     REPLICA_SNAPSHOT_CHUNK_BYTES = 256 * 1024, /* of a snapshot on its way, one at a time */
     REPLICA_SNAPSHOT_ASK_MS = 2000,   /* an unanswered question for a chunk is asked again */
@@ -254,6 +255,7 @@ struct replica {
     uint64_t apply_retry_ms;
     uint64_t sessions_held_ms; /* since when no session is ended, because of that; 0: they are */
     uint64_t usage_checked_ms;
+    size_t usage_unchecked_bytes; /* of writes since then */
     bool store_full;
 
     REPLICA_LIST(struct replica_proposal) queued;

@@ -87,17 +87,21 @@ static void write_logged(struct replica *replica, struct replica_proposal *propo
 
 /* --- space --- */
 
-static void write_check_space(struct replica *replica)
+/* Once a second, or when so much was taken that it could use up the reserve before that. */
+static void write_check_space(struct replica *replica, size_t bytes)
 {
     const uint64_t now_ms = replica_now_ms(replica);
     struct store_usage usage;
     bool full;
 
+    replica->usage_unchecked_bytes += bytes;
     if (now_ms - replica->usage_checked_ms < REPLICA_STALL_RETRY_MS &&
+        replica->usage_unchecked_bytes < REPLICA_UNCHECKED_BYTES &&
         replica->usage_checked_ms != 0) {
         return;
     }
     replica->usage_checked_ms = now_ms;
+    replica->usage_unchecked_bytes = 0;
     store_usage(replica->server->store, &usage);
     full = usage.used_bytes + REPLICA_STATE_RESERVE_BYTES > usage.limit_bytes ||
            usage.disk_free_bytes < REPLICA_DISK_RESERVE_BYTES;
@@ -118,7 +122,7 @@ static const char *write_refusal(struct replica *replica, struct slice command)
     if (command.size > REPLICA_COMMAND_BYTES_MAX) {
         return "the write is too large";
     }
-    write_check_space(replica);
+    write_check_space(replica, command.size);
     if (atomic_load(&replica->log_full)) {
         return "no space left on the Raft log's disk: writes are refused until there is space";
     }

@@ -143,7 +143,7 @@ def resident_mib(server):
 
 def test_writes_beyond_the_queue_get_503_at_once():
     """Without a leader 64 MiB may wait; what comes on top is refused, and told to try again."""
-    with Cluster(size=3) as cluster:
+    with Cluster(size=3, extra={"performance": {"rpc_hold_timeout": "4s"}}) as cluster:
         server = cluster.wait_leader()
         for other in others_of(cluster, server):
             other.kill()
@@ -189,3 +189,214 @@ def test_a_stuck_follower_costs_little_memory_and_no_time():
             stuck.process.send_signal(signal.SIGCONT)
         assert grown < 48, "the leader grew by %d MiB" % grown
         cluster.wait_equal(60)
+
+
+# --- full disks ---
+
+class SmallDisk:
+    """A tmpfs on a folder of a server, from before its start to the end of the `with`."""
+
+    def __init__(self, server, folder, mib):
+        self.path = os.path.join(server.data_dir, folder)
+        os.makedirs(self.path, mode=0o700, exist_ok=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=%dm,mode=0700" % mib, "none",
+                        self.path], check=True)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, value, trace):
+        subprocess.run(["umount", "--lazy", self.path], check=True)
+
+    def resize(self, mib):
+        subprocess.run(["mount", "-o", "remount,size=%dm" % mib, self.path], check=True)
+
+    def filler(self):
+        return os.path.join(self.path, "filler")
+
+    def fill(self, left_kib=0):
+        """Takes all space but so much."""
+        free = os.statvfs(self.path)
+        size = free.f_bavail * free.f_frsize - left_kib * 1024
+        with open(self.filler(), "wb") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+
+    def clear(self):
+        os.unlink(self.filler())
+
+
+def write_until_refused(server, text, value, writes):
+    """Puts until it is answered 500 with `text`; returns how many were taken."""
+    for number in range(writes):
+        status, _, body = server.request("PUT", "/v1/kv/fill/%d" % number, value, timeout=60)
+        if status != 200:
+            assert status == 500, body
+            assert text in body, body
+            return number
+    raise AssertionError("%d writes were taken" % writes)
+
+
+@pytest.fixture(name="three")
+def three_stopped():
+    """Three servers that the test starts, on disks that it makes."""
+    cluster = Cluster(size=3)
+    failed = True
+    try:
+        yield cluster
+        failed = False
+    finally:
+        cluster.close(failed)
+
+
+def test_a_full_disk_of_the_log_refuses_writes_until_there_is_space(three):
+    """The spare segment cannot be made: on the leader, then on a follower."""
+    value = os.urandom(500 * 1024)
+    with SmallDisk(three.servers[0], "raft", 140) as one, \
+            SmallDisk(three.servers[1], "raft", 140) as two, \
+            SmallDisk(three.servers[2], "raft", 140) as three_disk:
+        three.start()
+        leader = three.wait_leader()
+        disks = dict(zip(three.servers, (one, two, three_disk)))
+        follower = others_of(three, leader)[0]
+        for server in others_of(three, leader):
+            disks[server].resize(400)
+        taken = write_until_refused(follower, b"no space left on the Raft log's disk", value, 200)
+        assert taken > 50
+        assert leader.get_json("/v1/kv/fill/0") is not None
+        assert follower.get_json("/v1/kv/fill/0?consistent") is not None
+        assert "disk of the Raft log is full" in leader.log()
+        disks[leader].resize(400)
+        wait_for("writes again", lambda: follower.put("more", "1"), 60)
+        # Now a follower: nobody notices but its log.
+        disks[follower].resize(205)
+        for number in range(200):
+            assert leader.put("fill/%d" % (number % 10), value)
+        wait_for("the follower's word", lambda: "log is full" in follower.log(), 60)
+        assert leader.put("k", "v")
+        disks[follower].resize(500)
+        wait_for("what it missed", lambda: follower.get_json("/v1/kv/k?stale") is not None, 60)
+
+
+def test_a_full_disk_of_the_state_refuses_what_grows(three):
+    """On the leader before it happens, by a reserve; on a follower when it does: that stops to apply
+    and goes on when there is space."""
+    value = os.urandom(500 * 1024)
+    with SmallDisk(three.servers[0], "state", 300) as one, \
+            SmallDisk(three.servers[1], "state", 300) as two, \
+            SmallDisk(three.servers[2], "state", 300) as three_disk:
+        three.start()
+        leader = three.wait_leader()
+        disks = dict(zip(three.servers, (one, two, three_disk)))
+        follower = others_of(three, leader)[0]
+        disks[leader].resize(90)
+        assert write_until_refused(leader, b"no space left for the state", value, 100) > 10
+        assert "free disk space or raise limits.state_max_size" in \
+            leader.request("PUT", "/v1/kv/x", value)[2].decode()
+        assert leader.get_json("/v1/kv/fill/0") is not None
+        assert leader.request("DELETE", "/v1/kv/fill/?recurse")[0] == 200  # Frees space.
+        disks[leader].resize(300)
+        wait_for("writes again", lambda: leader.put("more", "1"), 60)
+
+        disks[follower].fill()
+        for number in range(100):
+            assert leader.put("again/%d" % number, value)
+        wait_for("the follower's word",
+                 lambda: "cannot be written until there is space" in follower.log(), 60)
+        assert follower.alive()
+        assert follower.get_json("/v1/kv/more?stale") is not None
+        disks[follower].clear()
+        wait_for("what it missed",
+                 lambda: follower.get_json("/v1/kv/again/99?keys&stale") is not None, 60)
+
+
+class LimitedServer(Server):
+    state_max_mib = 1024
+
+    def config(self):
+        config = super().config()
+        config["limits"] = {"state_max_size": self.state_max_mib * 1024 * 1024}
+        return config
+
+
+def test_a_state_at_its_limit_refuses_what_grows():
+    """As on a full disk; a follower with a lower limit stops to apply and needs a higher one."""
+    value = os.urandom(500 * 1024)
+    with Cluster(size=3, server_class=LimitedServer) as cluster:
+        leader = cluster.wait_leader()
+        follower = others_of(cluster, leader)[0]
+        follower.stop()
+        follower.state_max_mib = 48
+        follower.start()
+        cluster.wait_leader()
+        for number in range(120):
+            assert leader.put("k/%d" % number, value)
+        wait_for("the follower's word",
+                 lambda: "raise limits.state_max_size" in follower.log(), 60)
+        assert follower.get_json("/v1/kv/k/0?keys&stale") is not None
+        follower.stop()
+        follower.state_max_mib = 1024
+        follower.start()
+        wait_for("what it missed",
+                 lambda: follower.get_json("/v1/kv/k/119?keys&stale") is not None, 60)
+        # The same limit for a leader.
+        leader.stop()
+        leader.state_max_mib = 120
+        leader.start()
+        cluster.wait_leader()
+        status, _, body = follower.request("PUT", "/v1/operator/raft/transfer-leader?id=" +
+                                           leader.get_json("/v1/agent/self")["Config"]["NodeID"])
+        assert status == 200, body
+        assert cluster.wait_leader() is leader
+        write_until_refused(follower, b"raise limits.state_max_size", value, 120)
+        assert follower.request("DELETE", "/v1/kv/k/?recurse")[0] == 200
+        wait_for("writes again", lambda: follower.put("k/0", value), 60)
+
+
+def test_a_full_disk_of_snapshots_stops_no_writes():
+    """They are tried again; the log keeps what they would have replaced."""
+    with_snapshots = {"raft_snapshot_threshold": 20, "raft_snapshot_interval": "100ms",
+                      "raft_trailing_logs": 5}
+    cluster = Cluster(size=1, extra=with_snapshots)
+    server = cluster.servers[0]
+    failed = True
+    try:
+        with SmallDisk(server, "snapshots", 1) as disk:
+            disk.fill()
+            cluster.start()
+            value = os.urandom(100 * 1024)
+            for number in range(60):
+                assert server.put("k%d" % number, value)
+            wait_for("its word", lambda: "no space" in server.log().lower(), 60)
+            assert server.put("k", "v")
+            disk.clear()
+            disk.resize(100)
+            wait_for("a snapshot", lambda: [name for name in os.listdir(disk.path)
+                                            if not name.startswith(".")], 60)
+            assert server.put("k", "w")
+        failed = False
+    finally:
+        cluster.close(failed)
+
+
+@pytest.mark.parametrize("left_kib", [0, 8, 64, 1024])
+def test_a_server_that_finds_no_space_at_its_start_says_so(left_kib):
+    """Whatever it is that does not fit: the node id, the mark of the store, a segment."""
+    cluster = Cluster(size=1)
+    server = cluster.servers[0]
+    failed = True
+    try:
+        with SmallDisk(server, ".", 200) as disk:
+            disk.fill(left_kib)
+            server.start()
+            assert server.process.wait(60) != 0
+            server.process = None
+            assert "No space left on device" in server.log(), server.log()
+            assert server.data_dir in server.log()
+            disk.clear()
+            server.start()
+            cluster.wait_leader(60)
+            assert server.put("k", "v")
+            server.kill()
+        failed = False
+    finally:
+        cluster.close(failed)

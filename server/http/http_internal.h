@@ -216,10 +216,10 @@ struct http_server {
     struct buffer command; /* commands are encoded here */
     struct store_txn txn;  /* kept between reads, reset */
     bool txn_open;
-    struct http_events *events;       /* http_event.c; NULL: none was fired */
+    struct http_events *events;           /* http_event.c; NULL: none was fired */
     struct http_coordinates *coordinates; /* http_coordinate.c; NULL: none was told */
-    uint64_t cached[HTTP_CACHED_MAX]; /* what ?cached was asked for: hashes */
-    struct buffer response_headers;   /* http_config.response_headers, as lines */
+    uint64_t cached[HTTP_CACHED_MAX];     /* what ?cached was asked for: hashes */
+    struct buffer response_headers;       /* http_config.response_headers, as lines */
     char date[40];
     int64_t date_s;
     uint64_t random;
@@ -318,7 +318,8 @@ struct http_head {
     bool chunked;
     struct slice expect;
     bool has_expect;
-    bool bare_lf; /* a line that ends in LF alone */
+    bool close, keep_alive; /* tokens of Connection */
+    bool bare_lf;           /* a line that ends in LF alone */
 };
 /* Checks the lines of a whole head (the first is the request line), stricter than
  * the parser: no bare CR, NUL, folded line or blank before a colon, so that no two parsers can see
@@ -386,11 +387,17 @@ void json_indent(struct buffer *out, struct slice json);
 /* --- http_read.c --- */
 /* Consistency, Cache-Control, wait and index, in this order. False: answered with a 400. */
 bool http_parse_common(struct http_request *request);
+/* Consistency and Cache-Control alone. */
+bool http_parse_freshness(struct http_request *request);
+/* As http_check_common, for an endpoint whose path ends in a name: without one, a 400 `missing`. */
+bool http_check_named(struct http_request *request, unsigned flags, const char *missing);
 /* False: another datacenter; answered with a 500. */
 bool http_check_datacenter(struct http_request *request, unsigned flags);
 /* Opens or renews the transaction that all reads share, one after the other: http->txn. The caller
  * resets it (store_read_reset) before it returns. */
 int http_read_txn(struct http_server *http);
+/* X-Cache, for a request with ?cached. */
+void http_read_cache_header(struct http_request *request);
 void http_read_cancel(struct http_request *request);
 /* A parked request's time is over, or the server stops: answers with what there is. */
 void http_read_expire(struct http_request *request);

@@ -197,7 +197,7 @@ static int conn_parse_head(struct http_conn *conn, struct http_head *head, const
         return 400;
     }
     conn->http_1_0 = conn->parser.http_minor == 0;
-    conn->keep_alive = llhttp_should_keep_alive(&conn->parser) != 0;
+    conn->keep_alive = !head->close && (!conn->http_1_0 || head->keep_alive);
     if (!conn->http_1_0 && head->hosts != 1) {
         *text = head->hosts == 0 ? "400 Bad Request: missing required Host header"
                                  : "400 Bad Request: too many Host headers";
@@ -333,8 +333,8 @@ static bool conn_step_head(struct http_conn *conn)
             http_conn_shift(conn, blank);
         }
     }
-    if (conn->in.size == 0) {
-        return false;
+    if (conn->in.size == 0 || (conn->in.size == 1 && conn->in.data[0] == '\r')) {
+        return false; /* Nothing yet, or the half of an empty line. */
     }
     const bool first = conn->scanned == 0;
 

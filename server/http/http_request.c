@@ -56,6 +56,23 @@ static bool head_line(struct slice *lines, struct slice *line, bool *bad, bool *
     return true;
 }
 
+/* What the client says of the connection's end. llhttp misses a "close" with a tab behind it
+ * (nodejs/llhttp#866): whoever saw it before us would not expect another answer. */
+static void head_connection(struct slice value, struct http_head *out)
+{
+    while (value.size > 0) {
+        const char *comma = memchr(value.data, ',', value.size);
+        const size_t size = comma == NULL ? value.size : (size_t)(comma - value.data);
+        const struct slice token = slice_trim((struct slice){value.data, size});
+        const size_t skip = comma == NULL ? size : size + 1;
+
+        out->close = out->close || slice_equal_nocase(token, SLICE_LITERAL("close"));
+        out->keep_alive = out->keep_alive || slice_equal_nocase(token, SLICE_LITERAL("keep-alive"));
+        value.data += skip;
+        value.size -= skip;
+    }
+}
+
 static bool head_content_length(struct slice value, uint64_t *out)
 {
     uint64_t number = 0;
@@ -97,6 +114,8 @@ static int head_header(struct slice name, struct slice value, struct http_head *
     } else if (slice_equal_nocase(name, SLICE_LITERAL("expect"))) {
         out->has_expect = true;
         out->expect = value;
+    } else if (slice_equal_nocase(name, SLICE_LITERAL("connection"))) {
+        head_connection(value, out);
     }
     return 0;
 }

@@ -80,6 +80,19 @@ static bool path_is_clean(struct slice path)
     return true;
 }
 
+/* Whether there is an endpoint of that path and a slash behind it. `path` is as it was afterwards.
+ */
+static bool route_is_folder(struct buffer *path)
+{
+    buffer_append_char(path, '/');
+    const struct http_route *route = http_route_find(buffer_slice(path));
+    const bool found =
+        route != NULL && slice_equal(slice_from_text(route->path), buffer_slice(path));
+
+    path->size--;
+    return found;
+}
+
 /* True when the path was not clean and the answer is a redirect. */
 static bool route_redirect(struct http_request *request)
 {
@@ -91,6 +104,9 @@ static bool route_redirect(struct http_request *request)
     }
     http_path_clean(&clean, request->path);
     if (!slice_equal(buffer_slice(&clean), request->path)) {
+        if (http_route_find(buffer_slice(&clean)) == NULL && route_is_folder(&clean)) {
+            buffer_append_char(&clean, '/');
+        }
         redirect_to(request, buffer_slice(&clean));
         redirected = true;
     }
@@ -105,15 +121,67 @@ static bool route_redirect_slash(struct http_request *request)
     bool redirected = false;
 
     buffer_append_slice(&path, request->path);
-    buffer_append_char(&path, '/');
-    const struct http_route *route = http_route_find(buffer_slice(&path));
-
-    if (route != NULL && slice_equal(slice_from_text(route->path), buffer_slice(&path))) {
+    if (route_is_folder(&path)) {
+        buffer_append_char(&path, '/');
         redirect_to(request, buffer_slice(&path));
         redirected = true;
     }
     buffer_deinit(&path);
     return redirected;
+}
+
+/* --- Enterprise's partitions of the name space --- */
+
+static bool namespace_is_asked(struct slice path)
+{
+    static const char *const prefixes[] = {
+        "/v1/kv/",
+        "/v1/session/",
+        "/v1/catalog/services",
+        "/v1/catalog/service/",
+        "/v1/catalog/node/",
+        "/v1/catalog/node-services/",
+        "/v1/catalog/connect/",
+        "/v1/health/",
+        "/v1/agent/service",
+        "/v1/agent/check",
+        "/v1/agent/health/",
+    };
+
+    for (size_t i = 0; i < sizeof(prefixes) / sizeof(prefixes[0]); i++) {
+        if (slice_starts_with(path, slice_from_text(prefixes[i]))) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Only the default one is here; so is it for clients that always name it. False: refused. */
+static bool route_check_namespace(struct http_request *request)
+{
+    static const struct {
+        const char *name;
+        const char *what;
+    } params[] = {{"ns", "Namespaces"},
+                  {"namespace", "Namespaces"},
+                  {"partition", "Partitions"},
+                  {"ap", "Partitions"}};
+
+    if (!namespace_is_asked(request->path)) {
+        return true;
+    }
+    for (size_t i = 0; i < sizeof(params) / sizeof(params[0]); i++) {
+        const struct slice value = http_param_value(request, params[i].name);
+
+        if (value.size > 0 && !slice_equal(value, SLICE_LITERAL("default"))) {
+            http_reply_error(request, 400,
+                             "Bad request: Invalid query parameter: \"%s\" - %s are a Consul "
+                             "Enterprise feature",
+                             params[i].name, params[i].what);
+            return false;
+        }
+    }
+    return true;
 }
 
 static bool route_is_blocked(const struct http_request *request)
@@ -130,6 +198,10 @@ static bool route_is_blocked(const struct http_request *request)
 
 bool http_route_check(struct http_request *request)
 {
+    if (request->method == HTTP_METHOD_OPTIONS && slice_equal(request->path, SLICE_LITERAL("*"))) {
+        http_reply_empty(request, 200); /* The server as a whole: it is there. */
+        return false;
+    }
     if (!http_path_printable(request->path)) {
         http_reply_empty(request, 400);
         return false;
@@ -178,6 +250,9 @@ bool http_route_check(struct http_request *request)
 
     assert(size <= request->path.size);
     request->rest = (struct slice){request->path.data + size, request->path.size - size};
+    if (!route_check_namespace(request)) {
+        return false;
+    }
     /* KV looks before it reads: a value that will be refused need not be sent. */
     return route->handler != http_kv || http_kv_check(request);
 }

@@ -170,6 +170,8 @@ if [ $quick = no ]; then
     # Those with threads: the log writer, the store's readers, DNS.
     step unit-tsan ctest run_ctest tsan unit-tsan -R '^test_(wal|kv_store|dns|server)'
     step conformance runner sh tests/conformance/run.sh build/release/proconsul
+    step differ pytest /usr/bin/python3 -m pytest -q --junitxml "$logs/differ.xml" \
+        -p no:cacheprovider tests/conformance/differ
     step build-fuzz status build fuzz
     step fuzz runner run_fuzz
     step bench pytest /usr/bin/python3 -m pytest -q --junitxml "$logs/bench.xml" tests/bench

@@ -158,6 +158,7 @@ int catalog_index_service(struct store_txn *txn, struct slice service, uint64_t 
 struct catalog_registration {
     struct catalog_node node;
     bool skip_node_update;
+    bool address_optional; /* a transaction's node needs none; not encoded */
     bool has_service;
     struct catalog_service service;
     uint32_t check_count;

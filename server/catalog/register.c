@@ -78,12 +78,13 @@ static int check_request(struct registration_plan *plan)
     if (node->name.size == 0) {
         return errmsg_set(plan->err, CATALOG_EINVAL, "Must provide node");
     }
-    if (node->address.size == 0 && !plan->registration->skip_node_update) {
-        return errmsg_set(plan->err, CATALOG_EINVAL,
-                          "Must provide address if SkipNodeUpdate is not set");
-    }
     if (node->id.size > 0 && (rc = check_node_id(node->id, plan->err)) != 0) {
         return rc;
+    }
+    if (node->address.size == 0 && !plan->registration->skip_node_update &&
+        !plan->registration->address_optional) {
+        return errmsg_set(plan->err, CATALOG_EINVAL,
+                          "Must provide address if SkipNodeUpdate is not set");
     }
     rc = check_name("Node name", node->name, plan->err);
     if (rc != 0 || !plan->registration->has_service) {

@@ -627,7 +627,8 @@ static int run_node(struct run *run, const struct txn_op *op)
             return REFUSE(run, {"failed to set node ", op->node.name},
                           {", index is stale", NO_NAME});
         }
-        const struct catalog_registration registration = {.node = op->node};
+        const struct catalog_registration registration = {.node = op->node,
+                                                          .address_optional = true};
         rc = catalog_write(run, &registration, &registered);
         if (rc == 0 && registered) {
             rc = catalog_node_get(run->txn, op->node.name, &node);

@@ -168,7 +168,7 @@ void catalog_json_instance(struct buffer *out, const struct catalog_node *node,
     buffer_append_text(out, "{\"ID\":");
     json_put_string(out, node->id);
     catalog_json_key(out, "Node");
-    json_put_string(out, node->name);
+    json_put_string(out, service->node); /* As it was spelled when the service was registered. */
     catalog_json_key(out, "Address");
     json_put_string(out, node->address);
     catalog_json_datacenter(out, node, datacenter);

@@ -5,8 +5,8 @@
 
 #include "server/catalog/catalog.h"
 #include "server/http/catalog_json.h"
-#include "server/http/http.h"
 #include "server/http/http_catalog.h"
+#include "server/http/http_internal.h"
 #include "server/http/listing.h"
 #include "server/server.h"
 
@@ -23,6 +23,12 @@ static void catalog_datacenters(struct http_request *request)
 {
     struct buffer body = {0};
 
+    if (!http_parse_freshness(request)) {
+        return;
+    }
+    if (http_has_param(request, "cached")) {
+        http_read_cache_header(request);
+    }
     buffer_append_char(&body, '[');
     json_put_string(&body, slice_from_text(catalog_datacenter(request)));
     buffer_append_char(&body, ']');
@@ -87,6 +93,7 @@ static int catalog_put_node_services(struct http_request *request, struct store_
         return rc;
     }
     buffer_append_char(out, as_list ? '[' : '{');
+    const size_t list = out->size;
     while ((rc = catalog_services_next(&scan, &service)) == STORE_OK) {
         const size_t start = catalog_json_next(out);
         if (!as_list) {
@@ -98,7 +105,12 @@ static int catalog_put_node_services(struct http_request *request, struct store_
         catalog_json_filter_from(request, out, start, object);
     }
     catalog_scan_end(&scan);
-    buffer_append_char(out, as_list ? ']' : '}');
+    if (as_list && out->size == list && http_param_value(request, "filter").size == 0) {
+        out->size--;
+        buffer_append_text(out, "null"); /* Go's nil: what there was nothing to put into. */
+    } else {
+        buffer_append_char(out, as_list ? ']' : '}');
+    }
     return rc == STORE_ENOTFOUND ? STORE_OK : rc;
 }
 
@@ -146,11 +158,7 @@ static void catalog_start_node(struct http_request *request,
 {
     struct http_read_spec spec = {.flags = CATALOG_FLAGS, .watch_count = 2, .run = run};
 
-    if (!http_check_common(request, CATALOG_FLAGS)) {
-        return;
-    }
-    if (request->rest.size == 0) {
-        http_reply_error(request, 400, "Missing node name");
+    if (!http_check_named(request, CATALOG_FLAGS, "Missing node name")) {
         return;
     }
     if (!catalog_json_filter_begin(request, FILTER_NODE_SERVICE, true)) {
@@ -263,8 +271,9 @@ static int catalog_run_services(struct http_request *request, struct store_txn *
 
 static void catalog_services(struct http_request *request)
 {
-    struct http_read_spec spec = {
-        .flags = CATALOG_FLAGS, .watch_count = 1, .run = catalog_run_services};
+    struct http_read_spec spec = {.flags = CATALOG_FLAGS | HTTP_READ_CACHEABLE,
+                                  .watch_count = 1,
+                                  .run = catalog_run_services};
 
     if (!http_check_common(request, CATALOG_FLAGS)) { /* No filter here: it is ignored. */
         return;
@@ -323,11 +332,7 @@ static void catalog_service(struct http_request *request)
     struct http_read_spec spec = {
         .flags = CATALOG_FLAGS | HTTP_READ_CACHEABLE, .watch_count = 1, .run = catalog_run_service};
 
-    if (!http_check_common(request, CATALOG_FLAGS)) {
-        return;
-    }
-    if (request->rest.size == 0) {
-        http_reply_error(request, 400, "Missing service name");
+    if (!http_check_named(request, CATALOG_FLAGS, "Missing service name")) {
         return;
     }
     if (!catalog_json_filter_begin(request, FILTER_INSTANCE, true)) {
@@ -361,13 +366,12 @@ static int catalog_run_connect(struct http_request *request, struct store_txn *t
 static void catalog_connect(struct http_request *request)
 {
     struct http_read_spec spec = {
-        .flags = CATALOG_FLAGS, .watch_count = 1, .run = catalog_run_connect};
+        .flags = CATALOG_FLAGS | HTTP_READ_CACHEABLE, .watch_count = 1, .run = catalog_run_connect};
 
-    if (!http_check_common(request, CATALOG_FLAGS)) {
+    if (!http_check_named(request, CATALOG_FLAGS, "Missing service name")) {
         return;
     }
-    if (request->rest.size == 0) {
-        http_reply_error(request, 400, "Missing service name");
+    if (!catalog_json_filter_begin(request, FILTER_INSTANCE, true)) {
         return;
     }
     spec.watches[0].topic = STORE_TOPIC_SERVICES;

@@ -339,15 +339,15 @@ static bool catalog_read_definition(const json_t *json, char **text, struct slic
     catalog_put_definition_text(out, "Method", definition.method);
     catalog_put_definition_text(out, "Body", definition.body);
     catalog_put_definition_text(out, "TCP", definition.tcp);
+    if (definition.ttl_ns != 0) {
+        (void)json_object_set_new(out, "TTL", json_integer(definition.ttl_ns));
+    }
     if (json_object_size(out) > 0) {
         *text = json_dumps(out, JSON_COMPACT);
     }
     json_decref(out);
-    if (type->size == 0) {
-        *type = definition.ttl_ns > 0      ? SLICE_LITERAL("ttl")
-                : definition.http.size > 0 ? SLICE_LITERAL("http")
-                : definition.tcp.size > 0  ? SLICE_LITERAL("tcp")
-                                           : SLICE_EMPTY;
+    if (type->size == 0 && definition.ttl_ns > 0) {
+        *type = SLICE_LITERAL("ttl"); /* The other kinds are not told from their definition. */
     }
     return true;
 }
@@ -444,12 +444,12 @@ static bool catalog_refuse_node(struct http_request *request, const struct regis
         http_reply_error(request, 500, "No path to datacenter");
     } else if (input->node.size == 0) {
         http_reply_error(request, 500, "Must provide node");
-    } else if (input->address.size == 0 && !input->skip_node_update) {
-        http_reply_error(request, 500, "Must provide address if SkipNodeUpdate is not set");
     } else if (input->id.size > 0 && input->id.size != UUID_TEXT_BYTES) {
         http_reply_error(request, 500, "Bad node ID: uuid string is wrong length");
     } else if (input->id.size > 0 && !uuid_parse(input->id, &id)) {
         http_reply_error(request, 500, "Bad node ID: uuid is improperly formatted");
+    } else if (input->address.size == 0 && !input->skip_node_update) {
+        http_reply_error(request, 500, "Must provide address if SkipNodeUpdate is not set");
     } else {
         return false;
     }

@@ -283,7 +283,7 @@ static void event_list(struct http_request *request)
 {
     const struct http_request_private *private = request->private;
 
-    if (!http_check_common(request, 0)) {
+    if (!http_parse_common(request)) { /* Events are the agent's: no datacenter is looked at. */
         return;
     }
     struct event_wait *wait = calloc(1, sizeof(*wait));

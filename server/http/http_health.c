@@ -5,7 +5,7 @@
 
 #include "server/catalog/catalog.h"
 #include "server/http/catalog_json.h"
-#include "server/http/http.h"
+#include "server/http/http_internal.h"
 #include "server/http/listing.h"
 #include "server/server.h"
 
@@ -51,13 +51,15 @@ static bool health_check_has_state(const struct catalog_check *check, struct sli
     return slice_equal(state, SLICE_LITERAL("any")) || slice_equal(state, check->status);
 }
 
-/* node-meta is a question about the check's node. */
+static void health_node(struct http_request *request);
+
+/* node-meta is a question about the check's node; not where that node is named anyway. */
 static bool health_check_meta_matches(const struct http_request *request, struct store_txn *txn,
                                       const struct catalog_check *check)
 {
     struct catalog_node node;
 
-    if (!http_has_param(request, "node-meta")) {
+    if (!http_has_param(request, "node-meta") || request->private->route->handler == health_node) {
         return true;
     }
     return catalog_node_get(txn, check->node, &node) == STORE_OK &&
@@ -134,11 +136,7 @@ static void health_start_checks(struct http_request *request, const char *missin
 {
     struct http_read_spec spec = {.flags = HEALTH_FLAGS, .watch_count = 1, .run = run};
 
-    if (!http_check_common(request, HEALTH_FLAGS)) {
-        return;
-    }
-    if (request->rest.size == 0) {
-        http_reply_error(request, 400, "%s", missing);
+    if (!http_check_named(request, HEALTH_FLAGS, missing)) {
         return;
     }
     if (!catalog_json_filter_begin(request, FILTER_CHECK, true)) {
@@ -287,22 +285,18 @@ static void health_service(struct http_request *request)
     struct http_read_spec spec = {
         .flags = HEALTH_FLAGS | HTTP_READ_CACHEABLE, .watch_count = 1, .run = health_run_service};
 
-    if (!http_check_common(request, HEALTH_FLAGS)) {
-        return;
-    }
-    if (request->rest.size == 0) {
-        http_reply_error(request, 400, "Missing service name");
+    if (!http_check_named(request, HEALTH_FLAGS, "Missing service name")) {
         return;
     }
     struct health_request *state = health_state(request);
     if (state == NULL) {
         return;
     }
-    if (!health_parse_passing(request, &state->passing)) {
-        http_reply_error(request, 400, "Invalid value for ?passing");
+    if (!catalog_json_filter_begin(request, FILTER_HEALTH, true)) {
         return;
     }
-    if (!catalog_json_filter_begin(request, FILTER_HEALTH, true)) {
+    if (!health_parse_passing(request, &state->passing)) {
+        http_reply_error(request, 400, "Invalid value for ?passing");
         return;
     }
     spec.watches[0].topic = STORE_TOPIC_SERVICE;
@@ -335,13 +329,18 @@ static void health_start_empty(struct http_request *request,
                                int (*run)(struct http_request *request, struct store_txn *txn,
                                           struct http_read_result *result))
 {
-    struct http_read_spec spec = {.flags = HEALTH_FLAGS, .watch_count = 1, .run = run};
+    struct http_read_spec spec = {
+        .flags = HEALTH_FLAGS | HTTP_READ_CACHEABLE, .watch_count = 1, .run = run};
+    bool passing;
 
-    if (!http_check_common(request, HEALTH_FLAGS)) {
+    if (!http_check_named(request, HEALTH_FLAGS, "Missing service name")) {
         return;
     }
-    if (request->rest.size == 0) {
-        http_reply_error(request, 400, "Missing service name");
+    if (!catalog_json_filter_begin(request, FILTER_HEALTH, true)) {
+        return;
+    }
+    if (!health_parse_passing(request, &passing)) {
+        http_reply_error(request, 400, "Invalid value for ?passing");
         return;
     }
     spec.watches[0].topic = STORE_TOPIC_SERVICES;

@@ -151,7 +151,11 @@ bool http_parse_common(struct http_request *request)
 
 bool http_check_datacenter(struct http_request *request, unsigned flags)
 {
-    const struct slice datacenter = http_param_value(request, "dc");
+    struct slice datacenter = http_param_value(request, "dc");
+
+    if (datacenter.size == 0) {
+        datacenter = http_param_value(request, "datacenter"); /* as later releases call it */
+    }
 
     if (datacenter.size == 0 ||
         slice_equal(datacenter, slice_from_text(request->server->config->datacenter))) {
@@ -159,6 +163,23 @@ bool http_check_datacenter(struct http_request *request, unsigned flags)
     }
     http_reply_failure(request, flags, "No path to datacenter");
     return false;
+}
+
+bool http_check_named(struct http_request *request, unsigned flags, const char *missing)
+{
+    if (!http_parse_common(request)) {
+        return false;
+    }
+    if (request->rest.size == 0) {
+        http_reply_error(request, 400, "%s", missing);
+        return false;
+    }
+    return http_check_datacenter(request, flags);
+}
+
+bool http_parse_freshness(struct http_request *request)
+{
+    return parse_consistency(request) && parse_cache_control(request);
 }
 
 bool http_check_common(struct http_request *request, unsigned flags)
@@ -494,7 +515,7 @@ void http_read_cancel(struct http_request *request)
 
 /* Nothing is cached: every answer is fresh. But clients (and their metrics) are told what Consul
  * would tell them: whether the same was asked before. */
-static void read_cache_header(struct http_request *request)
+void http_read_cache_header(struct http_request *request)
 {
     const struct slice filter = http_param_value(request, "filter");
     struct http_server *http = request->conn->http;
@@ -523,7 +544,7 @@ void http_read_start(struct http_request *request, const struct http_read_spec *
         return;
     }
     if ((spec->flags & HTTP_READ_CACHEABLE) != 0 && http_has_param(request, "cached")) {
-        read_cache_header(request);
+        http_read_cache_header(request);
     }
     private->phase = HTTP_PHASE_READ;
     replica_read(request->server->replica, &private->wait.read, private->consistency, read_on_fresh,

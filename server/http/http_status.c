@@ -10,7 +10,7 @@ static void status_leader(struct http_request *request)
     struct buffer json = {0};
     char address[64] = "";
 
-    if (!http_check_datacenter(request, 0)) {
+    if (!http_check_common(request, 0)) {
         return;
     }
     replica_leader_address(request->server->replica, address, sizeof(address));
@@ -24,7 +24,7 @@ static void status_peers(struct http_request *request)
     struct replica_peer peers[STATUS_PEERS_MAX];
     struct buffer json = {0};
 
-    if (!http_check_datacenter(request, 0)) {
+    if (!http_check_common(request, 0)) {
         return;
     }
     size_t count = replica_peers(request->server->replica, peers, STATUS_PEERS_MAX);

@@ -305,17 +305,17 @@ static bool txn_read_all(struct http_request *request, const json_t *list, struc
                          json_go_type(list));
         return false;
     }
-    if (json_array_size(list) > TXN_OPS_MAX) {
-        http_reply_error(request, 413, "Transaction contains too many operations (%zu > %d)",
-                         json_array_size(list), TXN_OPS_MAX);
-        return false;
-    }
     json_array_foreach(list, i, item)
     {
         if (!txn_read_op(read, item)) {
             http_reply_error(request, 400, "Failed to parse body: %s", read->err.text);
             return false;
         }
+    }
+    if (json_array_size(list) > TXN_OPS_MAX) {
+        http_reply_error(request, 413, "Transaction contains too many operations (%zu > %d)",
+                         json_array_size(list), TXN_OPS_MAX);
+        return false;
     }
     if (read->too_large.size > 0) {
         http_reply_text(request, 413, buffer_slice(&read->too_large));

@@ -1,0 +1,86 @@
+"""Differences that stay, each explained in docs/compatibility.md. A rule looks at a step, at where the
+two answers differ first (path, ours, theirs), and at both answers."""
+
+
+def param(step, name):
+    return [value for key, value in step.get("params", []) if key == name]
+
+
+def last(found):
+    return found[0].rpartition(".")[2]
+
+
+# --- parts of the API that are left out, or kept small ---
+
+def prepared_queries(step, found, ours, theirs):
+    return step["path"].startswith("/v1/query")
+
+
+def coordinates_are_told_not_measured(step, found, ours, theirs):
+    return step["path"] in ("/v1/coordinate/datacenters", "/v1/coordinate/nodes")
+
+
+def events_stay_where_they_are_fired(step, found, ours, theirs):
+    return step["path"] == "/v1/event/list" and last(found) == "LTime"
+
+
+def own_description(step, found, ours, theirs):
+    return step["path"] in ("/v1/agent/members", "/v1/operator/raft/configuration", "/v1/agent/self")
+
+
+def own_words_of_join(step, found, ours, theirs):
+    return step["path"].startswith("/v1/agent/join") and ours["status"] == theirs["status"]
+
+
+def content_hash(step, found, ours, theirs):
+    return last(found) == "ContentHash"
+
+
+# --- more forgiving than 1.8, as later releases are ---
+
+def default_namespace(step, found, ours, theirs):
+    return bool(param(step, "ns")) and theirs["status"] == 400
+
+
+# --- stricter ---
+
+def filters_are_checked_even_when_nothing_is_there(step, found, ours, theirs):
+    return bool(param(step, "filter")) and ours["status"] == 500 and theirs["status"] == 200 and \
+        theirs["body"] in ([], {}, None)
+
+
+def own_words_for_bad_filters(step, found, ours, theirs):
+    return bool(param(step, "filter")) and ours["status"] == theirs["status"] == 500
+
+
+def checks_in_transactions_need_a_node(step, found, ours, theirs):
+    return step["path"] == "/v1/txn" and "Missing node registration" in str(found[1])
+
+
+# --- defects of 1.8 that are not copied ---
+
+def two_answers_in_one(step, found, ours, theirs):
+    return step["path"] == "/v1/catalog/datacenters" and ours["status"] == theirs["status"] == 400
+
+
+def checks_follow_their_service(step, found, ours, theirs):
+    return step["path"].startswith(("/v1/agent/checks", "/v1/agent/health")) and \
+        last(found) in ("ServiceTags", "ServiceName")
+
+
+def order_of_an_instance_s_checks(step, found, ours, theirs):
+    return step["path"].startswith("/v1/agent/health/service")
+
+
+RULES = [prepared_queries, coordinates_are_told_not_measured, events_stay_where_they_are_fired,
+         own_description, own_words_of_join, content_hash, default_namespace,
+         filters_are_checked_even_when_nothing_is_there, own_words_for_bad_filters,
+         checks_in_transactions_need_a_node,
+         two_answers_in_one, checks_follow_their_service, order_of_an_instance_s_checks]
+
+
+def explains(step, found, ours, theirs):
+    """Whether the difference stays."""
+    if theirs["status"] == 0:
+        return True  # Its handler ended in a panic: the connection was closed.
+    return any(rule(step, found, ours, theirs) for rule in RULES)

@@ -1,0 +1,162 @@
+"""The two servers that are compared: started on loopback addresses of their own, asked, cleaned up."""
+import contextlib
+import http.client
+import json
+import os
+import random
+import re
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.parse
+
+import normalise
+import sequences
+
+WAIT_SECONDS = 30
+ANSWER_SECONDS = 10
+
+
+def free_address():
+    for _ in range(100):
+        address = "127.%d.%d.1" % (random.randint(100, 250), random.randint(1, 250))
+        try:
+            for port in (8500, 8300):
+                with socket.socket() as probe:
+                    probe.bind((address, port))
+            return address
+        except OSError:
+            continue
+    raise RuntimeError("no free loopback address")
+
+
+def quoted(text):
+    return urllib.parse.quote(text, safe="")
+
+
+class Server:
+    def __init__(self, binary, folder):
+        self.folder = folder
+        self.address = free_address()
+        self.config = os.path.join(folder, "config.json")
+        with open(self.config, "w", encoding="utf-8") as file:
+            json.dump({"server": True, "bootstrap": True, "node_name": "node1",
+                       "bind_addr": self.address, "client_addr": self.address,
+                       "data_dir": os.path.join(folder, "data"), "disable_update_check": True,
+                       "performance": {"raft_multiplier": 1},
+                       "ports": {"http": 8500, "dns": -1, "server": 8300, "serf_lan": 8301,
+                                 "serf_wan": -1}}, file)
+        with open(os.path.join(folder, "log"), "wb") as log:
+            self.process = subprocess.Popen([binary, "agent", "-config-file", self.config],
+                                            stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    def wait(self):
+        deadline = time.monotonic() + WAIT_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                status, _, raw = self.ask("GET", "/v1/health/node/node1", None)
+                if status == 200 and b"passing" in raw:
+                    return
+            except OSError:
+                pass
+            time.sleep(0.1)
+        raise RuntimeError("the server did not start, see %s/log" % self.folder)
+
+    def stop(self):
+        self.process.kill()
+        self.process.wait(10)
+
+    def ask(self, method, target, data):
+        connection = http.client.HTTPConnection(self.address, 8500, timeout=ANSWER_SECONDS)
+        try:
+            connection.request(method, target, body=data)
+            answer = connection.getresponse()
+            return answer.status, answer.headers, answer.read()
+        except TimeoutError:
+            return -1, {}, b"no answer in time"
+        except (http.client.HTTPException, ConnectionError) as error:
+            if self.process.poll() is not None:
+                raise RuntimeError("a server ended by itself, see %s/log" % self.folder) from error
+            return 0, {}, b"connection closed"
+        finally:
+            connection.close()
+
+    def run(self, steps, prefix):
+        """What it answers to the steps; leaves nothing behind."""
+        names = normalise.Names([(prefix, "P"), (self.address, "ADDR")])
+        captured = {}
+
+        def filled(text):
+            text = text.replace("${p}", prefix)
+            return re.sub(r"\{([si]\d+)\}", lambda found: captured.get(found.group(1), "0"), text)
+
+        def remember(name, value):
+            captured[name] = value
+            if len(value) > 1:  # It comes back in texts.
+                names.replaced.append((value, "CAPTURED"))
+
+        answers = []
+        for step in steps:
+            query = "&".join(name if value is None else "%s=%s" % (name, quoted(filled(value)))
+                             for name, value in step.get("params", []))
+            target = filled(step["path"]).replace(" ", "%20") + ("?" + query if query else "")
+            data = sequences.dumps(step)
+            data = filled(data).encode() if data is not None else None
+            status, headers, raw = self.ask(step["method"], target, data)
+            for name, where in step.get("capture", {}).items():
+                remember(name, capture(raw, where))
+            answers.append(normalise.answer(status, headers, raw, names,
+                                            step["path"].startswith("/v1/kv")))
+        self.clean(prefix)
+        return answers
+
+    def clean(self, prefix):
+        """Removes what the steps made."""
+        self.ask("DELETE", "/v1/kv/%s?recurse" % prefix, None)
+        self.ask("DELETE", "/v1/kv/?recurse", None)
+        for session in self.listed("/v1/session/list"):
+            self.ask("PUT", "/v1/session/destroy/" + session["ID"], None)
+        for one in self.listed("/v1/agent/services"):
+            self.ask("PUT", "/v1/agent/service/deregister/" + quoted(one), None)
+        for one in self.listed("/v1/agent/checks"):
+            self.ask("PUT", "/v1/agent/check/deregister/" + quoted(one), None)
+        for node in self.listed("/v1/catalog/nodes"):
+            if node["Node"] != "node1":
+                self.ask("PUT", "/v1/catalog/deregister", json.dumps({"Node": node["Node"]}))
+        for query in self.listed("/v1/query"):
+            self.ask("DELETE", "/v1/query/" + query["ID"], None)
+
+    def listed(self, target):
+        status, _, raw = self.ask("GET", target, None)
+        return json.loads(raw) or [] if status == 200 else []
+
+
+def capture(raw, where):
+    """`json:0.ModifyIndex` of an answer, "0" where there is none."""
+    try:
+        value = json.loads(raw)
+        for part in where.partition(":")[2].split("."):
+            value = value[int(part)] if isinstance(value, list) else value[part]
+        return str(value)
+    except (ValueError, KeyError, IndexError, TypeError):
+        return "0"
+
+
+@contextlib.contextmanager
+def pair(ours, theirs):
+    """Proconsul and Consul, started; stopped and removed at the end."""
+    folder = tempfile.mkdtemp(prefix="differ-")
+    started = []
+    try:
+        for name, binary in (("ours", ours), ("theirs", theirs)):
+            os.mkdir(os.path.join(folder, name))
+            started.append(Server(binary, os.path.join(folder, name)))
+        for server in started:
+            server.wait()
+        yield started
+    finally:
+        for server in started:
+            server.stop()
+        shutil.rmtree(folder, ignore_errors=True)

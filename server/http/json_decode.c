@@ -181,6 +181,9 @@ bool json_decode(const json_t *value, const char *type_name, const struct json_f
                  size_t field_count, void *out, struct errmsg *err)
 {
     assert(field_count > 0);
+    if (json_is_null(value)) {
+        return true; /* Go leaves everything at its zero value. */
+    }
     if (!json_is_object(value)) {
         (void)errmsg_set(err, JSON_DECODE_ERROR,
                          "json: cannot unmarshal %s into Go value of type %s", json_go_type(value),

@@ -360,6 +360,7 @@ static void http_fixture_open(struct http_fixture *fixture, int port)
         .http_port = port,
         .session_ttl_min_ns = 5000000000ULL,
         .kv_value_bytes_max = 512 * 1024,
+        .txn_request_bytes_max = 512 * 1024,
         .http_conns_per_client_max = 200,
     };
     fixture->server.loop = &fixture->loop;

@@ -35,6 +35,10 @@ void replica_free(struct replica *replica);
 struct member;
 void replica_members_changed(struct replica *replica, const struct member *member);
 
+/* Sends a user event (server/events.h) to all servers that are connected; `replica` is a struct
+ * replica. */
+void replica_spread_event(void *replica, struct slice bytes);
+
 /* --- writes --- */
 
 /* Called once, on the loop, never from inside replica_propose. `failure` is NULL and `result`

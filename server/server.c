@@ -354,6 +354,11 @@ static int server_start_parts(struct server_process *process, struct errmsg *err
         http_server_new(server, &server->http, err) != 0) {
         return -1;
     }
+    server->events = http_events(server->http);
+    if (server->events == NULL) {
+        return errmsg_set(err, -1, "out of memory");
+    }
+    events_set_spread(server->events, replica_spread_event, server->replica);
     return server_dns_start(server, err);
 }
 
@@ -365,6 +370,10 @@ static void server_stop_parts(struct server_process *process)
 
     monitor_free(server->monitor);
     server->monitor = NULL;
+    if (server->events != NULL) {
+        events_set_spread(server->events, NULL, NULL);
+        server->events = NULL;
+    }
     if (server->agent != NULL) {
         agent_free(server->agent);
         server->agent = NULL;
@@ -469,8 +478,8 @@ static void server_on_signal(uv_signal_t *handle, int signal_number)
         log_write(LOG_WARN, "agent", "second signal, exiting at once");
         _exit(1); /* What was acknowledged is on disk already. */
     }
-    const bool leave = server->leaving || (interrupt ? !config->skip_leave_on_interrupt
-                                                     : config->leave_on_terminate);
+    const bool leave = server->leaving ||
+                       (interrupt ? !config->skip_leave_on_interrupt : config->leave_on_terminate);
     /* Consul's statuses: 0 only for one that leaves. */
     process->exit_status = leave ? 0 : 1;
     log_write(LOG_INFO, "agent",

@@ -13,6 +13,7 @@
 #include "kv/watch.h"
 #include "server/agent/agent.h"
 #include "server/config.h"
+#include "server/events.h"
 #include "server/gossip/membership.h"
 #include "server/http/http.h"
 #include "server/metrics.h"
@@ -35,8 +36,9 @@ struct server {
     struct http_server *http;
     struct dns_server *dns;       /* NULL: off */
     struct server_dns *dns_owner; /* what it needs on the loop */
-    struct metrics *metrics; /* NULL in parts that are tested alone */
-    struct monitor *monitor; /* who follows the log; NULL: nobody has yet */
+    struct events *events;        /* the HTTP server's, for the replica; NULL: not there */
+    struct metrics *metrics;      /* NULL in parts that are tested alone */
+    struct monitor *monitor;      /* who follows the log; NULL: nobody has yet */
     bool stopping;
     bool leaving; /* this stop is for good: the others go on without this server */
 };

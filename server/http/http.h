@@ -83,6 +83,9 @@ int http_server_new(struct server *server, struct http_server **out, struct errm
 void http_server_drain(struct http_server *http, uint64_t timeout_ms, void (*done)(void *context),
                        void *context);
 void http_server_free(struct http_server *http);
+/* The user events that this server knows: owned by the HTTP server. NULL without memory. */
+struct events;
+struct events *http_events(struct http_server *http);
 
 struct http_param {
     struct slice name; /* decoded */

@@ -1,5 +1,4 @@
-/* /v1/event/...: user events. Consul spreads them by gossip; here an event is known to the server
- * that it was fired at, until it stops. */
+/* /v1/event/...: user events. */
 
 #include <assert.h>
 #include <stdlib.h>
@@ -13,52 +12,13 @@
 #include "server/server.h"
 
 enum {
-    EVENT_RING_MAX = 256,           /* events remembered */
-    EVENT_BYTES_MAX = 512,          /* name and payload of one, as in Consul */
+    EVENT_BYTES_MAX = 512,          /* of an event as Consul's gossip would carry it */
     EVENT_WAIT_JITTER_DIVISOR = 16, /* up to a sixteenth is added to ?wait */
 };
 
-struct event {
-    struct uuid id;
-    struct buffer json; /* without its LTime and closing brace */
-    struct buffer name;
-    uint64_t ltime;
-};
+static_assert(EVENT_BYTES_MAX <= (int)EVENTS_FIELD_BYTES_MAX, "what we fire others take");
 
-struct http_events {
-    struct event ring[EVENT_RING_MAX];
-    size_t count; /* ever kept; the newest is at (count - 1) % EVENT_RING_MAX */
-    uint64_t ltime;
-};
-
-void http_events_free(struct http_events *events)
-{
-    for (size_t i = 0; events != NULL && i < EVENT_RING_MAX; i++) {
-        buffer_deinit(&events->ring[i].json);
-        buffer_deinit(&events->ring[i].name);
-    }
-    free(events);
-}
-
-/* --- firing --- */
-
-/* Compiles one of the filters, to see that it is one. False: answered. */
-static bool event_filter(struct http_request *request, const char *name, struct regex **out)
-{
-    const struct slice pattern = http_param_value(request, name);
-    struct errmsg err = {""};
-
-    *out = NULL;
-    if (pattern.size == 0) {
-        return true;
-    }
-    *out = regex_new(pattern, &err);
-    if (*out == NULL) {
-        http_reply_error(request, 500, "Invalid %s filter: %s", name, err.text);
-        return false;
-    }
-    return true;
-}
+/* --- who is meant --- */
 
 /* Whether a service of this agent's passes the filters. */
 static bool event_service_matches(const struct agent *agent, struct regex *service,
@@ -83,106 +43,182 @@ static bool event_service_matches(const struct agent *agent, struct regex *servi
     return false;
 }
 
-static void event_put(struct buffer *out, struct http_request *request, const struct uuid *id)
+/* A filter of another server's may be none for us: then nobody here is meant. */
+static bool event_compile(struct slice pattern, struct regex **out)
+{
+    struct errmsg ignored;
+
+    *out = pattern.size == 0 ? NULL : regex_new(pattern, &ignored);
+    return *out != NULL || pattern.size == 0;
+}
+
+static bool event_is_meant(void *context, const struct event *event)
+{
+    const struct server *server = ((struct http_server *)context)->server;
+    const struct slice node_name = slice_from_text(server->config->node_name);
+    struct regex *node = NULL;
+    struct regex *service = NULL;
+    struct regex *tag = NULL;
+    const bool compiled = event_compile(event->node_filter, &node) &&
+                          event_compile(event->service_filter, &service) &&
+                          event_compile(event->tag_filter, &tag);
+    const bool meant = compiled && (node == NULL || regex_matches(node, node_name)) &&
+                       (service == NULL || (server->agent != NULL &&
+                                            event_service_matches(server->agent, service, tag)));
+
+    regex_free(node);
+    regex_free(service);
+    regex_free(tag);
+    return meant;
+}
+
+static void event_on_event(void *context)
+{
+    struct agent *agent = ((struct http_server *)context)->server->agent;
+
+    if (agent != NULL) { /* It starts before and stops after us, but not in every test. */
+        agent_wake(agent, UINT64_MAX);
+    }
+}
+
+struct events *http_events(struct http_server *http)
+{
+    const struct events_handlers handlers = {
+        .context = http, .is_meant = event_is_meant, .on_event = event_on_event};
+
+    if (http->events == NULL) {
+        http->events = events_new(&handlers);
+    }
+    return http->events;
+}
+
+/* --- firing --- */
+
+/* Sees that a filter is one. False: answered. */
+static bool event_check_filter(struct http_request *request, const char *name)
+{
+    const struct slice pattern = http_param_value(request, name);
+    struct errmsg err = {""};
+    struct regex *regex = pattern.size == 0 ? NULL : regex_new(pattern, &err);
+
+    if (regex == NULL && pattern.size > 0) {
+        http_reply_error(request, 500, "Invalid %s filter: %s", name, err.text);
+        return false;
+    }
+    regex_free(regex);
+    return true;
+}
+
+/* Bytes of a text in MessagePack, without and with the format's later, shorter heads. */
+static size_t event_raw_bytes(size_t size)
+{
+    return size + (size > 31 ? 3 : 1);
+}
+
+static size_t event_text_bytes(size_t size)
+{
+    return size + (size > 255 ? 3 : size > 31 ? 2 : 1);
+}
+
+/* Consul's limit is one of gossip's messages: an event that it takes must be taken here, and the
+ * other way round. Computed for its encoding: an outer message that holds name and payload, where
+ * the payload is a message with the name once more, the client's payload, and the filters. Returns
+ * the error, NULL if there is none. */
+static const char *event_size_problem(const struct event *event)
+{
+    enum { OUTER_BYTES = 29, FIXED_BYTES = 78, PREFIX_BYTES = 13, KEY_BYTES = 3 };
+    const struct slice filters[] = {event->node_filter, event->service_filter, event->tag_filter};
+    const size_t outer_name = event_raw_bytes(PREFIX_BYTES + event->name.size);
+    size_t encoded = FIXED_BYTES + outer_name + event_text_bytes(event->name.size);
+
+    if (event->payload.size > 0) {
+        encoded += event->payload.size + (event->payload.size > 255 ? 3 : 2);
+    }
+    for (size_t i = 0; i < sizeof(filters) / sizeof(filters[0]); i++) {
+        if (filters[i].size > 0) {
+            encoded += KEY_BYTES + event_text_bytes(filters[i].size);
+        }
+    }
+    const size_t before = encoded - OUTER_BYTES - (outer_name - PREFIX_BYTES - event->name.size);
+
+    return before > EVENT_BYTES_MAX
+               ? "user event exceeds configured limit of 512 bytes before encoding"
+           : encoded > EVENT_BYTES_MAX
+               ? "encoded user event exceeds configured limit of 512 bytes after encoding"
+               : NULL;
+}
+
+static void event_put(struct buffer *out, const struct event *event, uint64_t ltime)
 {
     char text[UUID_TEXT_BYTES + 1];
 
-    uuid_format(id, text);
+    uuid_format(&event->id, text);
     buffer_printf(out, "{\"ID\":\"%s\",\"Name\":", text);
-    json_put_string(out, request->rest);
+    json_put_string(out, event->name);
     buffer_append_text(out, ",\"Payload\":");
-    json_put_base64(out, request->body);
+    json_put_base64(out, event->payload);
     buffer_append_text(out, ",\"NodeFilter\":");
-    json_put_string(out, http_param_value(request, "node"));
+    json_put_string(out, event->node_filter);
     buffer_append_text(out, ",\"ServiceFilter\":");
-    json_put_string(out, http_param_value(request, "service"));
+    json_put_string(out, event->service_filter);
     buffer_append_text(out, ",\"TagFilter\":");
-    json_put_string(out, http_param_value(request, "tag"));
+    json_put_string(out, event->tag_filter);
     buffer_append_text(out, ",\"Version\":1,\"LTime\":");
+    json_put_u64(out, ltime);
+    buffer_append_char(out, '}');
 }
 
-/* Remembers the event; false without memory. */
-static bool event_keep(struct http_request *request, const struct uuid *id, struct slice json)
+/* Tells the servers that are meant, and answers. */
+static void event_send(struct http_request *request, struct event *event)
 {
-    struct http_server *http = request->conn->http;
-
-    if (http->events == NULL) {
-        http->events = calloc(1, sizeof(*http->events));
-    }
-    if (http->events == NULL) {
-        return false;
-    }
-    struct event *event = &http->events->ring[http->events->count % EVENT_RING_MAX];
-    buffer_clear(&event->json);
-    buffer_clear(&event->name);
-    buffer_append_slice(&event->json, json);
-    buffer_append_slice(&event->name, request->rest);
-    event->id = *id;
-    event->ltime = ++http->events->ltime;
-    http->events->count++;
-    return !event->json.failed && !event->name.failed;
-}
-
-/* Answers, and delivers to this server if it is meant. */
-static void event_fire_to(struct http_request *request, struct regex *node, struct regex *service,
-                          struct regex *tag)
-{
-    struct agent *agent = request->server->agent;
-    const struct slice name = slice_from_text(request->server->config->node_name);
-    const struct uuid id = server_random_uuid();
+    struct events *events = http_events(request->conn->http);
     struct buffer json = {0};
-    bool kept = true;
 
-    event_put(&json, request, &id);
-    const bool meant =
-        (node == NULL || regex_matches(node, name)) &&
-        (service == NULL || (agent != NULL && event_service_matches(agent, service, tag)));
-    if (meant && !json.failed) {
-        kept = event_keep(request, &id, buffer_slice(&json));
-    }
-    if (json.failed || !kept) {
+    event_put(&json, event, 0); /* Consul's answer does not know it yet. */
+    if (events == NULL || json.failed ||
+        !events_fire(events, event, server_now_ms(request->server))) {
         http_reply_failure(request, 0, store_strerror(STORE_ENOMEM));
     } else {
-        buffer_append_text(&json, "0}");
+        metrics_count(request->server->metrics, METRIC_EVENT_FIRE, 1);
         http_reply_json(request, buffer_slice(&json));
-        if (meant &&
-            agent != NULL) { /* It starts before and stops after us, but not in every test. */
-            agent_wake(agent, UINT64_MAX);
-        }
     }
     buffer_deinit(&json);
 }
 
 static void event_fire(struct http_request *request)
 {
-    struct regex *node = NULL;
-    struct regex *service = NULL;
-    struct regex *tag = NULL;
+    struct event event = {
+        .name = request->rest,
+        .payload = request->body,
+        .node_filter = http_param_value(request, "node"),
+        .service_filter = http_param_value(request, "service"),
+        .tag_filter = http_param_value(request, "tag"),
+    };
 
     if (request->rest.size == 0) {
         http_reply_error(request, 400, "Missing name");
         return;
     }
-    if (!event_filter(request, "node", &node)) {
+    if (!event_check_filter(request, "node")) {
         return;
     }
-    if (http_param_value(request, "tag").size > 0 &&
-        http_param_value(request, "service").size == 0) {
+    if (event.tag_filter.size > 0 && event.service_filter.size == 0) {
         http_reply_error(request, 500, "Cannot provide tag filter without service filter");
-    } else if (event_filter(request, "service", &service) && event_filter(request, "tag", &tag) &&
-               http_check_datacenter(request, 0)) {
-        if (request->rest.size + request->body.size > EVENT_BYTES_MAX) {
-            http_reply_error(request, 500,
-                             "1 error occurred:\n\t* error broadcasting event to segment \"\": "
-                             "user event exceeds configured limit of %d bytes before encoding\n\n",
-                             EVENT_BYTES_MAX);
-        } else {
-            event_fire_to(request, node, service, tag);
-        }
+        return;
     }
-    regex_free(node);
-    regex_free(service);
-    regex_free(tag);
+    if (!event_check_filter(request, "service") || !event_check_filter(request, "tag") ||
+        !http_check_datacenter(request, 0)) {
+        return;
+    }
+    const char *problem = event_size_problem(&event);
+    if (problem != NULL) {
+        http_reply_error(request, 500,
+                         "1 error occurred:\n\t* error broadcasting event to segment \"\": %s\n\n",
+                         problem);
+        return;
+    }
+    event.id = server_random_uuid();
+    event_send(request, &event);
 }
 
 /* --- listing --- */
@@ -208,28 +244,23 @@ static uint64_t event_index(const struct event *event)
 /* Appends the list, oldest first; returns the newest one's index, 1 for none. */
 static uint64_t event_put_list(struct http_request *request, struct buffer *out)
 {
-    const struct http_events *events = request->conn->http->events;
+    const struct events *events = request->conn->http->events;
     const struct slice name = http_param_value(request, "name");
-    const size_t count = events == NULL ? 0 : events->count;
+    const uint64_t count = events == NULL ? 0 : events_count(events);
     uint64_t index = 1;
 
     buffer_append_char(out, '[');
-    for (size_t i = count > EVENT_RING_MAX ? count - EVENT_RING_MAX : 0; i < count; i++) {
-        const struct event *event = &events->ring[i % EVENT_RING_MAX];
+    for (uint64_t i = 0; i < count && !out->failed; i++) {
+        const struct event *event = events_at(events, i);
 
-        if (name.size > 0 && !slice_equal(name, buffer_slice(&event->name))) {
+        if (name.size > 0 && !slice_equal(name, event->name)) {
             continue;
         }
         if (out->data[out->size - 1] != '[') {
             buffer_append_char(out, ',');
         }
-        buffer_append_slice(out, buffer_slice(&event->json));
-        json_put_u64(out, event->ltime);
-        buffer_append_char(out, '}');
+        event_put(out, event, event->ltime);
         index = event_index(event);
-        if (out->failed) {
-            return index;
-        }
     }
     buffer_append_char(out, ']');
     return index;

@@ -9,6 +9,7 @@
 #include <sys/queue.h>
 #include <uv.h>
 
+#include "server/events.h"
 #include "server/http/filter.h"
 #include "server/http/http.h"
 
@@ -216,7 +217,7 @@ struct http_server {
     struct buffer command; /* commands are encoded here */
     struct store_txn txn;  /* kept between reads, reset */
     bool txn_open;
-    struct http_events *events;           /* http_event.c; NULL: none was fired */
+    struct events *events;       /* http_event.c; NULL: none was fired */
     struct http_coordinates *coordinates; /* http_coordinate.c; NULL: none was told */
     uint64_t cached[HTTP_CACHED_MAX];     /* what ?cached was asked for: hashes */
     struct buffer response_headers;       /* http_config.response_headers, as lines */
@@ -459,10 +460,6 @@ void http_kv_put_entry(struct buffer *out, const struct kv_entry *entry);
 /* --- http_coordinate.c --- */
 struct http_coordinates;
 void http_coordinates_free(struct http_coordinates *coordinates); /* NULL is accepted */
-
-/* --- http_event.c --- */
-struct http_events;
-void http_events_free(struct http_events *events); /* NULL is accepted */
 
 /* --- http_snapshot.c --- */
 void http_snapshot(struct http_request *request);

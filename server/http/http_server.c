@@ -285,7 +285,7 @@ void http_server_maybe_free(struct http_server *http)
     buffer_deinit(&http->response_headers);
     buffer_deinit(&http->shared.identity);
     buffer_deinit(&http->shared.headers);
-    http_events_free(http->events);
+    events_free(http->events);
     http_coordinates_free(http->coordinates);
     free(http->deadlines);
     free(http);

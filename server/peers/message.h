@@ -26,6 +26,7 @@ enum message_type {
     MESSAGE_SNAPSHOT_CHUNK, /* a piece, and what it is a piece of */
     MESSAGE_OPERATE,        /* what an operator asks of the leader */
     MESSAGE_OPERATED,
+    MESSAGE_EVENT, /* a user event; no answer */
 };
 
 enum {

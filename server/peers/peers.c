@@ -242,6 +242,15 @@ bool peers_send(struct peers *peers, raft_id to, uint8_t type, struct slice payl
     return peer != NULL && peer->link != NULL && link_send(peer->link, type, payload);
 }
 
+void peers_send_all(struct peers *peers, uint8_t type, struct slice payload)
+{
+    for (size_t i = 0; i < peers->count; i++) {
+        if (peers->peers[i].link != NULL) {
+            (void)link_send(peers->peers[i].link, type, payload); /* False: not connected. */
+        }
+    }
+}
+
 void peers_flush(struct peers *peers)
 {
     for (size_t i = 0; i < peers->count; i++) {

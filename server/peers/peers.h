@@ -45,6 +45,8 @@ size_t peers_list(const struct peers *peers, raft_id *out);
 bool peers_is_up(const struct peers *peers, raft_id id);
 /* False when it is lost at once (no link, full queue). */
 bool peers_send(struct peers *peers, raft_id to, uint8_t type, struct slice payload);
+/* To all that are connected. */
+void peers_send_all(struct peers *peers, uint8_t type, struct slice payload);
 /* Writes what was queued to anyone. */
 void peers_flush(struct peers *peers);
 

@@ -465,6 +465,9 @@ static void replica_on_frame(void *host, raft_id from, uint8_t type, struct slic
     case MESSAGE_OPERATED:
         replica_on_operated(replica, from, payload);
         break;
+    case MESSAGE_EVENT:
+        events_receive(replica->server->events, payload);
+        break;
     case MESSAGE_SNAPSHOT_GET:
         replica_on_snapshot_get(replica, from, payload);
         break;
@@ -477,9 +480,35 @@ static void replica_on_frame(void *host, raft_id from, uint8_t type, struct slic
     replica_wake(replica);
 }
 
+void replica_spread_event(void *context, struct slice bytes)
+{
+    struct replica *replica = context;
+
+    if (!replica->stopping) {
+        peers_send_all(replica->peers, MESSAGE_EVENT, bytes);
+        replica_wake(replica); /* The turn's end writes it. */
+    }
+}
+
+struct replica_replay {
+    struct replica *replica;
+    raft_id to;
+};
+
+static void replica_replay_event(void *context, struct slice bytes)
+{
+    const struct replica_replay *replay = context;
+
+    (void)peers_send(replay->replica->peers, replay->to, MESSAGE_EVENT, bytes);
+}
+
 static void replica_on_peer_up(void *host, raft_id id)
 {
     struct replica *replica = host;
+    struct replica_replay replay = {.replica = replica, .to = id};
+
+    events_replay(replica->server->events, uv_now(replica->server->loop), replica_replay_event,
+                  &replay);
 
     if (id == replica->leader) {
         replica->reads_dirty = true;

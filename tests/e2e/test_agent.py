@@ -1,0 +1,221 @@
+"""What the agent does beside the catalog: events on all servers, its log and its figures over HTTP, checks that run programs."""
+import json
+import os
+import re
+import signal
+import socket
+
+import pytest
+
+from cluster import HTTP_PORT, Cluster, wait_for
+
+NAME = re.compile(r"^[a-zA-Z_:][a-zA-Z0-9_:]*$")
+SAMPLE = re.compile(r'^([a-zA-Z_:][a-zA-Z0-9_:]*)(\{quantile="0\.\d+"\})? (NaN|[-+0-9.e]+)$')
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    extra = {"enable_script_checks": True, "check_update_interval": "0s",
+             "telemetry": {"prometheus_retention_time": "1m", "disable_hostname": True,
+                           "prefix_filter": ["-consul.dns", "+consul.dns.staleness"]}}
+    with Cluster(size=3, extra=extra) as started:
+        yield started
+
+
+def put(server, path, body=None):
+    status, _, answer = server.request("PUT", path, None if body is None else json.dumps(body))
+    assert status == 200, (path, status, answer)
+    return answer
+
+
+def check(server, check_id):
+    return server.get_json("/v1/agent/checks").get(check_id)
+
+
+def names(server, query=""):
+    return [event["Name"] for event in server.get_json("/v1/event/list" + query)]
+
+
+def test_an_event_reaches_every_server_that_its_filters_name(cluster):
+    first, second, third = cluster.servers
+    put(second, "/v1/agent/service/register", {"Name": "pooler", "Tags": ["blue"]})
+    fired = json.loads(put(first, "/v1/event/fire/deploy"))
+    assert fired["LTime"] == 0 and fired["Payload"] is None
+    for server in cluster.servers:
+        wait_for("the event at " + server.name, lambda: "deploy" in names(server), 30)
+        event = server.get_json("/v1/event/list?name=deploy")[0]
+        assert event["ID"] == fired["ID"] and event["LTime"] > 0
+    put(third, "/v1/event/fire/blue?service=pooler&tag=blue")
+    put(third, "/v1/event/fire/node?node=server-1")
+    put(third, "/v1/event/fire/last")
+    for server in cluster.servers:
+        wait_for("the last event at " + server.name, lambda: "last" in names(server), 30)
+    # One link carries them in order: what has not come by now was not meant.
+    assert names(first) == ["deploy", "node", "last"]
+    assert names(second) == ["deploy", "blue", "last"]
+    assert names(third) == ["deploy", "last"]
+
+
+def test_a_server_that_was_away_hears_of_recent_events(cluster):
+    first, _, third = cluster.servers
+    third.kill()
+    put(first, "/v1/event/fire/while-away")
+    third.start()
+    wait_for("the event", lambda: "while-away" in names(third), 60)
+    assert names(third).count("while-away") == 1
+    cluster.wait_leader(60)
+
+
+def test_metrics_are_consuls_json_and_prometheus_text(cluster):
+    server = cluster.servers[0]
+    server.put("some/key", b"value")
+    server.get_json("/v1/kv/some/key")
+    shown = wait_for("an interval with the request's time", lambda: [
+        found for found in [server.get_json("/v1/agent/metrics", 10)]
+        if any(sample["Name"] == "consul.kvs.apply" for sample in found["Samples"])], 60)[0]
+    assert set(shown) == {"Timestamp", "Gauges", "Points", "Counters", "Samples"}
+    sample = [one for one in shown["Samples"] if one["Name"] == "consul.kvs.apply"][0]
+    assert set(sample) == {"Name", "Count", "Rate", "Sum", "Min", "Max", "Mean", "Stddev",
+                           "Labels"}
+    assert sample["Count"] >= 1 and 0 < sample["Min"] <= sample["Mean"] <= sample["Max"]
+    gauges = {gauge["Name"]: gauge["Value"] for gauge in shown["Gauges"]}
+    assert gauges["consul.raft.peers"] == 3 and gauges["consul.members.alive"] == 3
+
+    status, headers, body = server.request("GET", "/v1/agent/metrics?format=prometheus")
+    assert status == 200 and headers["Content-Type"].startswith("text/plain; version=0.0.4")
+    values, types = {}, {}
+    for line in body.decode().splitlines():
+        if line.startswith("# TYPE "):
+            name, kind = line.split()[2:]
+            assert NAME.match(name) and name not in types and kind in ("counter", "gauge", "summary")
+            types[name] = kind
+        elif not line.startswith("# HELP "):
+            match = SAMPLE.match(line)
+            assert match, line
+            values[match.group(1) + (match.group(2) or "")] = float(match.group(3))
+    assert values["consul_kvs_apply_count"] >= 1
+    assert values["consul_raft_peers"] == 3
+    assert any(name.startswith("consul_http_GET_v1_kv") for name in types)
+    assert "consul_dns_staleness" in types and "consul_dns_queries" not in types  # prefix_filter
+
+
+def follow(server, query):
+    """A connection on which /v1/agent/monitor answers."""
+    client = socket.create_connection((server.address, HTTP_PORT), timeout=30)
+    client.sendall(b"GET /v1/agent/monitor%s HTTP/1.1\r\nHost: x\r\n\r\n" % query)
+    return client
+
+
+def test_the_log_is_streamed_as_lines_and_as_json(cluster):
+    server = cluster.servers[1]
+    with follow(server, b"?loglevel=debug") as lines, follow(server, b"?loglevel=debug&logjson") as objects:
+        assert b"Transfer-Encoding: chunked" in lines.recv(4096)
+        put(server, "/v1/agent/check/register", {"Name": "logged", "TTL": "1h"})
+        text = b""
+        while b"check=logged" not in text:
+            text += lines.recv(4096)
+        assert re.search(rb"\d{4}-\d\d-\d\dT\S+ \[(INFO|DEBUG)\] +agent: ", text)
+        text = b""
+        while b"check=logged" not in text:
+            text += objects.recv(4096)
+        line = [one for one in text.split(b"\n") if b"check=logged" in one][0]
+        assert {"@level", "@message", "@module", "@timestamp"} == set(json.loads(line))
+    put(server, "/v1/agent/check/deregister/logged")
+    assert server.request("GET", "/v1/agent/monitor?loglevel=loud")[0] == 400
+
+
+def test_a_script_check_reports_its_exit_status_and_ends_with_its_time(cluster):
+    server = cluster.servers[0]
+    marker = os.path.join(cluster.dir, "child")
+    scripts = {
+        "good": ["sh", "-c", "echo fine; echo too >&2"],
+        "warn": ["sh", "-c", "exit 1"],
+        "bad": ["sh", "-c", "exit 2"],
+        "gone": ["/nonexistent/program"],
+        # Its child belongs to the group that is killed.
+        "slow": ["sh", "-c", "sleep 600 & echo $! > %s; wait" % marker],
+    }
+    for name, args in scripts.items():
+        put(server, "/v1/agent/check/register", {
+            "ID": name, "Name": name, "Args": args, "Interval": "1s",
+            "Timeout": "500ms" if name == "slow" else "30s", "Status": "passing"})
+
+    def expect(name, status, output):
+        found = wait_for("%s to be %s" % (name, status), lambda: [
+            one for one in [check(server, name)]
+            if one["Status"] == status and output in one["Output"]], 60)[0]
+        assert found["Type"] == "script"
+
+    expect("good", "passing", "fine\ntoo\n")
+    expect("warn", "warning", "")
+    expect("bad", "critical", "")
+    expect("gone", "critical", "fork/exec /nonexistent/program: no such file or directory")
+    expect("slow", "critical", "Timed out (500ms) running check")
+    put(server, "/v1/agent/check/deregister/slow")
+
+    def child_is_dead():
+        with open(marker, encoding="utf-8") as file:
+            state = "/proc/%d/stat" % int(file.read())
+        try:
+            with open(state, encoding="utf-8") as file:
+                return file.read().rpartition(")")[2].split()[0] == "Z"
+        except FileNotFoundError:
+            return True
+    wait_for("the script's child to be killed", child_is_dead, 60)
+    for name in scripts:
+        put(server, "/v1/agent/check/deregister/" + name)
+
+
+def test_an_alias_follows_a_service_here_and_on_another_node(cluster):
+    here, there = cluster.servers[0], cluster.servers[1]
+    for server in (here, there):
+        put(server, "/v1/agent/service/register",
+            {"Name": "db", "Check": {"TTL": "1h", "Status": "passing", "CheckID": "db-ttl"}})
+    put(here, "/v1/agent/service/register",
+        {"Name": "side", "Check": {"AliasService": "db", "CheckID": "near"}})
+    put(here, "/v1/agent/check/register",
+        {"ID": "far", "Name": "far", "AliasNode": there.name, "AliasService": "db"})
+    for server, alias in ((here, "near"), (there, "far")):
+        wait_for(alias + " to pass", lambda: check(here, alias)["Status"] == "passing", 60)
+        put(server, "/v1/agent/check/fail/db-ttl")
+        wait_for(alias + " to fail", lambda: check(here, alias)["Status"] == "critical", 60)
+        put(server, "/v1/agent/check/pass/db-ttl")
+        wait_for(alias + " to pass", lambda: check(here, alias)["Status"] == "passing", 60)
+    put(there, "/v1/agent/service/deregister/db")
+    wait_for("the alias of nothing", lambda: "could not be found" in check(here, "far")["Output"],
+             60)
+
+
+def test_a_reload_by_signal_takes_checks_and_limits_of_the_new_configuration(cluster):
+    server = cluster.servers[2]
+    path = os.path.join(cluster.dir, server.name + ".json")
+    config = server.config()
+    config["service"] = {"name": "reloaded", "check": {"args": ["true"], "interval": "1s"}}
+    config["log_level"] = "debug"
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(config, file)
+    server.process.send_signal(signal.SIGHUP)
+    wait_for("the script of the new configuration", lambda: (
+        check(server, "service:reloaded") or {}).get("Status") == "passing", 60)
+    config["enable_script_checks"] = False
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(config, file)
+    put(server, "/v1/agent/reload")
+    wait_for("the refusal", lambda: "Scripts are disabled on this agent" in server.log(), 60)
+    assert check(server, "service:reloaded")["Status"] == "passing"  # all stays as it was
+
+
+def test_an_orderly_stop_ends_the_streams_of_the_log(cluster):
+    server = cluster.servers[2]
+    with follow(server, b"") as client:
+        assert b"200 OK" in client.recv(4096)
+        server.stop(60)
+        text = b""
+        while True:
+            more = client.recv(4096)
+            if not more:
+                break
+            text += more
+        assert text.endswith(b"0\r\n\r\n")
+    server.start()
+    cluster.wait_leader(60)

@@ -139,6 +139,14 @@ static bool txn_grows(struct slice ops)
     return false;
 }
 
+enum command_type command_type_of(struct slice command)
+{
+    struct reader reader = reader_from(command);
+
+    (void)reader_u8(&reader);
+    return (enum command_type)reader_u8(&reader);
+}
+
 bool command_grows(struct slice command)
 {
     struct reader reader = reader_from(command);

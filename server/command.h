@@ -94,6 +94,8 @@ void command_encode_coordinates(struct buffer *out, struct slice batch);
 bool command_stamp(void *command, size_t size, uint64_t now_ms);
 /* Whether the bytes decode completely: the leader refuses others before they reach the log. */
 bool command_valid(struct slice command);
+/* What a valid command does. */
+enum command_type command_type_of(struct slice command);
 /* Whether a valid command can make the state larger. A store that runs full refuses these, and
  * still takes what frees space. */
 bool command_grows(struct slice command);

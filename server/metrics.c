@@ -63,8 +63,6 @@ static const struct {
     const char *name;
     const char *help;
 } metrics_table[METRICS_FIXED] = {
-    [METRIC_ACCEPT_CONN] = {METRIC_COUNTER, "rpc.accept_conn",
-                            "Connections accepted from other servers"},
     [METRIC_AUTOPILOT_HEALTHY] = {METRIC_GAUGE, "autopilot.healthy",
                                   "1 when all servers are healthy, on the leader"},
     [METRIC_AUTOPILOT_FAILURE_TOLERANCE] = {METRIC_GAUGE, "autopilot.failure_tolerance",
@@ -83,12 +81,10 @@ static const struct {
                                   "DNS queries answered from a state older than five seconds"},
     [METRIC_DNS_DROPPED] = {METRIC_COUNTER, "dns.dropped", "DNS queries that got no answer"},
     [METRIC_DNS_STALENESS] = {METRIC_GAUGE, "dns.staleness",
-                              "Milliseconds since this server last heard from a leader"},
+                              "Milliseconds by which DNS answers may be older than the cluster"},
     [METRIC_EVENT_FIRE] = {METRIC_COUNTER, "event.fire", "User events received"},
     [METRIC_HTTP_CONNECTIONS] = {METRIC_GAUGE, "http.connections", "Open HTTP connections"},
     [METRIC_HTTP_PARKED] = {METRIC_GAUGE, "http.parked", "Blocking queries that wait"},
-    [METRIC_HTTP_REFUSED] = {METRIC_COUNTER, "http.refused",
-                             "HTTP connections refused or cut off by a limit"},
     [METRIC_KVS_APPLY] = {METRIC_SAMPLE, "kvs.apply",
                           "Milliseconds of key-value writes through the log"},
     [METRIC_LOOP_STALL] = {METRIC_SAMPLE, "loop.stall",
@@ -110,8 +106,7 @@ static const struct {
     [METRIC_RAFT_LEADER_LAST_CONTACT] = {METRIC_SAMPLE, "raft.leader.lastContact",
                                          "Milliseconds since the leader was heard from"},
     [METRIC_RAFT_PEERS] = {METRIC_GAUGE, "raft.peers", "Servers in the Raft configuration"},
-    [METRIC_RAFT_SNAPSHOT_CREATE] = {METRIC_SAMPLE, "raft.snapshot.create",
-                                     "Milliseconds to write a snapshot"},
+    [METRIC_RAFT_SNAPSHOT_CREATE] = {METRIC_COUNTER, "raft.snapshot.create", "Snapshots taken"},
     [METRIC_RAFT_SNAPSHOT_INSTALL] = {METRIC_COUNTER, "raft.snapshot.install",
                                       "Snapshots installed from the leader"},
     [METRIC_RAFT_STATE_CANDIDATE] = {METRIC_COUNTER, "raft.state.candidate",
@@ -123,7 +118,6 @@ static const struct {
     [METRIC_RAFT_TERM] = {METRIC_GAUGE, "raft.term", "Raft term"},
     [METRIC_RAFT_TIME_WITHOUT_LEADER] = {METRIC_COUNTER, "raft.time_without_leader",
                                          "Milliseconds during which no leader was known"},
-    [METRIC_RPC_CROSS_LEADER] = {METRIC_COUNTER, "rpc.forwarded", "Requests sent on to the leader"},
     [METRIC_RPC_QUERIES_BLOCKING] = {METRIC_GAUGE, "rpc.queries_blocking",
                                      "Blocking queries that wait"},
     [METRIC_RPC_QUERY] = {METRIC_COUNTER, "rpc.query", "Reads"},
@@ -152,10 +146,9 @@ static const struct {
     [METRIC_TXN_APPLY] = {METRIC_SAMPLE, "txn.apply", "Milliseconds of transactions that write"},
     [METRIC_WAL_BYTES] = {METRIC_GAUGE, "wal.bytes", "Bytes of the log on disk"},
     [METRIC_WAL_FULL] = {METRIC_GAUGE, "wal.full", "1 while the disk of the log is full"},
-    [METRIC_WAL_FSYNC] = {METRIC_SAMPLE, "wal.fsync",
-                          "Milliseconds of the syncs of the log"},
+    [METRIC_WAL_FSYNC] = {METRIC_SAMPLE, "wal.fsync", "Milliseconds of the syncs of the log"},
     [METRIC_WAL_FSYNC_MAX] = {METRIC_GAUGE, "wal.fsync_max",
-                              "Longest of these since the start, milliseconds"},
+                              "Longest sync of the log since the start, milliseconds"},
     [METRIC_WAL_PENDING_BYTES] = {METRIC_GAUGE, "wal.pending_bytes",
                                   "Bytes queued for the log and not yet durable"},
 };
@@ -328,12 +321,12 @@ static void metrics_widen(struct metrics_entry *entry, double value, bool first)
     }
 }
 
-static void metrics_event(struct metrics_entry *entry, double value)
+static void metrics_event(struct metrics_entry *entry, double value, uint64_t count)
 {
-    const uint64_t before = atomic_fetch_add_explicit(&entry->count, 1, memory_order_relaxed);
+    const uint64_t before = atomic_fetch_add_explicit(&entry->count, count, memory_order_relaxed);
 
-    metrics_add_double(&entry->sum, value);
-    metrics_add_double(&entry->squares, value * value);
+    metrics_add_double(&entry->sum, value * (double)count);
+    metrics_add_double(&entry->squares, value * value * (double)count);
     metrics_widen(entry, value, before == 0);
 }
 
@@ -343,7 +336,7 @@ void metrics_count(struct metrics *metrics, int metric, uint64_t by)
 
     if (entry != NULL) {
         assert(entry->kind == METRIC_COUNTER);
-        metrics_event(entry, (double)by);
+        metrics_event(entry, (double)by, 1);
     }
 }
 
@@ -391,15 +384,21 @@ static double metrics_bucket_value(size_t bucket)
     return ldexp(1 + (double)(part + 1) / METRICS_BUCKETS_PER_OCTAVE, octave + METRICS_OCTAVE_MIN);
 }
 
-void metrics_sample(struct metrics *metrics, int metric, double value)
+void metrics_samples(struct metrics *metrics, int metric, double value, uint64_t count)
 {
     struct metrics_entry *entry = metrics_entry(metrics, metric);
 
-    if (entry != NULL) {
+    if (entry != NULL && count > 0) {
         assert(entry->kind == METRIC_SAMPLE);
-        metrics_event(entry, value);
-        atomic_fetch_add_explicit(&entry->buckets[metrics_bucket(value)], 1, memory_order_relaxed);
+        metrics_event(entry, value, count);
+        atomic_fetch_add_explicit(&entry->buckets[metrics_bucket(value)], (uint32_t)count,
+                                  memory_order_relaxed);
     }
+}
+
+void metrics_sample(struct metrics *metrics, int metric, double value)
+{
+    metrics_samples(metrics, metric, value, 1);
 }
 
 void metrics_time_ns(struct metrics *metrics, int metric, uint64_t ns)
@@ -461,9 +460,14 @@ static void metrics_entry_turn(struct metrics_entry *entry)
     }
 }
 
+bool metrics_is_due(const struct metrics *metrics, uint64_t now_ms)
+{
+    return metrics != NULL && now_ms >= metrics->interval_end_ms;
+}
+
 void metrics_turn(struct metrics *metrics, uint64_t now_ms, int64_t wall_s)
 {
-    if (metrics == NULL || now_ms < metrics->interval_end_ms) {
+    if (!metrics_is_due(metrics, now_ms)) {
         return;
     }
     for (int i = 0; i < atomic_load(&metrics->count); i++) {

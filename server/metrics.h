@@ -26,7 +26,6 @@ enum metric_kind { METRIC_COUNTER, METRIC_GAUGE, METRIC_SAMPLE };
 
 /* Names without prefix and help texts of these: metrics_table in metrics.c, in this order. */
 enum metric {
-    METRIC_ACCEPT_CONN, /* rpc.accept_conn: connections of other servers */
     METRIC_AUTOPILOT_HEALTHY,
     METRIC_AUTOPILOT_FAILURE_TOLERANCE,
     METRIC_CATALOG_REGISTER,
@@ -41,7 +40,6 @@ enum metric {
     METRIC_EVENT_FIRE,
     METRIC_HTTP_CONNECTIONS,
     METRIC_HTTP_PARKED,
-    METRIC_HTTP_REFUSED,
     METRIC_KVS_APPLY,
     METRIC_LOOP_STALL,
     METRIC_LOOP_STALL_MAX,
@@ -64,7 +62,6 @@ enum metric {
     METRIC_RAFT_STATE_LEADER,
     METRIC_RAFT_TERM,
     METRIC_RAFT_TIME_WITHOUT_LEADER,
-    METRIC_RPC_CROSS_LEADER,
     METRIC_RPC_QUERIES_BLOCKING,
     METRIC_RPC_QUERY,
     METRIC_RPC_REQUEST,
@@ -116,6 +113,8 @@ int metrics_add(struct metrics *metrics, enum metric_kind kind, const char *name
 void metrics_count(struct metrics *metrics, int metric, uint64_t by);
 void metrics_gauge(struct metrics *metrics, int metric, double value);
 void metrics_sample(struct metrics *metrics, int metric, double value);
+/* The same sample several times. */
+void metrics_samples(struct metrics *metrics, int metric, double value, uint64_t count);
 /* A sample in milliseconds, as Consul's timers. */
 void metrics_time_ns(struct metrics *metrics, int metric, uint64_t ns);
 /* A counter that another module keeps in total since the start: counts what came since the last
@@ -124,7 +123,9 @@ void metrics_count_total(struct metrics *metrics, int metric, uint64_t total);
 
 /* --- reading: loop --- */
 
-/* Closes the interval when its time is over; called by a timer and before reading. */
+/* Whether the interval's time is over. */
+bool metrics_is_due(const struct metrics *metrics, uint64_t now_ms);
+/* Closes the interval when its time is over; called by a timer. */
 void metrics_turn(struct metrics *metrics, uint64_t now_ms, int64_t wall_s);
 
 /* Consul's JSON of the last complete interval (the current one while it is the first). Gauges are

@@ -177,6 +177,8 @@ struct replica_stats {
     const char *state;          /* "Leader", "Follower", "Candidate" */
 };
 void replica_stats(const struct replica *replica, struct replica_stats *out);
+/* Brings what the replica counts itself into the server's metrics. */
+void replica_metrics(struct replica *replica);
 /* The log entry that holds the configuration in force. */
 uint64_t replica_peers_index(const struct replica *replica);
 

@@ -20,6 +20,7 @@
 
 #include "server/monitor.h"
 #include "server/server_dns.h"
+#include "server/server_metrics.h"
 
 enum {
     SERVER_DRAIN_MS_MAX = 5000,   /* how long an orderly stop waits for requests in flight */
@@ -514,7 +515,7 @@ static void server_on_watchdog(uv_timer_t *handle)
     }
     metrics_time_ns(process->server.metrics, METRIC_LOOP_STALL, late_ms * 1000000);
     metrics_gauge(process->server.metrics, METRIC_LOOP_STALL_MAX, (double)process->stall_ms_max);
-    metrics_turn(process->server.metrics, now_ms, (int64_t)time(NULL));
+    server_metrics_tick(&process->server, now_ms, late_ms + SERVER_WATCHDOG_MS);
     process->watchdog_due_ms = now_ms + SERVER_WATCHDOG_MS;
 }
 

@@ -83,6 +83,8 @@ int http_server_new(struct server *server, struct http_server **out, struct errm
 void http_server_drain(struct http_server *http, uint64_t timeout_ms, void (*done)(void *context),
                        void *context);
 void http_server_free(struct http_server *http);
+/* Sets the gauges of its connections. */
+void http_server_metrics(struct http_server *http);
 /* The user events that this server knows: owned by the HTTP server. NULL without memory. */
 struct events;
 struct events *http_events(struct http_server *http);
@@ -200,7 +202,7 @@ enum http_read_flags {
     HTTP_READ_ERROR_HEADERS = 1 << 2,  /* index 1, Knownleader false, Lastcontact 0 on its 500s */
     HTTP_READ_CACHEABLE = 1 << 4,      /* X-Cache with ?cached */
     HTTP_READ_LEADER_HEADERS = 1 << 3, /* X-Consul-Knownleader and -Lastcontact alone */
-    HTTP_READ_BARE_404 = 1 << 5,         /* a 404 has no such headers */
+    HTTP_READ_BARE_404 = 1 << 5,       /* a 404 has no such headers */
 };
 
 struct http_read_spec {

@@ -179,9 +179,9 @@ static void agent_put_self_counts(struct buffer *out, const struct agent *agent)
 static void agent_put_self_stats(struct buffer *out, const struct server *server)
 {
     struct replica_stats stats;
-    struct replica_peer peers[1];
+    struct replica_peer peers[REPLICA_HEALTH_MAX];
     char leader[64];
-    const size_t peer_count = replica_peers(server->replica, peers, 1);
+    const size_t peer_count = replica_peers(server->replica, peers, REPLICA_HEALTH_MAX);
 
     replica_stats(server->replica, &stats);
     replica_leader_address(server->replica, leader, sizeof(leader));

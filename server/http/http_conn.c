@@ -21,6 +21,7 @@ void http_request_finish(struct http_request *request)
 {
     struct http_conn *conn = request->conn;
 
+    http_timing_end(request);
     if (request->on_free != NULL) {
         request->on_free(request);
     }

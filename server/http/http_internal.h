@@ -82,6 +82,7 @@ struct http_request_private {
     struct buffer headers; /* http_add_header: whole lines */
     char *text;            /* parameters, decoded path and values */
     size_t text_bytes;
+    uint64_t start_ns; /* http_timing.c: by uv_hrtime; 0: is not timed */
     /* http_write.c */
     void (*write_done)(struct http_request *request, const struct command_result *result);
     struct filter *filter;  /* ?filter, owned */
@@ -217,9 +218,10 @@ struct http_server {
     struct buffer command; /* commands are encoded here */
     struct store_txn txn;  /* kept between reads, reset */
     bool txn_open;
-    struct events *events;       /* http_event.c; NULL: none was fired */
+    struct events *events;                /* http_event.c; NULL: none was fired */
     struct http_coordinates *coordinates; /* http_coordinate.c; NULL: none was told */
     uint64_t cached[HTTP_CACHED_MAX];     /* what ?cached was asked for: hashes */
+    struct http_timing *timings;          /* http_timing.c: owned; NULL: none yet */
     struct buffer response_headers;       /* http_config.response_headers, as lines */
     char date[40];
     int64_t date_s;
@@ -463,6 +465,11 @@ void http_coordinates_free(struct http_coordinates *coordinates); /* NULL is acc
 
 /* --- http_snapshot.c --- */
 void http_snapshot(struct http_request *request);
+
+/* --- http_timing.c --- */
+/* The handler is about to be called; and the request is over. */
+void http_timing_begin(struct http_request *request);
+void http_timing_end(struct http_request *request);
 
 /* --- http_txn.c --- */
 void http_txn(struct http_request *request);

@@ -420,6 +420,7 @@ static void read_on_fresh(void *context, const char *failure,
     assert(request->private->phase == HTTP_PHASE_READ);
     request->private->phase = HTTP_PHASE_HANDLER;
     if (failure != NULL) {
+        metrics_count(request->server->metrics, METRIC_RPC_REQUEST_ERROR, 1);
         http_reply_failure(request, request->private->spec.flags, failure);
     } else {
         read_run(request, freshness, false);
@@ -546,6 +547,8 @@ void http_read_start(struct http_request *request, const struct http_read_spec *
     if ((spec->flags & HTTP_READ_CACHEABLE) != 0 && http_has_param(request, "cached")) {
         http_read_cache_header(request);
     }
+    metrics_count(request->server->metrics, METRIC_RPC_QUERY, 1);
+    metrics_count(request->server->metrics, METRIC_CLIENT_RPC, 1);
     private->phase = HTTP_PHASE_READ;
     replica_read(request->server->replica, &private->wait.read, private->consistency, read_on_fresh,
                  request);

@@ -263,6 +263,7 @@ void http_route_dispatch(struct http_request *request)
 
     assert(request->private->phase == HTTP_PHASE_HANDLER);
     http_conn_enter(conn);
+    http_timing_begin(request);
     request->private->route->handler(request);
     http_conn_leave(conn);
 }

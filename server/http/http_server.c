@@ -286,6 +286,7 @@ void http_server_maybe_free(struct http_server *http)
     buffer_deinit(&http->shared.identity);
     buffer_deinit(&http->shared.headers);
     events_free(http->events);
+    free(http->timings);
     http_coordinates_free(http->coordinates);
     free(http->deadlines);
     free(http);

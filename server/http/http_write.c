@@ -28,6 +28,7 @@ static void write_on_done(void *context, const char *failure, const struct comma
         if (failure != NULL && strcmp(failure, REPLICA_BUSY) == 0) {
             write_busy(request);
         } else if (failure != NULL) {
+            metrics_count(request->server->metrics, METRIC_RPC_REQUEST_ERROR, 1);
             http_reply_failure(request, 0, failure);
         } else if (result->status == COMMAND_REFUSED) {
             /* Unchanged: clients look at how it begins. */
@@ -43,6 +44,8 @@ void http_write_start(struct http_request *request, struct slice command,
                       void (*done)(struct http_request *request,
                                    const struct command_result *result))
 {
+    metrics_count(request->server->metrics, METRIC_RPC_REQUEST, 1);
+    metrics_count(request->server->metrics, METRIC_CLIENT_RPC, 1);
     request->private->write_done = done != NULL ? done : write_answer;
     http_request_hold(request);
     replica_propose(request->server->replica, command, write_on_done, request);

@@ -216,6 +216,9 @@ static void replica_leadership_changed(struct replica *replica, const struct raf
     const bool news =
         update->role != replica->role || update->leader != replica->leader || term != replica->term;
 
+    if (update->role != replica->role) {
+        replica_metrics_role(replica, update->role);
+    }
     replica->role = update->role;
     replica->leader = update->leader;
     replica->term = term;

@@ -107,6 +107,8 @@ void replica_apply(struct replica *replica)
     if (last - before > REPLICA_TURN_APPLY_MAX) {
         last = before + REPLICA_TURN_APPLY_MAX;
     }
+    const uint64_t start_ns = uv_hrtime();
+
     rc = store_write_begin(replica->server->store, &txn);
     if (rc == STORE_OK) {
         rc = replica_apply_batch(replica, &txn, last, &answers, &reached);
@@ -123,6 +125,8 @@ void replica_apply(struct replica *replica)
         return;
     }
     replica->applied_index = reached;
+    metrics_time_ns(replica->server->metrics, METRIC_RAFT_FSM_APPLY, uv_hrtime() - start_ns);
+    metrics_sample(replica->server->metrics, METRIC_RAFT_FSM_BATCH, (double)(reached - before));
     replica_apply_answer(replica, before + 1, reached);
     buffer_deinit(&answers);
     watch_table_wake(replica->server->watches, &txn);

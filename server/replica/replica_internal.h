@@ -101,6 +101,7 @@ struct replica_proposal {
     replica_propose_done done;
     void *context;
     uint64_t start_ms;
+    uint64_t start_ns; /* by uv_hrtime, for the metrics */
     raft_id sent_to;   /* SENT: whom, */
     uint64_t request;  /* in which message, */
     uint32_t position; /* and where in it */
@@ -123,6 +124,7 @@ struct replica_renewal {
     struct replica_renewal *next, *previous;
     enum replica_read_state state;
     uint64_t start_ms;
+    uint64_t start_ns; /* by uv_hrtime, for the metrics */
     uint64_t request;
     uint64_t sent_ms;
     uint64_t index;
@@ -184,6 +186,11 @@ struct replica_watched {
     uint64_t fresh_ms; /* since when its log is not in order; 0: it is */
 };
 
+/* replica_metrics.c */
+struct replica;
+void replica_metrics_role(struct replica *replica, enum raft_role role);
+void replica_metrics_write(struct replica *replica, const struct replica_proposal *proposal);
+
 /* Syncs since the mean was last taken. */
 struct replica_slow_disk {
     uint64_t count;
@@ -229,6 +236,7 @@ struct replica {
     uv_async_t *durable_async;
     atomic_uint_least64_t durable_sequence; /* set by the log writer, read by the loop */
     atomic_bool log_full;
+    struct wal_stats wal_seen;     /* what replica_metrics has told */
     struct replica_slow_disk slow; /* the log writer's */
     struct replica_disk disk;
     uv_check_t *check;

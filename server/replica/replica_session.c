@@ -133,6 +133,7 @@ void replica_session_expire(struct replica *replica, uint64_t now_ms)
         }
         expiry->replica = replica;
         expiry->id = id;
+        metrics_count(replica->server->metrics, METRIC_SESSION_TTL_INVALIDATE, 1);
         buffer_clear(&replica->command);
         command_encode_session_destroy(&replica->command, &id, SLICE_LITERAL("ttl expired"));
         if (replica->command.failed) {
@@ -316,6 +317,7 @@ void replica_session_renew(struct replica *replica, const struct uuid *id, repli
     renewal->done = done;
     renewal->context = context;
     renewal->start_ms = replica_now_ms(replica);
+    renewal->start_ns = uv_hrtime();
     renewal->state = READ_QUEUED;
     REPLICA_LIST_APPEND(&replica->renewals, renewal);
     replica_wake(replica);
@@ -325,6 +327,8 @@ static void session_finish(struct replica *replica, struct replica_renewal *rene
                            const char *failure)
 {
     REPLICA_LIST_REMOVE(&replica->renewals, renewal);
+    metrics_time_ns(replica->server->metrics, METRIC_SESSION_RENEW,
+                    uv_hrtime() - renewal->start_ns);
     renewal->done(renewal->context, failure, renewal->found);
     free(renewal);
 }

@@ -161,6 +161,7 @@ static void snapshot_taken(struct replica *replica, struct replica_snapshot_work
         return;
     }
     replica->newest = work->meta;
+    metrics_count(replica->server->metrics, METRIC_RAFT_SNAPSHOT_CREATE, 1);
     log_write(LOG_INFO, SNAPSHOT_LOG, "snapshot taken: index=%llu term=%llu bytes=%llu",
               (unsigned long long)work->meta.index, (unsigned long long)work->meta.term,
               (unsigned long long)work->meta.bytes);
@@ -392,6 +393,7 @@ static void snapshot_loaded(struct replica *replica, struct replica_snapshot_wor
     if (work->rc != SNAPSHOT_OK) {
         replica_fatal("cannot load the snapshot: %s", work->err.text);
     }
+    metrics_count(replica->server->metrics, METRIC_RAFT_SNAPSHOT_INSTALL, 1);
     log_write(LOG_INFO, SNAPSHOT_LOG, "snapshot installed: index=%llu term=%llu",
               (unsigned long long)work->meta.index, (unsigned long long)work->meta.term);
     replica->applied_index = work->meta.index;

@@ -43,6 +43,7 @@ void replica_propose(struct replica *replica, struct slice command, replica_prop
     proposal->context = context;
     proposal->state = PROPOSAL_QUEUED;
     proposal->start_ms = replica_now_ms(replica);
+    proposal->start_ns = uv_hrtime();
     proposal->request = 0;
     proposal->position = 0;
     proposal->term = 0;
@@ -361,6 +362,7 @@ static void write_turn_leader(struct replica *replica)
     if (rc != RAFT_OK) {
         return; /* Too much is uncommitted, or leadership is handed over: it waits. */
     }
+    metrics_count(replica->server->metrics, METRIC_RAFT_APPLY, turn.count);
     write_accepted(replica, &turn, term, first);
     write_remote_drop(replica, turn.remote_taken);
     if (replica->remote_count > 0 || replica->queued.first != NULL) {
@@ -552,6 +554,7 @@ void replica_write_complete(struct replica *replica)
             write_fail(proposal, WRITE_LOST);
             continue;
         }
+        replica_metrics_write(replica, proposal);
         proposal->result.index = proposal->index;
         proposal->done(proposal->context, NULL, &proposal->result);
         free(proposal);

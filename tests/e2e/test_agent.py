@@ -80,6 +80,7 @@ def test_metrics_are_consuls_json_and_prometheus_text(cluster):
     assert sample["Count"] >= 1 and 0 < sample["Min"] <= sample["Mean"] <= sample["Max"]
     gauges = {gauge["Name"]: gauge["Value"] for gauge in shown["Gauges"]}
     assert gauges["consul.raft.peers"] == 3 and gauges["consul.members.alive"] == 3
+    assert server.get_json("/v1/agent/self")["Stats"]["raft"]["num_peers"] == "2"
 
     status, headers, body = server.request("GET", "/v1/agent/metrics?format=prometheus")
     assert status == 200 and headers["Content-Type"].startswith("text/plain; version=0.0.4")

@@ -378,6 +378,37 @@ def test_a_full_disk_of_snapshots_stops_no_writes():
         cluster.close(failed)
 
 
+def test_a_follower_without_space_for_a_snapshot_gets_it_later():
+    with_snapshots = {"raft_snapshot_threshold": 20, "raft_snapshot_interval": "100ms",
+                      "raft_trailing_logs": 5}
+    cluster = Cluster(size=3, extra=with_snapshots)
+    failed = True
+    try:
+        cluster.start()
+        leader = cluster.wait_leader()
+        follower = others_of(cluster, leader)[0]
+        follower.stop()
+        with SmallDisk(follower, "snapshots", 1) as disk:
+            disk.fill()
+            value = os.urandom(100 * 1024)
+            for number in range(60):
+                assert leader.put("k%d" % (number % 20), value)
+            wait_for("the leader's snapshot", lambda: [
+                name for name in os.listdir(os.path.join(leader.data_dir, "snapshots"))
+                if not name.startswith(".")], 60)
+            follower.start()
+            wait_for("its word", lambda: "no space" in follower.log().lower(), 60)
+            assert leader.put("k", "v")
+            assert follower.alive()
+            disk.clear()
+            disk.resize(100)
+            cluster.wait_equal(60)
+            follower.kill()
+        failed = False
+    finally:
+        cluster.close(failed)
+
+
 @pytest.mark.parametrize("left_kib", [0, 8, 64, 1024])
 def test_a_server_that_finds_no_space_at_its_start_says_so(left_kib):
     """Whatever it is that does not fit: the node id, the mark of the store, a segment."""

@@ -170,7 +170,10 @@ int replica_recover_write(struct replica *replica, const struct raft_state *stat
                           "operator error: remove %.300s",
                           path);
     }
-    rc = recover_read(replica, state->configuration, &configuration, path, err);
+    rc = recover_read(replica,
+                      state->configuration != NULL ? state->configuration
+                                                   : &replica->newest.configuration,
+                      &configuration, path, err);
     if (rc != 0) {
         return rc;
     }

@@ -164,11 +164,12 @@ def test_leadership_is_handed_over_under_load():
                 "POST", "/v1/operator/raft/transfer-leader?id=" + node_id(target))
             assert (status, json.loads(body)) == (200, {"Success": True})
             assert cluster.wait_leader() is target
+            before = len(done)
+            wait_for("writes by the new leader", lambda: len(done) > before + 10, 30)
         ending.set()
         for thread in threads:
             thread.join(20)
         assert not failures
-        assert len(done) > 20
         status, _, body = cluster.servers[0].request(
             "PUT", "/v1/operator/raft/transfer-leader?id=nobody")
         assert (status, body) == (500, b'id "nobody" was not found in the Raft configuration')

@@ -269,6 +269,7 @@ struct sim_stats {
     uint64_t sessions;
     uint64_t expired;
     uint64_t linear_states;
+    uint64_t undecided; /* histories that took too long to judge */
 };
 
 /* Drawn from the seed. Probabilities are per 10,000. */

@@ -126,6 +126,29 @@ static void command_check(struct sim *sim, struct buffer *out)
     buffer_deinit(&encoded);
 }
 
+/* The same cas, with another write that is done if it is. */
+static void command_txn(struct buffer *out, const struct sim_op *op, uint64_t value)
+{
+    struct buffer ops = {0};
+    char key[16];
+
+    sim_key(op->key, key);
+    struct txn_op each = {.kind = TXN_KV,
+                          .verb = TXN_SET,
+                          .verb_text = SLICE_EMPTY,
+                          .key = SLICE_LITERAL("filler/txn"),
+                          .value = slice_from((const char *)&value, sizeof(value)),
+                          .session = SLICE_EMPTY,
+                          .session_fault = SLICE_EMPTY};
+    txn_op_encode(&ops, &each);
+    each.verb = TXN_CAS;
+    each.key = slice_from_text(key);
+    each.index = op->expected;
+    txn_op_encode(&ops, &each);
+    command_encode_txn(out, buffer_slice(&ops));
+    buffer_deinit(&ops);
+}
+
 static void op_command(struct sim *sim, uint64_t number)
 {
     const uint64_t value = sim->next_value + 1; /* The one that it will have. */
@@ -142,7 +165,11 @@ static void op_command(struct sim *sim, uint64_t number)
     case SIM_OP_DELETE_CAS:
     case SIM_OP_LOCK:
     case SIM_OP_UNLOCK:
-        command_key(sim, &bytes, op, value);
+        if (op->txn) {
+            command_txn(&bytes, op, value);
+        } else {
+            command_key(sim, &bytes, op, value);
+        }
         break;
     case SIM_OP_CREATE:
         command_create(sim, &bytes, op);
@@ -273,6 +300,10 @@ static bool client_lock(struct sim *sim, size_t client)
     struct sim_client *asking = &sim->full->clients[client];
     const size_t lock = sim_between(sim, 0, SIM_LOCKS - 1);
 
+    if (asking->session == 0 && asking->refused && sim_chance(sim, 7000)) {
+        client_ask(sim, client, (struct sim_op){.kind = SIM_OP_CHECK});
+        return true;
+    }
     if (asking->session == 0) {
         client_create(sim, client);
         return true;
@@ -293,7 +324,7 @@ static bool client_lock(struct sim *sim, size_t client)
         client_ask(sim, client, (struct sim_op){.kind = SIM_OP_DESTROY, .session = session});
         return true;
     }
-    if (!sim_chance(sim, 4000)) {
+    if (!sim_chance(sim, 6000)) {
         return false;
     }
     const enum sim_op_kind kind =
@@ -318,6 +349,7 @@ static void client_use_key(struct sim *sim, size_t client)
         op.kind = SIM_OP_WRITE;
     } else if (choice < 40) {
         op.kind = SIM_OP_CAS;
+        op.txn = sim_chance(sim, 3000);
         op.expected = asking->seen_index[key];
     } else if (choice < 44) {
         op.kind = SIM_OP_DELETE;
@@ -418,6 +450,7 @@ static void client_done_session(struct sim *sim, struct sim_client *client, cons
 {
     switch ((int)op->kind) {
     case SIM_OP_CREATE:
+        client->refused = !answer->ok;
         if (answer->ok) {
             client->session = op->session;
             client->renewed_ms = op->started_ms;

@@ -37,11 +37,17 @@ static void file_reserve(struct sim_files *files, struct sim_file *file, uint64_
     file->capacity = bytes;
 }
 
+/* After the bytes are written. */
 static void file_note(struct sim_file *file, uint64_t offset, uint64_t bytes)
 {
+    bool zeros = true;
+
+    for (uint64_t i = 0; i < bytes && zeros; i++) {
+        zeros = file->bytes[offset + i] == 0;
+    }
     file->pending = sim_grow(file->pending, &file->pending_capacity, file->pending_count + 1,
                              sizeof(*file->pending));
-    file->pending[file->pending_count++] = (struct sim_extent){offset, bytes};
+    file->pending[file->pending_count++] = (struct sim_extent){offset, bytes, zeros};
 }
 
 /* `bytes` of an extent reach the disk. */
@@ -313,16 +319,17 @@ static ssize_t disk_pwritev(void *host, int handle, const struct iovec *iov, int
         left = sim_between(files->sim, 0, total); /* Killed in the middle. */
     }
     file_reserve(files, file, offset + left);
-    file_note(file, offset, left);
     if (offset + left > file->size) {
         file->size = offset + left;
     }
-    for (int i = 0; i < count && left > 0; i++) {
-        const uint64_t bytes = iov[i].iov_len < left ? iov[i].iov_len : left;
-        memcpy(file->bytes + offset, iov[i].iov_base, bytes);
-        offset += bytes;
-        left -= bytes;
+    uint64_t at = offset;
+    for (int i = 0; i < count && at < offset + left; i++) {
+        const uint64_t rest = offset + left - at;
+        const uint64_t bytes = iov[i].iov_len < rest ? iov[i].iov_len : rest;
+        memcpy(file->bytes + at, iov[i].iov_base, bytes);
+        at += bytes;
     }
+    file_note(file, offset, left);
     return (ssize_t)total;
 }
 
@@ -356,13 +363,15 @@ static int disk_fdatasync(void *host, int handle)
         file_sync_some(files->sim, file);
         return -EIO;
     }
+    uint64_t last = UINT64_MAX;
     for (size_t i = 0; i < file->pending_count; i++) {
         const struct sim_extent *extent = &file->pending[i];
         file_sync_extent(file, extent, extent->bytes);
-        if (i == 0 || extent->offset < file->last_synced) {
-            file->last_synced = extent->offset;
+        if (!extent->zeros && extent->offset < last) {
+            last = extent->offset;
         }
     }
+    file->last_synced = last == UINT64_MAX ? file->last_synced : last;
     file->pending_count = 0;
     return 0;
 }

@@ -58,16 +58,20 @@ static void sim_stretch(struct sim *sim, size_t node)
     free(events);
 }
 
-/* Somebody reads from it at all times, while others write elsewhere. */
+/* Somebody reads from it at all times, while others write elsewhere, little or much. */
 static void sim_depose_clients(struct sim *sim, size_t node)
 {
     const uint64_t end_ms = 3 * (uint64_t)sim->parameters.election_ms;
+    const unsigned writes = sim_chance(sim, 5000) ? 10000 : 500;
 
     for (uint64_t ms = 1; ms < end_ms; ms += sim_between(sim, 1, 12)) {
         sim_schedule(sim, &(struct sim_event){
                               .at_ms = sim->now_ms + ms, .type = SIM_READ_ONCE, .node = node});
-        sim_schedule(sim, &(struct sim_event){
-                              .at_ms = sim->now_ms + ms, .type = SIM_PROPOSE_ONCE, .node = node});
+        if (sim_chance(sim, writes)) {
+            sim_schedule(sim, &(struct sim_event){.at_ms = sim->now_ms + ms,
+                                                  .type = SIM_PROPOSE_ONCE,
+                                                  .node = node});
+        }
     }
 }
 
@@ -116,12 +120,28 @@ static void sim_depose_cut(struct sim *sim, size_t node)
     }
 }
 
+/* It is heard again while it has writes under way that are worth nothing. */
+static void sim_rejoin_later(struct sim *sim, size_t node)
+{
+    const uint64_t election_ms = sim->parameters.election_ms;
+    const uint64_t writes = sim_between(sim, 0, 12);
+
+    sim->nodes[node].disk.slow = true;
+    for (uint64_t i = 0; i < writes; i++) {
+        sim_propose_at(sim, node);
+    }
+    sim_schedule(sim,
+                 &(struct sim_event){.at_ms = sim->now_ms + sim_between(sim, 1, 3) * election_ms,
+                                     .type = SIM_REJOIN,
+                                     .node = node,
+                                     .op = sim_random(sim)});
+}
+
 /* The hardest test of a lease: the leader is alive, but cut off from the others, who elect another
  * one, write there, and somebody reads from the first at all times. `deaf` has not heard it for
  * some time already. */
 static void sim_depose_now(struct sim *sim, size_t node, size_t deaf)
 {
-    const uint64_t election_ms = sim->parameters.election_ms;
     const bool restarted = sim_chance(sim, 3000);
 
     sim_depose_cut(sim, node);
@@ -132,22 +152,16 @@ static void sim_depose_now(struct sim *sim, size_t node, size_t deaf)
         sim_depose_tell(sim, node);
     }
     if (sim_chance(sim, 3000)) {
-        sim->nodes[node].disk.slow = true;
-        sim_schedule(
-            sim, &(struct sim_event){.at_ms = sim->now_ms + sim_between(sim, 1, 3) * election_ms,
-                                     .type = SIM_REJOIN,
-                                     .node = node,
-                                     .op = sim_random(sim)});
+        sim_rejoin_later(sim, node);
     }
     sim_depose_clients(sim, node);
 }
 
-/* The deposed leader comes back with writes under way that are worth nothing, and the others' logs
- * have nothing for it any more. */
+/* The others' logs have nothing for it any more. */
 static void sim_rejoin(struct sim *sim, size_t node)
 {
     for (size_t i = 0; i < sim->parameters.node_count; i++) {
-        if (i != node && sim->parameters.compact_interval_ms > 0) {
+        if (i != node) {
             sim_node_compact(sim, i);
         }
     }
@@ -253,6 +267,9 @@ static void sim_split(struct sim *sim, size_t node)
     }
     sim_split_off(sim, node, &configuration, sim_chance(sim, 5000) ? (voters + 1) / 2 : 1);
     sim_depose_tell(sim, node);
+    if (sim_chance(sim, 4000)) {
+        sim_rejoin_later(sim, node);
+    }
     sim->stats.splits++;
 }
 

@@ -10,6 +10,7 @@
  * sim_session.c what a leader does for sessions: their timers, renewals, ends
  * sim_server.c  requests: writes go to the leader, reads wait until they may be answered
  * sim_client.c  clients: keys, locks, sessions
+ * sim_filler.c  writes that no client waits for
  * sim_judge.c   locks, TTLs, and the histories at the end */
 
 #include "kv/buffer.h"
@@ -39,6 +40,7 @@ enum {
 struct sim_extent {
     uint64_t offset;
     uint64_t bytes;
+    bool zeros; /* nothing but */
 };
 
 struct sim_file {
@@ -51,7 +53,7 @@ struct sim_file {
     struct sim_extent *pending; /* written since; an allocation counts */
     size_t pending_count;
     size_t pending_capacity;
-    uint64_t last_synced; /* where the last write that was synced begins */
+    uint64_t last_synced; /* where the last write that was synced, and not of zeros, begins */
 };
 
 struct sim_name {
@@ -191,6 +193,7 @@ struct sim_op {
     uint64_t arrived_ms;   /* renewals: at the leader */
     raft_index wait_index; /* != 0: answered when this is applied */
     bool found;
+    bool txn; /* cas: within a transaction */
     size_t
         touch_node; /* renewals: 1 + the leader that waits to have applied touch_index; 0: none */
     raft_index touch_index;
@@ -204,6 +207,7 @@ struct sim_client {
     uint64_t renewed_ms; /* when the last acknowledged renewal was sent */
     uint64_t renew_next_ms;
     bool holds[SIM_LOCKS];
+    bool refused; /* its last session: the node or its check must be registered first */
     uint64_t seen_index[SIM_KEYS]; /* ModifyIndex, for cas */
     raft_index seen_applied[SIM_NODES_MAX];
     uint64_t seen_life[SIM_NODES_MAX]; /* the store's */
@@ -322,6 +326,10 @@ void sim_client_done(struct sim *sim, uint64_t op, enum sim_outcome outcome,
 /* The names of the keys. */
 void sim_key(size_t key, char out[16]);
 void sim_lock_key(size_t lock, char out[16]);
+
+/* --- sim_filler.c --- */
+
+void sim_filler_propose(struct sim *sim, size_t node);
 
 /* --- sim_judge.c --- */
 

@@ -225,6 +225,7 @@ static void judge_history(struct sim *sim)
     if (result.verdict == SIM_LINEAR_NO && sim->options.verbose) {
         sim_linear_print(full->history, result.key, stdout);
     }
+    sim->stats.undecided += result.verdict == SIM_LINEAR_UNDECIDED ? 1 : 0;
     sim_require(sim, result.verdict != SIM_LINEAR_NO, "key %" PRIu64 " is not linearizable",
                 result.key);
 }

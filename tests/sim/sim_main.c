@@ -163,9 +163,10 @@ static void print_stats(const struct sim_stats *stats, bool full)
            stats->flips_refused);
     printf("state: applied=%" PRIu64 " rebuilt=%" PRIu64 " operations=%" PRIu64 " unknown=%" PRIu64
            " sessions=%" PRIu64 " expired=%" PRIu64 " locks=%" PRIu64 " lock_delays=%" PRIu64
-           " linear_states=%" PRIu64 "\n",
+           " linear_states=%" PRIu64 " undecided=%" PRIu64 "\n",
            stats->applied, stats->rebuilt, stats->operations, stats->unknown_outcomes,
-           stats->sessions, stats->expired, stats->locks, stats->lock_delays, stats->linear_states);
+           stats->sessions, stats->expired, stats->locks, stats->lock_delays, stats->linear_states,
+           stats->undecided);
 }
 
 /* What one of the processes found. */

@@ -8,26 +8,6 @@
 
 /* --- clients --- */
 
-/* A write that no client waits for, of a size of its own. */
-static void sim_propose_filler(struct sim *sim, size_t node)
-{
-    static const char text[600];
-    struct buffer bytes = {0};
-    const struct uuid none = {{0}};
-    char key[32];
-
-    if (sim->full->quiet || !sim_node_awake(sim, node) || sim->nodes[node].role != RAFT_LEADER) {
-        return;
-    }
-    (void)snprintf(key, sizeof(key), "filler/%u", (unsigned)sim_between(sim, 0, 9));
-    command_encode_kv(&bytes, COMMAND_KV_SET, slice_from_text(key),
-                      slice_from(text, sim_between(sim, 0, sizeof(text))), sim->next_value, 0,
-                      &none);
-    const uint64_t value = sim_command_add(sim, &bytes, 0);
-    buffer_deinit(&bytes);
-    (void)sim_server_propose(sim, node, value);
-}
-
 void sim_propose_at(struct sim *sim, size_t node)
 {
     uint64_t values[SIM_BATCH_MAX];
@@ -35,7 +15,7 @@ void sim_propose_at(struct sim *sim, size_t node)
     const size_t count = sim_between(sim, 1, SIM_BATCH_MAX);
 
     if (sim->full != NULL) {
-        sim_propose_filler(sim, node);
+        sim_filler_propose(sim, node);
         return;
     }
     for (size_t i = 0; i < count; i++) {

@@ -166,6 +166,8 @@ if [ $quick = no ]; then
     step unit-asan ctest run_ctest asan unit-asan -E '^sim_'
     [ -x build/asan/tests/sim ] &&
         step sim-asan status build/asan/tests/sim --seeds $sim_seeds_asan --jobs $jobs
+    step build-mutants status cmake --build --preset release --target sim_mutants
+    step mutants runner python3 tests/sim/mutants/run build/release/tests/sim_mutants
     step build-tsan status build tsan
     # Those with threads: the log writer, the store's readers, DNS.
     step unit-tsan ctest run_ctest tsan unit-tsan -R '^test_(wal|kv_store|dns|server)'

@@ -7,7 +7,8 @@
 /* In the order of the alphabet, as the list prints them. */
 static const struct cli_command cli_commands[] = {
     {"agent", "Runs a Proconsul server", NULL, cli_agent},
-    {"operator", "Looks into a server's log and snapshots", cli_operator_usage, cli_operator},
+    {"operator", "Servers, autopilot, a server's log and snapshots", cli_operator_usage,
+     cli_operator},
     {"version", "Prints the version",
      "Usage: consul version [options]\n\n  Prints the version of this program, and of the Consul "
      "that it answers like.\n",

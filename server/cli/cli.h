@@ -20,6 +20,8 @@ int cli_run(int argc, char **argv);
 int cli_agent(int argc, char **argv);
 int cli_operator(int argc, char **argv);
 extern const char cli_operator_usage[];
+int cli_raft(int argc, char **argv);      /* operator raft */
+int cli_autopilot(int argc, char **argv); /* operator autopilot */
 int cli_version(int argc, char **argv);
 
 #endif

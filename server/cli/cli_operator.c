@@ -1,4 +1,5 @@
-/* For operators, without a server: is what lies in a data directory sound, and what is in it. */
+/* For operators. Here what needs no server: is what lies in a data directory sound, and what is in
+ * it. */
 
 #include <assert.h>
 #include <stdbool.h>
@@ -12,10 +13,13 @@
 enum { OPERATOR_PATH_BYTES_MAX = 4096 };
 
 const char cli_operator_usage[] =
-    "Usage: consul operator <subcommand> -data-dir DIR\n\n"
-    "  Looks into the files of a server. Nothing is changed. The exit status is 0 when\n"
-    "  all is sound, 1 when something is damaged or missing, 2 for wrong arguments.\n\n"
-    "Subcommands:\n\n"
+    "Usage: consul operator <subcommand> [options]\n\n"
+    "Subcommands that ask a server:\n\n"
+    "    raft list-peers|remove-peer|transfer-leader\n"
+    "    autopilot get-config|set-config\n\n"
+    "Subcommands that look into the files of one, -data-dir DIR. Nothing is changed. The\n"
+    "exit status is 0 when all is sound, 1 when something is damaged or missing, 2 for\n"
+    "wrong arguments:\n\n"
     "    log verify             Checks the Raft log as a start of the server would\n"
     "    log dump               The same, and prints every record\n"
     "    snapshot verify [FILE] Checks every snapshot, or the one named\n"
@@ -106,6 +110,12 @@ int cli_operator(int argc, char **argv)
 {
     struct operator_arguments arguments;
 
+    if (argc > 0 && strcmp(argv[0], "raft") == 0) {
+        return cli_raft(argc - 1, argv + 1);
+    }
+    if (argc > 0 && strcmp(argv[0], "autopilot") == 0) {
+        return cli_autopilot(argc - 1, argv + 1);
+    }
     if (operator_parse(argc, argv, &arguments)) {
         const bool dump = strcmp(arguments.words[1], "dump") == 0;
         if (strlen(arguments.data_dir) > OPERATOR_PATH_BYTES_MAX - sizeof("/snapshots")) {

@@ -85,6 +85,18 @@ static void file_sync_some(struct sim *sim, struct sim_file *file)
     file->pending_count = 0;
 }
 
+/* What reads see is what the disk has. */
+static void file_reread(struct sim_file *file)
+{
+    const uint64_t rest = file->capacity - file->synced_size;
+
+    if (file->capacity > 0) {
+        memset(file->synced + file->synced_size, 0, rest);
+        memcpy(file->bytes, file->synced, file->capacity);
+    }
+    file->size = file->synced_size;
+}
+
 /* --- names --- */
 
 static struct sim_file **folder_find(struct sim_folder *folder, const char *name)
@@ -381,9 +393,7 @@ static void disk_forget(void *host, int handle)
     struct sim_file *file = disk_file(host, handle);
 
     if (file->pending_count == 0) {
-        memcpy(file->bytes, file->synced, file->synced_size);
-        memset(file->bytes + file->synced_size, 0, file->capacity - file->synced_size);
-        file->size = file->synced_size;
+        file_reread(file);
     }
 }
 
@@ -487,10 +497,7 @@ void sim_disk_crash(struct sim *sim, size_t node, bool machine)
         struct sim_file *file = files->durable.names[i].file;
         folder_set(files, &files->folder, files->durable.names[i].name, file);
         file_sync_some(sim, file);
-        memcpy(file->bytes, file->synced, file->synced_size);
-        memset(file->bytes + file->synced_size, 0, file->capacity - file->synced_size);
-        memset(file->synced + file->synced_size, 0, file->capacity - file->synced_size);
-        file->size = file->synced_size;
+        file_reread(file);
     }
 }
 

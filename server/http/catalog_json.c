@@ -95,7 +95,8 @@ static void catalog_json_weights(struct buffer *out, const struct catalog_servic
     buffer_append_char(out, '}');
 }
 
-/* Proxy and Connect are kept as text; a service without them shows Consul's empty ones. */
+/* What is kept as text. A service without Proxy and Connect shows Consul's empty ones; what later
+ * releases have is shown if it was given. */
 static void catalog_json_extra(struct buffer *out, struct slice extra, const char *prefix)
 {
     static const struct {
@@ -104,13 +105,19 @@ static void catalog_json_extra(struct buffer *out, struct slice extra, const cha
     } members[] = {
         {"Proxy", "{\"MeshGateway\":{},\"Expose\":{}}"},
         {"Connect", "{}"},
+        {"SocketPath", NULL},
+        {"Ports", NULL},
+        {"Locality", NULL},
     };
     json_t *kept = extra.size == 0 ? NULL : json_loadb(extra.data, extra.size, 0, NULL);
 
     for (size_t i = 0; i < sizeof(members) / sizeof(members[0]); i++) {
         const json_t *member = kept == NULL ? NULL : json_object_get(kept, members[i].name);
-        char *text = member == NULL ? NULL : json_dumps(member, JSON_COMPACT);
+        char *text = member == NULL ? NULL : json_dumps(member, JSON_COMPACT | JSON_ENCODE_ANY);
 
+        if (text == NULL && members[i].fallback == NULL) {
+            continue;
+        }
         buffer_printf(out, ",\"%s%s\":", prefix, members[i].name);
         buffer_append_text(out, text == NULL ? members[i].fallback : text);
         free(text);

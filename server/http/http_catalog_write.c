@@ -29,6 +29,14 @@ struct register_request {
     bool skip_node_update;
 };
 
+/* Where Enterprise and peering keep things: here there is one place, and it may be named
+ * (catalog_refuse_elsewhere). */
+#define CATALOG_ELSEWHERE_FIELDS                                                                   \
+    {"Namespace", JSON_FIELD_ANY, 0}, {"Partition", JSON_FIELD_ANY, 0},                            \
+    {                                                                                              \
+        "PeerName", JSON_FIELD_ANY, 0                                                              \
+    }
+
 #define REGISTER_FIELD(name, type, member)                                                         \
     {                                                                                              \
         (name), (type), offsetof(struct register_request, member)                                  \
@@ -45,6 +53,8 @@ static const struct json_field register_fields[] = {
     REGISTER_FIELD("Checks", JSON_FIELD_ARRAY, checks),
     REGISTER_FIELD("SkipNodeUpdate", JSON_FIELD_BOOL, skip_node_update),
     {"Token", JSON_FIELD_ANY, 0},
+    {"Locality", JSON_FIELD_ANY, 0},
+    CATALOG_ELSEWHERE_FIELDS,
 };
 
 struct service_request {
@@ -60,6 +70,9 @@ struct service_request {
     bool enable_tag_override;
     const json_t *proxy;
     const json_t *connect;
+    struct slice socket_path; /* this and the next two: of later releases */
+    const json_t *ports;
+    const json_t *locality;
     int64_t modify_index;
 };
 
@@ -80,8 +93,12 @@ static const struct json_field service_fields[] = {
     SERVICE_FIELD("EnableTagOverride", JSON_FIELD_BOOL, enable_tag_override),
     SERVICE_FIELD("Proxy", JSON_FIELD_OBJECT, proxy),
     SERVICE_FIELD("Connect", JSON_FIELD_OBJECT, connect),
+    SERVICE_FIELD("SocketPath", JSON_FIELD_STRING, socket_path),
+    SERVICE_FIELD("Ports", JSON_FIELD_ARRAY, ports),
+    SERVICE_FIELD("Locality", JSON_FIELD_OBJECT, locality),
     SERVICE_FIELD("ModifyIndex", JSON_FIELD_INT, modify_index),
     {"CreateIndex", JSON_FIELD_ANY, 0},
+    CATALOG_ELSEWHERE_FIELDS,
 };
 
 struct check_request {
@@ -117,6 +134,10 @@ static const struct json_field check_fields[] = {
     CHECK_FIELD("Definition", JSON_FIELD_OBJECT, definition),
     CHECK_FIELD("ModifyIndex", JSON_FIELD_INT, modify_index),
     {"CreateIndex", JSON_FIELD_ANY, 0},
+    {"Interval", JSON_FIELD_ANY, 0}, /* These three are the agent's, and shown by it. */
+    {"Timeout", JSON_FIELD_ANY, 0},
+    {"ExposedPort", JSON_FIELD_ANY, 0},
+    CATALOG_ELSEWHERE_FIELDS,
 };
 
 struct definition_request {
@@ -232,20 +253,47 @@ static bool catalog_pack_tagged(struct buffer *out, const json_t *object, uint32
     return ok;
 }
 
-/* Proxy and Connect are kept as text: nothing here understands them. Returns owned, or NULL. */
+/* With several ports the default one counts wherever one is asked for. */
+static int64_t catalog_default_port(const struct service_request *service)
+{
+    const json_t *item;
+    size_t i;
+
+    if (service->port != 0) {
+        return service->port;
+    }
+    json_array_foreach(service->ports, i, item)
+    {
+        if (json_is_true(json_member(item, "Default"))) {
+            return json_integer_value(json_member(item, "Port"));
+        }
+    }
+    return 0;
+}
+
+/* What is kept as text, for nothing here understands it. Returns owned, or NULL. */
 static char *catalog_service_extra(const struct service_request *service)
 {
-    if (json_object_size(service->proxy) == 0 && json_object_size(service->connect) == 0) {
-        return NULL;
-    }
     json_t *extra = json_object();
+
+    if (service->socket_path.size > 0) {
+        (void)json_object_set_new(
+            extra, "SocketPath",
+            json_stringn(service->socket_path.data, service->socket_path.size));
+    }
+    if (json_array_size(service->ports) > 0) {
+        (void)json_object_set_new(extra, "Ports", json_deep_copy(service->ports));
+    }
+    if (json_object_size(service->locality) > 0) {
+        (void)json_object_set_new(extra, "Locality", json_deep_copy(service->locality));
+    }
     if (json_object_size(service->proxy) > 0) {
         (void)json_object_set_new(extra, "Proxy", json_deep_copy(service->proxy));
     }
     if (json_object_size(service->connect) > 0) {
         (void)json_object_set_new(extra, "Connect", json_deep_copy(service->connect));
     }
-    char *text = json_dumps(extra, JSON_COMPACT);
+    char *text = json_object_size(extra) == 0 ? NULL : json_dumps(extra, JSON_COMPACT);
     json_decref(extra);
     return text;
 }
@@ -256,6 +304,7 @@ bool http_catalog_read_service(const json_t *json, const char *type_name,
 {
     struct service_request service = {
         .kind = SLICE_EMPTY, .id = SLICE_EMPTY, .name = SLICE_EMPTY, .address = SLICE_EMPTY};
+    int64_t port;
     struct weights_request weights = {1, 1};
     uint32_t tagged_count = 0;
 
@@ -269,6 +318,7 @@ bool http_catalog_read_service(const json_t *json, const char *type_name,
     const bool weights_ok = weights.passing >= 1 && weights.passing <= CATALOG_WEIGHT_MAX &&
                             weights.warning >= 0 && weights.warning <= CATALOG_WEIGHT_MAX;
     buffers->extra = catalog_service_extra(&service);
+    port = catalog_default_port(&service);
     *out = (struct catalog_service){
         .node = SLICE_EMPTY,
         .kind = service.kind,
@@ -280,7 +330,7 @@ bool http_catalog_read_service(const json_t *json, const char *type_name,
         .tagged_addresses = tagged_count == 0
                                 ? STRINGS_NULL
                                 : strings_from_packed(buffer_slice(&buffers->tagged), tagged_count),
-        .port = service.port < 0 || service.port > UINT16_MAX ? 0 : (uint32_t)service.port,
+        .port = port < 0 || port > UINT16_MAX ? 0 : (uint32_t)port,
         .weight_passing = weights_ok ? (uint32_t)weights.passing : 1,
         .weight_warning = weights_ok ? (uint32_t)weights.warning : 1,
         .enable_tag_override = service.enable_tag_override,
@@ -527,6 +577,45 @@ static void catalog_register_json(struct http_request *request, const json_t *js
     catalog_register_propose(request, &registration, buffers);
 }
 
+/* Whether a record wants to be in a place that is not there. */
+static const char *catalog_elsewhere(const json_t *record)
+{
+    static const char *const names[] = {"Namespace", "Partition", "PeerName"};
+
+    for (size_t i = 0; i < COUNT(names); i++) {
+        const char *value = json_string_value(json_member(record, names[i]));
+
+        if (value != NULL && value[0] != '\0' && (i == 2 || strcmp(value, "default") != 0)) {
+            return names[i];
+        }
+    }
+    return NULL;
+}
+
+/* True: it was, and has been refused. */
+static bool catalog_refuse_elsewhere(struct http_request *request, const json_t *json)
+{
+    const json_t *checks = json_member(json, "Checks");
+    const char *name = catalog_elsewhere(json);
+    const json_t *check;
+    size_t i;
+
+    name = name != NULL ? name : catalog_elsewhere(json_member(json, "Service"));
+    name = name != NULL ? name : catalog_elsewhere(json_member(json, "Check"));
+    json_array_foreach(checks, i, check)
+    {
+        name = name != NULL ? name : catalog_elsewhere(check);
+    }
+    if (name == NULL) {
+        return false;
+    }
+    http_reply_error(request, 400,
+                     "Request decode failed: json: unknown field \"%s\" - Namespaces, partitions "
+                     "and peers are Consul Enterprise's and Connect's features",
+                     name);
+    return true;
+}
+
 void http_catalog_register(struct http_request *request)
 {
     struct register_buffers buffers = {0};
@@ -535,7 +624,9 @@ void http_catalog_register(struct http_request *request)
     if (json == NULL) {
         return;
     }
-    catalog_register_json(request, json, &buffers);
+    if (!catalog_refuse_elsewhere(request, json)) {
+        catalog_register_json(request, json, &buffers);
+    }
     register_buffers_deinit(&buffers);
     json_decref(json);
 }

@@ -314,7 +314,7 @@ static void event_list(struct http_request *request)
 {
     const struct http_request_private *private = request->private;
 
-    if (!http_parse_common(request)) { /* Events are the agent's: no datacenter is looked at. */
+    if (!http_parse_wait(request)) { /* Events are the agent's: there is nothing else to ask for. */
         return;
     }
     struct event_wait *wait = calloc(1, sizeof(*wait));

@@ -184,8 +184,8 @@ static int health_put_checks(struct store_txn *txn, struct buffer *out,
             return rc;
         }
         while ((rc = catalog_checks_next(&scan, &check)) == STORE_OK) {
-            const bool wanted =
-                own == 1 ? check.service_id.size == 0 : slice_equal(check.service_id, service->id);
+            const bool wanted = own == 1 ? check.service_id.size == 0
+                                         : slice_equal_nocase(check.service_id, service->id);
             if (wanted) {
                 *all_passing = *all_passing && catalog_check_is_passing(&check);
                 (void)catalog_json_next(out);

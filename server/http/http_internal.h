@@ -390,6 +390,8 @@ void json_indent(struct buffer *out, struct slice json);
 /* --- http_read.c --- */
 /* Consistency, Cache-Control, wait and index, in this order. False: answered with a 400. */
 bool http_parse_common(struct http_request *request);
+/* Wait and index alone. */
+bool http_parse_wait(struct http_request *request);
 /* Consistency and Cache-Control alone. */
 bool http_parse_freshness(struct http_request *request);
 /* As http_check_common, for an endpoint whose path ends in a name: without one, a 400 `missing`. */

@@ -112,7 +112,7 @@ static bool parse_cache_control(struct http_request *request)
     return true;
 }
 
-static bool parse_wait(struct http_request *request)
+bool http_parse_wait(struct http_request *request)
 {
     struct http_request_private *private = request->private;
     const struct slice wait = http_param_value(request, "wait");
@@ -142,7 +142,7 @@ bool http_parse_common(struct http_request *request)
     if (request->private->parsed) {
         return true;
     }
-    if (!parse_consistency(request) || !parse_cache_control(request) || !parse_wait(request)) {
+    if (!parse_consistency(request) || !parse_cache_control(request) || !http_parse_wait(request)) {
         return false;
     }
     request->private->parsed = true;

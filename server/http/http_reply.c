@@ -89,6 +89,9 @@ static void put_meta(struct buffer *out, const struct http_meta *meta)
     buffer_append_text(out, "X-Consul-Lastcontact: ");
     json_put_u64(out, meta->last_contact_ms);
     buffer_append(out, "\r\n", 2);
+    /* Later releases tell these; dashboards and clients look for them. */
+    buffer_append_text(out, "X-Consul-Query-Backend: blocking-query\r\n"
+                            "X-Consul-Default-Acl-Policy: allow\r\n");
 }
 
 /* Whether the connection ends with this answer. */

@@ -32,6 +32,10 @@ def own_words_of_join(step, found, ours, theirs):
     return step["path"].startswith("/v1/agent/join") and ours["status"] == theirs["status"]
 
 
+def nearest_first(step, found, ours, theirs):
+    return bool(param(step, "near"))
+
+
 def content_hash(step, found, ours, theirs):
     return last(found) == "ContentHash"
 
@@ -53,14 +57,14 @@ def own_words_for_bad_filters(step, found, ours, theirs):
     return bool(param(step, "filter")) and ours["status"] == theirs["status"] == 500
 
 
-def checks_in_transactions_need_a_node(step, found, ours, theirs):
-    return step["path"] == "/v1/txn" and "Missing node registration" in str(found[1])
-
-
 # --- defects of 1.8 that are not copied ---
 
 def two_answers_in_one(step, found, ours, theirs):
     return step["path"] == "/v1/catalog/datacenters" and ours["status"] == theirs["status"] == 400
+
+
+def lost_error_of_a_check(step, found, ours, theirs):
+    return step["path"] == "/v1/txn" and "Missing node registration" in str(ours["body"])
 
 
 def checks_follow_their_service(step, found, ours, theirs):
@@ -73,9 +77,9 @@ def order_of_an_instance_s_checks(step, found, ours, theirs):
 
 
 RULES = [prepared_queries, coordinates_are_told_not_measured, events_stay_where_they_are_fired,
-         own_description, own_words_of_join, content_hash, default_namespace,
+         own_description, own_words_of_join, nearest_first, content_hash, default_namespace,
          filters_are_checked_even_when_nothing_is_there, own_words_for_bad_filters,
-         checks_in_transactions_need_a_node,
+         lost_error_of_a_check,
          two_answers_in_one, checks_follow_their_service, order_of_an_instance_s_checks]
 
 

@@ -50,6 +50,10 @@ def in_order(value):
 
 
 def walk(value, names, field=None):
+    if isinstance(value, dict) and value and all(
+            isinstance(one, list) and all(isinstance(tag, str) for tag in one)
+            for one in value.values()):  # catalog/services: a set of tags in no order
+        return {names.text(key): sorted(names.text(tag) for tag in value[key]) for key in value}
     if isinstance(value, dict):
         return {names.text(key): walk(value[key], names, key) for key in sorted(value)}
     if isinstance(value, list):

@@ -1,0 +1,114 @@
+"""What today's clients send and look for although Consul 1.8 did not have it, and what they are told where
+there is nothing (docs/compatibility.md)."""
+import json
+
+import pytest
+
+from cluster import Cluster, wait_for
+
+
+@pytest.fixture(scope="module", name="server")
+def one_server():
+    with Cluster(size=1) as cluster:
+        yield cluster.wait_leader()
+
+
+def register(server, **document):
+    return server.request("PUT", "/v1/catalog/register", json.dumps(document))
+
+
+def test_the_long_name_of_the_datacenter_parameter_counts(server):
+    assert server.request("GET", "/v1/catalog/nodes?datacenter=dc1")[0] == 200
+    for path in ("/v1/catalog/nodes", "/v1/kv/a", "/v1/health/service/x"):
+        status, _, body = server.request("GET", path + "?datacenter=nosuch")
+        assert (status, body) == (500, b"No path to datacenter")
+
+
+def test_the_default_namespace_and_partition_may_be_named_and_no_others(server):
+    for name in ("ns", "namespace", "partition", "ap"):
+        assert server.request("GET", "/v1/session/list?%s=default" % name)[0] == 200
+        status, _, body = server.request("GET", "/v1/session/list?%s=x" % name)
+        assert status == 400 and b"Enterprise feature" in body
+    assert register(server, Node="ns", Address="10.0.0.1", Partition="default")[0] == 200
+    for record in ({"Partition": "x"}, {"Service": {"Service": "s", "Namespace": "x"}},
+                   {"Check": {"Name": "c", "PeerName": "x"}}):
+        assert register(server, Node="ns", Address="10.0.0.1", **record)[0] == 400
+
+
+def test_reads_tell_their_backend_and_that_there_are_no_acls(server):
+    for path in ("/v1/health/service/consul", "/v1/catalog/nodes", "/v1/kv/nosuch"):
+        headers = server.request("GET", path)[1]
+        assert headers["X-Consul-Query-Backend"] == "blocking-query"
+        assert headers["X-Consul-Default-Acl-Policy"] == "allow"
+        assert "X-Consul-Results-Filtered-By-Acls" not in headers
+
+
+def test_raw_values_are_no_page_for_a_browser(server):
+    server.put("raw", b"<script>")
+    headers = server.request("GET", "/v1/kv/raw?raw")[1]
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Content-Security-Policy"] == "sandbox"
+
+
+def test_a_service_s_socket_ports_and_locality_are_kept_and_its_default_port_counts(server):
+    ports = [{"Name": "a", "Port": 1}, {"Name": "b", "Port": 8080, "Default": True}]
+    assert register(server, Node="multi", Address="10.0.0.1", Locality={"Region": "r"},
+                    Service={"Service": "multi", "SocketPath": "/run/x", "Ports": ports,
+                             "Locality": {"Region": "r", "Zone": "z"}})[0] == 200
+    service = server.get_json("/v1/health/service/multi")[0]["Service"]
+    assert service["Port"] == 8080 and service["Ports"] == ports
+    assert service["SocketPath"] == "/run/x" and service["Locality"]["Zone"] == "z"
+    assert server.get_json("/v1/catalog/service/multi")[0]["ServicePort"] == 8080
+
+
+def test_parameters_of_later_releases_are_no_error(server):
+    for query in ("merge-central-config", "peer=", "leader", "cached&max-age=1s"):
+        assert server.request("GET", "/v1/health/service/consul?" + query)[0] == 200
+
+
+def test_get_or_empty_answers_for_missing_keys(server):
+    status, _, body = server.request("PUT", "/v1/txn", json.dumps(
+        [{"KV": {"Verb": "get-or-empty", "Key": "nosuch"}}]))
+    assert status == 200 and json.loads(body)["Results"][0]["KV"]["Value"] is None
+
+
+@pytest.mark.parametrize("path", [
+    "/v1/connect/ca/roots", "/v1/connect/intentions", "/v1/connect/intentions/match", "/v1/config",
+    "/v1/config/service-defaults/x", "/v1/discovery-chain/x", "/v1/catalog/gateway-services/x",
+    "/v1/peerings", "/v1/peering/token", "/v1/exported-services", "/v1/internal/ui/services",
+    "/v1/operator/area", "/v1/namespaces", "/v1/partitions"])
+def test_what_is_left_out_says_so(server, path):
+    for method in ("GET", "PUT", "DELETE"):
+        status, headers, body = server.request(method, path)
+        assert status == 501 and b"not supported by Proconsul" in body
+        assert headers["Content-Type"] == "text/plain; charset=utf-8"
+
+
+def test_prepared_queries_say_that_they_cannot_be_made(server):
+    status, _, body = server.request("POST", "/v1/query", "{}")
+    assert status == 500 and b"not supported" in body
+
+
+def test_near_lists_the_nearest_nodes_first_and_those_without_coordinates_last(server):
+    def told(node, distance):
+        register(server, Node=node, Address="10.0.0.1", Service={"Service": "near"})
+        document = {"Node": node, "Coord": {"Vec": [distance] + [0] * 7, "Height": 0.0001}}
+        assert server.request("PUT", "/v1/coordinate/update", json.dumps(document))[0] == 200
+
+    for node, distance in (("far", 0.9), ("here", 0.0), ("close", 0.1)):
+        told(node, distance)
+    register(server, Node="unknown", Address="10.0.0.1", Service={"Service": "near"})
+    wait_for("the coordinates", lambda: len(server.get_json("/v1/coordinate/nodes")) >= 3, 60)
+    wanted = ["here", "close", "far", "unknown"]
+    for path in ("/v1/catalog/service/near?near=here", "/v1/catalog/nodes?near=here"):
+        names = [one["Node"] for one in server.get_json(path)]
+        assert [name for name in names if name in wanted] == wanted
+    names = [one["Node"]["Node"] for one in server.get_json("/v1/health/service/near?near=here")]
+    assert names == wanted
+    names = [one["Node"]["Node"] for one in server.get_json("/v1/health/service/near?near=far")]
+    assert names == ["far", "close", "here", "unknown"]
+    # A node without a coordinate has no distance to anything: the usual order.
+    names = [one["Node"]["Node"] for one in server.get_json("/v1/health/service/near?near=unknown")]
+    assert names == sorted(names)
+    server.request("PUT", "/v1/catalog/deregister", json.dumps({"Node": "far"}))
+    assert server.get_json("/v1/coordinate/node/far") is None

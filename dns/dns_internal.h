@@ -263,6 +263,7 @@ struct dns_resolver {
     bool service_answer; /* the answer limits of services apply */
     bool clipped;        /* more answers exist than were made */
 
+    uint32_t sums[DNS_ANSWERS_MAX + 1]; /* see dns_message.c */
     struct dns_record answers[DNS_ANSWERS_MAX];
     struct dns_record glue[DNS_GLUE_MAX];
     struct dns_record authority[DNS_AUTHORITY_MAX];

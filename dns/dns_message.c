@@ -12,6 +12,7 @@
 enum {
     TRUNCATE_STEP_BYTES = 100, /* so little too much: one answer less at a time */
     TRUNCATE_GOOD_BYTES = 10,  /* so near to the limit: near enough */
+    ANSWERS_MANY = 16,         /* from here on it is worth while to guess first */
 };
 
 /* How much of the answer is written. */
@@ -114,22 +115,20 @@ static bool put_glue_remade(const struct dns_resolver *r, struct dns_writer *wri
     return true;
 }
 
-/* True for the first SRV record of each target. */
-static bool target_is_first(const struct dns_resolver *r, size_t index)
+/* True for the first SRV record of each target, asked in order; `mark` is a number of its own. */
+static bool target_is_first(const struct dns_record *srv, uint64_t mark)
 {
-    const struct dns_name *target = r->answers[index].srv.target;
+    struct dns_name *target = srv->srv.target; /* Equal names are one object. */
+    const bool first = target->mark != mark;
 
-    for (size_t i = 0; i < index; i++) {
-        if (r->answers[i].srv.target == target) { /* Equal names are one object. */
-            return false;
-        }
-    }
-    return true;
+    target->mark = mark;
+    return first;
 }
 
-static void put_additionals(const struct dns_resolver *r, struct dns_writer *writer,
+static void put_additionals(struct dns_resolver *r, struct dns_writer *writer,
                             const struct layout *layout, struct counts *counts)
 {
+    const uint64_t mark = ++r->pass;
     bool fits = true;
 
     for (size_t i = 0; i < layout->answers && fits; i++) {
@@ -140,7 +139,7 @@ static void put_additionals(const struct dns_resolver *r, struct dns_writer *wri
         }
         if (!layout->remade) {
             fits = put_glue_whole(r, writer, record, &counts->additionals);
-        } else if (target_is_first(r, i)) {
+        } else if (target_is_first(record, mark)) {
             fits = put_glue_remade(r, writer, record, &counts->additionals);
         }
     }
@@ -187,8 +186,76 @@ static size_t measure(struct dns_resolver *r, const struct layout *layout)
     return writer.size;
 }
 
+/* The sizes of all shortened answers at once, sums[n] for one of n answers: possible where each
+ * record's size is its own, as it is for addresses and for SRV records that lead to addresses.
+ * Sizes are exact as long as pointers reach, so up to DNS_POINTER_OFFSET_MAX, and never too large.
+ */
+static bool sums_make(struct dns_resolver *r, bool compress)
+{
+    enum { HEAD_BYTES = 10, SRV_BYTES = 6, POINTER_BYTES = 2, QUESTION_BYTES = 4 };
+    const size_t question = r->query.name.size;
+    const uint64_t mark = ++r->pass;
+    size_t size = DNS_HEADER_BYTES + question + QUESTION_BYTES;
+
+    if (r->authority_count > 0 || r->additional_count > 0) {
+        return false;
+    }
+    r->sums[0] = (uint32_t)size;
+    for (size_t i = 0; i < r->answer_count; i++) {
+        const struct dns_record *record = &r->answers[i];
+        const struct dns_record *address = record;
+
+        if (record->owner != &r->question_name) {
+            return false;
+        }
+        size += HEAD_BYTES + (compress ? (size_t)POINTER_BYTES : question);
+        if (record->type == DNS_SRV) {
+            const size_t target = dns_name_size(record->srv.target);
+
+            address = &r->glue[record->srv.glue_index];
+            if (record->srv.glue_count != 1 || address->owner != record->srv.target) {
+                return false;
+            }
+            size += SRV_BYTES + target;
+            if (!target_is_first(record, mark)) {
+                address = NULL;
+            } else {
+                size += HEAD_BYTES + (compress ? (size_t)POINTER_BYTES : target);
+            }
+        }
+        if (address != NULL && address->type != DNS_A && address->type != DNS_AAAA) {
+            return false;
+        }
+        size += address == NULL ? 0 : address->type == DNS_A ? 4 : 16;
+        r->sums[i + 1] = (uint32_t)size;
+    }
+    return true;
+}
+
+/* Whether sizes near to `bytes_max` would be exact. */
+static bool sums_are_of_use(const struct layout *layout, size_t bytes_max)
+{
+    return !layout->compress || bytes_max + TRUNCATE_STEP_BYTES <= DNS_POINTER_OFFSET_MAX;
+}
+
+/* Whether so many answers are so much too long that it need not be tried. */
+static bool is_far_too_long(struct dns_resolver *r, const struct layout *layout, size_t bytes_max)
+{
+    return r->service_answer && layout->answers >= ANSWERS_MANY &&
+           sums_are_of_use(layout, bytes_max) && sums_make(r, layout->compress) &&
+           r->sums[layout->answers] > bytes_max + TRUNCATE_STEP_BYTES;
+}
+
+/* Of a shortened answer. */
+static size_t shortened_size(struct dns_resolver *r, const struct layout *layout, bool summed)
+{
+    assert(layout->remade);
+    return summed ? r->sums[layout->answers] : measure(r, layout);
+}
+
 /* The most answers (one at least) with which the message is not larger than `bytes_max`. */
-static size_t layout_search(struct dns_resolver *r, const struct layout *layout, size_t bytes_max)
+static size_t layout_search(struct dns_resolver *r, const struct layout *layout, size_t bytes_max,
+                            bool summed)
 {
     struct layout tried = {.remade = true, .compress = layout->compress};
     size_t low = 1;
@@ -196,7 +263,7 @@ static size_t layout_search(struct dns_resolver *r, const struct layout *layout,
 
     while (high - low > 1) {
         tried.answers = low + (high - low) / 2;
-        const size_t size = measure(r, &tried);
+        const size_t size = shortened_size(r, &tried, summed);
 
         if (size > bytes_max) {
             high = tried.answers;
@@ -214,20 +281,26 @@ static size_t layout_search(struct dns_resolver *r, const struct layout *layout,
 static void layout_fit(struct dns_resolver *r, struct layout *layout, size_t bytes_max,
                        size_t bytes_soft)
 {
-    size_t size = measure(r, layout);
+    const bool summed = sums_are_of_use(layout, bytes_max) && sums_make(r, layout->compress);
+    size_t size = bytes_max + TRUNCATE_STEP_BYTES + 1;
+
+    /* The whole answer is not smaller than one whose additional section is made anew. */
+    if (!summed || r->sums[layout->answers] < size) {
+        size = layout->remade ? shortened_size(r, layout, summed) : measure(r, layout);
+    }
 
     while (layout->answers > 1 && size > bytes_soft) { /* Each turn but the first takes one off. */
         size_t fewer = layout->answers - 1;
 
         if (size > bytes_max + TRUNCATE_STEP_BYTES) {
-            const size_t found = layout_search(r, layout, bytes_max);
+            const size_t found = layout_search(r, layout, bytes_max, summed);
 
             /* To make the additional section anew may be all that is needed. */
             fewer = layout->remade && found == layout->answers ? fewer : found;
         }
         layout->answers = fewer;
         layout->remade = true;
-        size = measure(r, layout);
+        size = shortened_size(r, layout, summed);
     }
 }
 
@@ -279,7 +352,7 @@ size_t dns_message_write(struct dns_resolver *r, void *out, size_t out_bytes)
     const bool compress = !r->zone->config.disable_compression;
     struct layout layout = {.answers = r->answer_count, .compress = compress};
     struct dns_writer writer = {.data = out};
-    struct counts counts;
+    struct counts counts = {0};
     bool shortened = r->clipped && !r->tcp;
 
     if (limit < DNS_HEADER_BYTES + DNS_NAME_BYTES_MAX + 4 + opt_size) {
@@ -298,8 +371,12 @@ size_t dns_message_write(struct dns_resolver *r, void *out, size_t out_bytes)
         layout.compress = compress;
     }
     writer.limit = r->service_answer && layout.answers > 1 ? soft : hard;
-    counts = put_message(r, &writer, &layout);
-    if (writer.failed && r->service_answer) { /* Too long: find out by how much. */
+    const bool far_too_long = is_far_too_long(r, &layout, bytes_max);
+
+    if (!far_too_long) {
+        counts = put_message(r, &writer, &layout);
+    }
+    if (far_too_long || (writer.failed && r->service_answer)) { /* Find out by how much. */
         layout_fit(r, &layout, bytes_max, soft);
         writer = (struct dns_writer){.data = out, .limit = hard};
         counts = put_message(r, &writer, &layout);

@@ -137,6 +137,7 @@ struct dns_name {
     uint16_t flat_size;
     uint64_t pass; /* the writer's pass that `offset` is true for */
     uint16_t offset;
+    uint64_t mark; /* see dns_message.c */
 };
 
 /* Bytes of the name when written out. */

@@ -16,7 +16,7 @@ packages="build-essential gcc cmake ninja-build pkg-config libuv1-dev liblmdb-de
 libc-ares-dev libssl-dev node-llhttp libcmocka-dev clang clang-format clang-tidy libclang-rt-14-dev python3
 curl dnsutils procps iproute2"
 packages_full="patroni postgresql pgbouncer dnsmasq-base ldnsutils unbound python3-dnspython
-python3-pytest python3-psycopg2 python3-consul"
+python3-pytest python3-psycopg2 python3-consul prometheus"
 fuzz_seconds=10
 sim_seeds_asan=100
 
@@ -25,6 +25,8 @@ failed=0
 
 install_packages() {
     [ $quick = yes ] || packages="$packages $packages_full"
+    # Its own package, or a newer nodejs that brings its own npm.
+    [ $quick = yes ] || command -v npm >/dev/null || packages="$packages nodejs npm"
     missing=
     for package in $packages; do
         dpkg-query -W -f '${Status}' "$package" 2>/dev/null |

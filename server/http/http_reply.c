@@ -7,7 +7,9 @@
 #include <string.h>
 #include <time.h>
 
+#include "server/config.h"
 #include "server/http/http_internal.h"
+#include "server/server.h"
 
 static const char TEXT_PLAIN[] = "text/plain; charset=utf-8";
 static const char APPLICATION_JSON[] = "application/json";
@@ -71,7 +73,7 @@ static void put_header(struct buffer *out, const char *name, const char *value)
     buffer_append(out, "\r\n", 2);
 }
 
-static void put_meta(struct buffer *out, const struct http_meta *meta)
+static void put_meta(struct buffer *out, const struct http_meta *meta, const struct config *config)
 {
     if (meta->effective != NULL) {
         put_header(out, "X-Consul-Effective-Consistency", meta->effective);
@@ -91,7 +93,8 @@ static void put_meta(struct buffer *out, const struct http_meta *meta)
     buffer_append(out, "\r\n", 2);
     /* Later releases tell these; dashboards and clients look for them. */
     buffer_append_text(out, "X-Consul-Query-Backend: blocking-query\r\n"
-                            "X-Consul-Default-Acl-Policy: allow\r\n");
+                            "X-Consul-Default-Acl-Policy: ");
+    buffer_append_text(out, config->acl_enabled ? "deny\r\n" : "allow\r\n");
 }
 
 /* Whether the connection ends with this answer. */
@@ -151,7 +154,7 @@ static void put_head(struct http_request *request, int status, const char *conte
         buffer_append_slice(out, buffer_slice(&http->response_headers));
     }
     if (meta != NULL) {
-        put_meta(out, meta);
+        put_meta(out, meta, http->server->config);
     }
     if (request->private->headers.size > 0) {
         buffer_append_slice(out, buffer_slice(&request->private->headers));

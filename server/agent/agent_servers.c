@@ -313,6 +313,48 @@ static void agent_servers_look_for_unseen(struct agent *agent, struct store_txn 
     }
 }
 
+static bool agent_servers_is_known(const struct agent *agent, struct slice id)
+{
+    struct replica_peer peers[MEMBERS_MAX];
+    size_t count = replica_peers(agent->server->replica, peers, MEMBERS_MAX);
+    struct uuid uuid;
+
+    if (!uuid_parse(id, &uuid) || membership_find(agent->server->membership, &uuid) != NULL) {
+        return true; /* Without an id it is none of ours. */
+    }
+    count = count > MEMBERS_MAX ? MEMBERS_MAX : count;
+    for (size_t i = 0; i < count; i++) {
+        if (slice_equal(id, slice_from_text(peers[i].id))) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Servers that were in the cluster once, and that neither membership nor Raft know any more: they
+ * were given up, or replaced, while this server was down. */
+static void agent_servers_look_for_gone(struct agent *agent, struct store_txn *txn)
+{
+    struct catalog_scan scan;
+    struct catalog_service service;
+    struct catalog_node node;
+    struct catalog_check check;
+
+    if (catalog_instances_begin(&scan, txn, SLICE_LITERAL(AGENT_CONSUL_SERVICE_ID)) != STORE_OK) {
+        return; /* The timer comes again. */
+    }
+    while (catalog_instances_next(&scan, &service, &node) == STORE_OK) {
+        const struct agent_server server = {.id = node.id, .name = node.name};
+
+        if (catalog_check_get(txn, node.name, SLICE_LITERAL(AGENT_SERF_CHECK_ID), &check) ==
+                STORE_OK &&
+            !agent_servers_is_known(agent, node.id)) {
+            agent_servers_left(agent, txn, &server);
+        }
+    }
+    catalog_scan_end(&scan);
+}
+
 static void agent_servers_reconcile(struct agent *agent)
 {
     struct server *server = agent->server;
@@ -341,6 +383,7 @@ static void agent_servers_reconcile(struct agent *agent)
     }
     if (now_ms - agent->leader_since_ms >= AGENT_SERVERS_UNSEEN_MS) {
         agent_servers_look_for_unseen(agent, &txn);
+        agent_servers_look_for_gone(agent, &txn);
     }
     store_read_end(&txn);
 }

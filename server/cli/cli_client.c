@@ -367,15 +367,15 @@ static int client_fail(struct errmsg *err, const char *method, const struct clie
 }
 
 static void client_put_request(struct buffer *out, const struct client_address *address,
-                               const char *method, const struct buffer *target, const char *token,
+                               const char *method, const struct buffer *target, struct slice token,
                                struct slice body)
 {
     buffer_printf(out, "%s ", method);
     buffer_append_slice(out, buffer_slice(target));
     buffer_printf(out, " HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n",
                   address->unix_socket ? "localhost" : address->text);
-    if (token[0] != 0) {
-        buffer_printf(out, "X-Consul-Token: %s\r\n", token);
+    if (token.size > 0) {
+        buffer_printf(out, "X-Consul-Token: %.*s\r\n", (int)token.size, token.data);
     }
     buffer_printf(out, "Content-Length: %zu\r\n\r\n", body.size);
     buffer_append_slice(out, body);
@@ -408,7 +408,7 @@ static int client_exchange(const struct client_address *address, const char *met
 int cli_ask(const struct cli_flag *flags, size_t count, const char *method, const char *path,
             struct slice body, struct cli_answer *out, struct errmsg *err)
 {
-    struct client_address address;
+    struct client_address address = {.text = ""};
     struct buffer target = {0};
     struct buffer request = {0};
     char token[CLI_TOKEN_BYTES_MAX] = "";
@@ -421,7 +421,7 @@ int cli_ask(const struct cli_flag *flags, size_t count, const char *method, cons
         return -1;
     }
     client_put_target(&target, flags, count, method, path);
-    client_put_request(&request, &address, method, &target, token, body);
+    client_put_request(&request, &address, method, &target, slice_from_text(token), body);
     rc = target.failed || request.failed
              ? errmsg_set(err, -1, "out of memory")
              : client_exchange(&address, method, &target, &request, out, err);

@@ -763,6 +763,23 @@ static void a_server_that_left_keeps_its_node_while_its_sessions_live(void **sta
     assert_string_equal(catalog_check_says(fixture, "node2", "serfHealth"), "");
 }
 
+/* Given up while the leader of now was down: neither membership nor Raft tell it. */
+static void a_server_that_nobody_knows_any_more_leaves_the_catalog(void **state)
+{
+    struct fixture *fixture = *state;
+
+    look_at_servers(fixture);
+    assert_string_equal(catalog_says(fixture, "node2", "consul"), "consul consul  8300");
+    fixture->membership.count = 1;
+    look_at_servers(fixture);
+    /* A leader that was just elected may have yet to hear of it. */
+    assert_string_equal(catalog_says(fixture, "node2", "consul"), "consul consul  8300");
+    fixture->agent->leader_since_ms = 1;
+    look_at_servers(fixture);
+    assert_string_equal(catalog_says(fixture, "node2", "consul"), "");
+    assert_string_equal(catalog_says(fixture, "node1", "consul"), "consul consul  8300");
+}
+
 /* Answers may come after the agent is gone. */
 static void the_agent_can_go_with_commands_on_their_way(void **state)
 {
@@ -806,6 +823,7 @@ int main(void)
         TEST(a_changed_service_wakes_who_waits),
         TEST(the_leader_keeps_the_servers_health),
         TEST(a_server_that_left_keeps_its_node_while_its_sessions_live),
+        TEST(a_server_that_nobody_knows_any_more_leaves_the_catalog),
         TEST(the_agent_can_go_with_commands_on_their_way),
     };
 

@@ -31,6 +31,7 @@ struct events *events_new(const struct events_handlers *handlers)
 
     if (events != NULL) {
         events->handlers = *handlers;
+        events->clock = 1; /* So that the first event has the time that it has in Consul. */
     }
     return events;
 }

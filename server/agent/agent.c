@@ -105,6 +105,7 @@ void agent_free(struct agent *agent)
     assert(agent->magic == AGENT_MAGIC);
     agent->closing = true;
     agent_wake(agent, UINT64_MAX);
+    agent_tls_free(agent);
     agent_sync_free(agent);
     agent_servers_free(agent);
     while (agent->check_count > 0) {

@@ -149,15 +149,14 @@ static void agent_check_on_probed(void *context, enum probe_status status, struc
     agent_check_judge(check, status, output);
 }
 
-/* Its making reads the system's authorities, which takes some milliseconds: once. */
-static struct probe_tls_context *agent_check_tls(struct agent_check *check)
+/* A redirect may lead to TLS, too; but only who asks for it waits for it. */
+static bool agent_check_waits_for_tls(struct agent_check *check)
 {
-    struct agent *agent = check->agent;
+    const struct slice https = SLICE_LITERAL("https:");
+    const struct slice url = check->spec.http;
 
-    if (agent->tls == NULL && check->type == AGENT_CHECK_HTTP) {
-        agent->tls = probe_tls_context_new();
-    }
-    return agent->tls;
+    return check->type == AGENT_CHECK_HTTP && !agent_tls_prepare(check->agent) &&
+           url.size > https.size && slice_equal_nocase(slice_from(url.data, https.size), https);
 }
 
 static void agent_check_probe(struct agent_check *check)
@@ -172,12 +171,16 @@ static void agent_check_probe(struct agent_check *check)
         .timeout_ms = timeout_ms == 0 ? AGENT_CHECK_TIMEOUT_MS_DEFAULT : timeout_ms,
         .output_bytes_max = agent_check_output_bytes_max(check),
         .disable_redirects = check->spec.disable_redirects,
-        .tls = agent_check_tls(check),
+        .tls = check->agent->tls,
         .tls_skip_verify = check->spec.tls_skip_verify,
         .tls_server_name = check->spec.tls_server_name,
     };
 
     assert(check->probe == NULL);
+    if (agent_check_waits_for_tls(check)) {
+        agent_check_schedule(check, AGENT_TLS_MS);
+        return;
+    }
     check->probe = probe_start(check->agent->server->loop, &spec, agent_check_on_probed, check);
     if (check->probe == NULL) {
         agent_check_schedule(check, agent_check_interval_ms(check));

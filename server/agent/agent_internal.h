@@ -28,6 +28,7 @@ enum {
     AGENT_CHECK_INTERVAL_MS_MIN = 1000,
     AGENT_CHECK_TIMEOUT_MS_DEFAULT = 10 * 1000,
     AGENT_SCRIPT_TIMEOUT_MS_DEFAULT = 30 * 1000,
+    AGENT_TLS_MS = 50,     /* between two looks whether the authorities have been read */
     AGENT_ALIAS_MS = 1000, /* between two looks into the catalog for another node's checks */
     AGENT_DEREGISTER_MS_MIN = 60 * 1000,
     AGENT_REAP_MS = 30 * 1000,
@@ -119,8 +120,10 @@ struct agent {
     uint64_t output_bytes_max; /* of a check, where it has no lower limit itself */
     bool discard_output;
     struct agent_scripts scripts;
-    struct probe_tls_context *tls; /* made for the first HTTPS check */
-    size_t alias_count;            /* alias checks that run */
+    struct probe_tls_context *tls;   /* made by a worker for the first HTTPS check; NULL before */
+    struct agent_tls_work *tls_work; /* while it is made */
+    bool tls_ready;                  /* it was made, or could not be (tls is NULL then) */
+    size_t alias_count;              /* alias checks that run */
 
     uv_timer_t sync_timer;
     uv_timer_t reap_timer;
@@ -212,6 +215,12 @@ uint64_t agent_check_output_bytes_max(const struct agent_check *check);
 void agent_check_kick_aliases(struct agent *agent);
 /* Takes out services whose checks were critical for too long. */
 void agent_reap(struct agent *agent);
+
+/* --- agent_tls.c --- */
+
+/* Whether agent->tls has been made, or tried to; sees to it when not. */
+bool agent_tls_prepare(struct agent *agent);
+void agent_tls_free(struct agent *agent);
 
 /* --- agent_alias.c --- */
 

@@ -7,7 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <sys/utsname.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -256,6 +255,29 @@ static void agent_join_forget(struct http_request *request)
     }
 }
 
+/* In Consul's words, where it has them: clients show them to people. */
+static void agent_join_refuse(struct http_request *request, const char *failure)
+{
+    const struct slice address = request->rest;
+    const char *colon = address.size == 0 ? NULL : memchr(address.data, ':', address.size);
+    const int host_size = (int)(colon == NULL ? address.size : (size_t)(colon - address.data));
+
+    if (strcmp(failure, uv_strerror(UV_EAI_NONAME)) == 0) {
+        http_reply_error(request, 500,
+                         "1 error occurred:\n\t* Failed to resolve %.*s: lookup %.*s: no such "
+                         "host\n\n",
+                         (int)address.size, address.data, host_size, address.data);
+    } else if (strcmp(failure, uv_strerror(UV_ECONNREFUSED)) == 0) {
+        http_reply_error(request, 500,
+                         "1 error occurred:\n\t* Failed to join %.*s: dial tcp %.*s: connect: "
+                         "connection refused\n\n",
+                         host_size, address.data, (int)address.size, address.data);
+    } else {
+        http_reply_error(request, 500, "1 error occurred:\n\t* Failed to join %.*s: %s\n\n",
+                         host_size, address.data, failure);
+    }
+}
+
 static void agent_join_on_done(void *context, const char *failure)
 {
     struct agent_join *join = context;
@@ -269,8 +291,7 @@ static void agent_join_on_done(void *context, const char *failure)
     if (failure == NULL) {
         http_reply_empty(request, 200);
     } else {
-        http_reply_error(request, 500, "1 error occurred:\n\t* Failed to join %.*s: %s\n\n",
-                         (int)request->rest.size, request->rest.data, failure);
+        agent_join_refuse(request, failure);
     }
 }
 
@@ -279,8 +300,12 @@ static void agent_join(struct http_request *request)
     char address[256];
     struct agent_join *join;
 
+    if (http_param_value(request, "wan").size > 0) {
+        http_reply_error(request, 500, "WAN federation is not part of Proconsul");
+        return;
+    }
     if (request->rest.size == 0 || request->rest.size >= sizeof(address)) {
-        http_reply_error(request, 500, "1 error occurred:\n\t* Failed to join: bad address\n\n");
+        agent_join_refuse(request, uv_strerror(UV_EAI_NONAME));
         return;
     }
     memcpy(address, request->rest.data, request->rest.size);
@@ -329,31 +354,6 @@ static void agent_force_leave(struct http_request *request)
 
 /* --- the rest --- */
 
-static void agent_host(struct http_request *request)
-{
-    struct buffer body = {0};
-    struct utsname name;
-    struct timespec now;
-
-    (void)clock_gettime(CLOCK_REALTIME, &now);
-    if (uname(&name) != 0) {
-        memset(&name, 0, sizeof(name));
-    }
-    buffer_printf(&body,
-                  "{\"Memory\":{\"total\":%" PRIu64 ",\"free\":%" PRIu64 "},\"CPU\":[],\"Host\":{"
-                  "\"hostname\":",
-                  uv_get_total_memory(), uv_get_free_memory());
-    json_put_string(&body, slice_from_text(name.nodename));
-    buffer_append_text(&body, ",\"os\":\"linux\",\"kernelVersion\":");
-    json_put_string(&body, slice_from_text(name.release));
-    buffer_append_text(&body, ",\"kernelArch\":");
-    json_put_string(&body, slice_from_text(name.machine));
-    buffer_printf(&body, "},\"Disk\":null,\"CollectionTime\":%" PRIu64 ",\"Errors\":null}",
-                  (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec);
-    http_reply_json(request, buffer_slice(&body));
-    buffer_deinit(&body);
-}
-
 static void agent_token(struct http_request *request)
 {
     http_reply_error(request, 401, "ACL support disabled");
@@ -370,7 +370,8 @@ static void agent_no_connect(struct http_request *request)
 const struct http_route http_routes_agent[] = {
     {"/v1/agent/self", GET, agent_self},
     {"/v1/agent/members", GET, agent_members},
-    {"/v1/agent/host", GET, agent_host},
+    {"/v1/agent/host", GET, http_agent_host},
+    {"/v1/agent/version", GET, http_agent_version},
     {"/v1/agent/metrics", GET, http_agent_metrics},
     {"/v1/agent/monitor", GET, http_agent_monitor},
     {"/v1/agent/join/", PUT, agent_join},

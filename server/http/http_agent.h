@@ -21,6 +21,8 @@ void http_agent_check_fail(struct http_request *request);
 void http_agent_check_update(struct http_request *request);
 void http_agent_health_by_id(struct http_request *request);
 void http_agent_health_by_name(struct http_request *request);
+void http_agent_host(struct http_request *request); /* http_agent_host.c */
+void http_agent_version(struct http_request *request);
 void http_agent_monitor(struct http_request *request); /* http_monitor.c */
 void http_agent_metrics(struct http_request *request); /* http_metrics.c */
 

@@ -10,6 +10,7 @@
 #include "server/agent/agent_internal.h"
 #include "server/config.h"
 #include "server/http/catalog_json.h"
+#include "server/http/http_internal.h"
 #include "server/http/json_decode.h"
 #include "server/server.h"
 
@@ -298,12 +299,42 @@ void http_agent_node_maintenance(struct http_request *request)
 
 /* --- checks --- */
 
+/* Consul looks at the selectors of this filter only when there is a check to look at. False:
+ * answered. */
+static bool agent_checks_filter(struct http_request *request)
+{
+    const struct agent *agent = request->server->agent;
+    const struct slice expression = http_param_value(request, "filter");
+    struct errmsg err = {""};
+    size_t checks = 0;
+
+    if (expression.size == 0) {
+        return true;
+    }
+    request->private->filter = filter_new(FILTER_CHECK, expression, &err);
+    if (request->private->filter != NULL) {
+        return true;
+    }
+    for (size_t i = 0; i < agent->check_count; i++) {
+        checks += agent->checks[i]->deleted ? 0 : 1;
+    }
+    if (strncmp(err.text, "Selector ", strlen("Selector ")) != 0) {
+        http_reply_error(request, 500, "Failed to create boolean expression evaluator: %s",
+                         err.text);
+    } else if (checks > 0) {
+        http_reply_error(request, 500, "%s", err.text);
+    } else {
+        http_reply_json(request, SLICE_LITERAL("{}"));
+    }
+    return false;
+}
+
 void http_agent_checks(struct http_request *request)
 {
     const struct agent *agent = request->server->agent;
     struct buffer body = {0};
 
-    if (!catalog_json_filter_begin(request, FILTER_CHECK, false)) {
+    if (!agent_checks_filter(request)) {
         return;
     }
     buffer_append_char(&body, '{');
@@ -523,6 +554,19 @@ static void agent_reply_health(struct http_request *request, enum agent_health h
     }
 }
 
+/* The reason names what the client asked for: one that is no header is left out. */
+static void agent_add_reason(struct http_request *request, const struct buffer *text)
+{
+    struct buffer copy = {0};
+
+    buffer_append_slice(&copy, buffer_slice(text));
+    buffer_append_char(&copy, '\0');
+    if (!copy.failed && strlen(copy.data) + 1 == copy.size) {
+        http_add_header(request, "X-Consul-Reason", copy.data);
+    }
+    buffer_deinit(&copy);
+}
+
 void http_agent_health_by_id(struct http_request *request)
 {
     const struct agent *agent = request->server->agent;
@@ -539,19 +583,19 @@ void http_agent_health_by_id(struct http_request *request)
         buffer_deinit(&body);
         return;
     }
+    struct buffer text = {0};
+    buffer_printf(&text, "ServiceId %.*s not found", (int)request->rest.size, request->rest.data);
+    agent_add_reason(request, &text);
     if (slice_equal(http_param_value(request, "format"), SLICE_LITERAL("text"))) {
         /* A JSON string, although a text was asked for: Consul's own. */
-        struct buffer text = {0};
-        buffer_printf(&text, "ServiceId %.*s not found", (int)request->rest.size,
-                      request->rest.data);
         json_put_string(&body, buffer_slice(&text));
-        buffer_deinit(&text);
         http_reply(request, 404, "application/json", buffer_slice(&body));
     } else {
         http_reply(request, 404, "application/json",
                    SLICE_LITERAL("{\"AggregatedStatus\":\"critical\",\"Service\":null,"
                                  "\"Checks\":null}"));
     }
+    buffer_deinit(&text);
     buffer_deinit(&body);
 }
 
@@ -588,6 +632,7 @@ void http_agent_health_by_name(struct http_request *request)
     }
     struct buffer text = {0};
     buffer_printf(&text, "ServiceName %.*s Not Found", (int)request->rest.size, request->rest.data);
+    agent_add_reason(request, &text);
     if (slice_equal(http_param_value(request, "format"), SLICE_LITERAL("text"))) {
         http_reply(request, 404, "text/plain", buffer_slice(&text));
     } else {

@@ -78,21 +78,25 @@ static bool json_decode_duration(const json_t *value, int64_t *out, struct errms
     return true;
 }
 
-static bool json_decode_is_strings(const json_t *value)
+/* What Go would stumble over, and what it wanted instead; NULL when there is nothing. Within a list
+ * that is its first item of another type. */
+static const json_t *json_decode_bad_strings(const json_t *value, const char **wanted)
 {
     size_t i;
     json_t *item;
 
+    *wanted = "[]string";
     if (!json_is_array(value)) {
-        return false;
+        return value;
     }
+    *wanted = "string";
     json_array_foreach(value, i, item)
     {
         if (!json_is_string(item)) {
-            return false;
+            return item;
         }
     }
-    return true;
+    return NULL;
 }
 
 /* jansson's iteration wants a pointer to non-const, though it only reads. */
@@ -106,24 +110,34 @@ static json_t *json_decode_unconst(const json_t *value)
     return pun.out;
 }
 
-static bool json_decode_is_map(const json_t *value, bool of_lists)
+static const json_t *json_decode_bad_map(const json_t *value, bool of_lists, const char **wanted)
 {
+    *wanted = of_lists ? "map[string][]string" : "map[string]string";
     if (!json_is_object(value)) {
-        return false;
+        return value;
     }
     json_t *object = json_decode_unconst(value);
     for (void *it = json_object_iter(object); it != NULL; it = json_object_iter_next(object, it)) {
         const json_t *item = json_object_iter_value(it);
-        if (of_lists ? !json_decode_is_strings(item) : !json_is_string(item)) {
-            return false;
+        const json_t *bad = json_is_string(item) ? NULL : item;
+
+        *wanted = "string";
+        if (of_lists) {
+            bad = json_decode_bad_strings(item, wanted);
+        }
+        if (bad != NULL) {
+            return bad;
         }
     }
-    return true;
+    return NULL;
 }
 
 static bool json_decode_field(const json_t *value, const char *type_name,
                               const struct json_field *field, void *target, struct errmsg *err)
 {
+    const json_t *bad = NULL;
+    const char *wanted = "";
+
     switch (field->type) {
     case JSON_FIELD_STRING:
         if (!json_is_string(value)) {
@@ -146,19 +160,13 @@ static bool json_decode_field(const json_t *value, const char *type_name,
     case JSON_FIELD_DURATION:
         return json_decode_duration(value, target, err);
     case JSON_FIELD_STRINGS:
-        if (!json_decode_is_strings(value)) {
-            return json_decode_mismatch(value, type_name, field->name, "[]string", err);
-        }
+        bad = json_decode_bad_strings(value, &wanted);
         break;
     case JSON_FIELD_STRING_MAP:
-        if (!json_decode_is_map(value, false)) {
-            return json_decode_mismatch(value, type_name, field->name, "map[string]string", err);
-        }
+        bad = json_decode_bad_map(value, false, &wanted);
         break;
     case JSON_FIELD_STRINGS_MAP:
-        if (!json_decode_is_map(value, true)) {
-            return json_decode_mismatch(value, type_name, field->name, "map[string][]string", err);
-        }
+        bad = json_decode_bad_map(value, true, &wanted);
         break;
     case JSON_FIELD_OBJECT:
         if (!json_is_object(value)) {
@@ -172,6 +180,9 @@ static bool json_decode_field(const json_t *value, const char *type_name,
         break;
     case JSON_FIELD_ANY:
         return true;
+    }
+    if (bad != NULL) {
+        return json_decode_mismatch(bad, type_name, field->name, wanted, err);
     }
     *(const json_t **)target = value;
     return true;

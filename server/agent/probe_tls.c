@@ -55,12 +55,17 @@ static bool probe_tls_expect(SSL *ssl, const char *name)
 {
     unsigned char bytes[sizeof(struct in6_addr)];
     X509_VERIFY_PARAM *param = SSL_get0_param(ssl);
+    /* OpenSSL's macro for it casts the const away; what it calls copies the name. */
+    union {
+        const char *in;
+        void *out;
+    } unconst = {.in = name};
 
     if (inet_pton(AF_INET, name, bytes) == 1 || inet_pton(AF_INET6, name, bytes) == 1) {
         return X509_VERIFY_PARAM_set1_ip_asc(param, name) == 1;
     }
     return X509_VERIFY_PARAM_set1_host(param, name, 0) == 1 &&
-           SSL_set_tlsext_host_name(ssl, name) == 1;
+           SSL_ctrl(ssl, SSL_CTRL_SET_TLSEXT_HOSTNAME, TLSEXT_NAMETYPE_host_name, unconst.out) == 1;
 }
 
 struct probe_tls *probe_tls_new(struct probe_tls_context *context, const char *server_name,

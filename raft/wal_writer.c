@@ -124,6 +124,24 @@ int wal_writer_seal(struct wal *wal, int fd, struct wal_segment *segment, uint64
     return WAL_OK;
 }
 
+/* The successor's header says where the segment ends: a mark behind the last batch, which nobody
+ * has synced so far, must not be lost when that is not. */
+static int wal_writer_settle(struct wal *wal, const struct wal_segment *segment, char *message)
+{
+    char name[WAL_NAME_BYTES_MAX];
+
+    if (wal->writer.mark_due) {
+        return WAL_OK; /* There is none: the batch is the last. */
+    }
+    const int error = wal->files->fdatasync(wal->files->host, wal->writer.fd);
+    if (error != 0) {
+        wal_segment_name(segment->id, name);
+        return wal_error(message, WAL_EIO, "%s/%s: cannot sync: %s", wal->options.dir, name,
+                         strerror(-error));
+    }
+    return WAL_OK;
+}
+
 /* Turns the spare into the segment of `header`: content first, then its name. */
 static int wal_writer_publish(struct wal *wal, const struct wal_header *header, char *message)
 {
@@ -175,7 +193,10 @@ int wal_writer_roll(struct wal *wal, uint64_t bytes, char *message, int *error)
         return wal_error(message, WAL_EIO, "no random number for a segment: %s",
                          strerror(-rc_random));
     }
-    rc = wal_writer_publish(wal, &header, message);
+    rc = old == NULL ? WAL_OK : wal_writer_settle(wal, old, message);
+    if (rc == WAL_OK) {
+        rc = wal_writer_publish(wal, &header, message);
+    }
     if (rc != WAL_OK) {
         return rc;
     }

@@ -15,6 +15,8 @@ static struct {
     unsigned syncs;
     size_t written;   /* by the last write */
     uint64_t sync_us; /* that a sync takes */
+    bool dirty[1024]; /* by file: written and not synced */
+    bool named_early; /* a segment got its name while something else was not synced */
     uint64_t told_us; /* by on_synced, */
     size_t told_entries;
 } world;
@@ -44,13 +46,23 @@ static ssize_t world_pwritev(void *host, int file, const struct iovec *iov, int 
     for (int i = 0; i < count; i++) {
         world.written += iov[i].iov_len;
     }
+    assert_in_range(file, 0, 1023);
+    world.dirty[file] = true;
     return wal_files_default.pwritev(host, file, iov, count, offset);
+}
+
+static int world_rename(void *host, int folder, const char *from, const char *to)
+{
+    for (size_t i = 0; i < sizeof(world.dirty) / sizeof(world.dirty[0]); i++) {
+        world.named_early = world.named_early || world.dirty[i];
+    }
+    return wal_files_default.rename(host, folder, from, to);
 }
 
 static int world_fdatasync(void *host, int file)
 {
     (void)host;
-    (void)file;
+    world.dirty[file] = world.sync_error != 0 && world.dirty[file];
     world.syncs++;
     world.now_us += world.sync_us;
     return -world.sync_error;
@@ -67,6 +79,7 @@ static int setup(void **state)
     files.random = world_random;
     files.allocate = world_allocate;
     files.pwritev = world_pwritev;
+    files.rename = world_rename;
     files.fdatasync = world_fdatasync;
     return 0;
 }
@@ -165,6 +178,26 @@ static void test_the_mark_is_due_after_the_silence(void **state)
     assert_true(wal_step(log.wal));
     assert_int_equal(wal_step_due_us(log.wal), UINT64_MAX);
     assert_false(wal_step(log.wal));
+    test_log_close(&log);
+}
+
+/* The successor's header says where its predecessor ends, behind the mark: a power cut between the
+ * two must not take the mark and leave the header, or the log is refused. */
+static void test_the_mark_is_synced_before_a_segment_follows_it(void **state)
+{
+    (void)state;
+    struct test_log log;
+    init(&log);
+    test_log_open_ok(&log);
+    assert_int_equal(test_log_write(&log, 0, 1, 1, 1), WAL_OK);
+    (void)run(&log);
+    world.now_us = wal_step_due_us(log.wal);
+    assert_true(wal_step(log.wal));
+    assert_false(wal_step(log.wal));
+    assert_int_equal(test_log_write(&log, 0, 2, 200, 1), WAL_OK); /* More than there is room. */
+    (void)run(&log);
+    assert_int_equal(log.durable, 2);
+    assert_false(world.named_early);
     test_log_close(&log);
 }
 
@@ -361,6 +394,7 @@ int main(void)
         TEST(test_nothing_is_durable_before_its_step),
         TEST(test_a_batch_writes_zeros_ahead_for_those_that_follow),
         TEST(test_the_mark_is_due_after_the_silence),
+        TEST(test_the_mark_is_synced_before_a_segment_follows_it),
         TEST(test_a_full_disk_is_tried_again_when_due),
         TEST(test_a_failed_sync_ends_the_steps),
         TEST(test_an_abandoned_log_keeps_what_was_durable),

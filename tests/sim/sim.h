@@ -59,6 +59,7 @@ enum sim_fault {
     SIM_FAULT_MACHINE, /* not the process alone: what was not synced is gone, and the store */
     SIM_FAULT_SYNC,    /* the next sync fails */
     SIM_FAULT_FLIP,    /* crash, and a bit in the log is not what it was */
+    SIM_FAULT_SPACE,   /* there is none on the disk, for a while */
     SIM_FAULT_COUNT,
 };
 
@@ -176,6 +177,7 @@ enum sim_event_type {
     SIM_DEPOSE,  /* `node` is cut off; `peer` has not heard it for some time */
     SIM_REJOIN,  /* `node`, that was cut off, is heard again */
     SIM_ELECTED, /* `node`, lately */
+    SIM_FALL,    /* the machine of `node` crashes, right after its process has */
     /* The full mode's: */
     SIM_CLIENT,       /* client `op` does something */
     SIM_REQUEST,      /* a client's request reaches its server */
@@ -261,6 +263,7 @@ struct sim_stats {
     uint64_t sync_failures;
     uint64_t flips;
     uint64_t flips_refused;
+    uint64_t full_disks;
     uint64_t rebuilt;
     uint64_t operations;
     uint64_t unknown_outcomes;
@@ -434,7 +437,7 @@ void sim_parameters_duel(struct sim *sim);
 void sim_depose(struct sim *sim, size_t node);
 /* A leader was elected. */
 void sim_elected(struct sim *sim, size_t node);
-/* SIM_DEPOSE, SIM_REJOIN and SIM_ELECTED. */
+/* SIM_DEPOSE, SIM_REJOIN, SIM_ELECTED and SIM_FALL. */
 void sim_duel_dispatch(struct sim *sim, const struct sim_event *event);
 
 /* --- sim_change.c --- */

@@ -180,6 +180,14 @@ static bool disk_frozen(struct sim_files *files)
     return false;
 }
 
+/* Whether bytes up to `end` of the file would need room that there is not. */
+static bool disk_lacks_space(const struct sim_files *files, const struct sim_file *file,
+                             uint64_t end)
+{
+    return (file == NULL || end > file->size) && files->full_until_ms > files->sim->now_ms &&
+           !files->sim->healed;
+}
+
 static struct sim_file *disk_file(struct sim_files *files, int handle)
 {
     assert(handle >= 0 && handle < SIM_HANDLES_MAX && files->handle_used[handle]);
@@ -275,6 +283,9 @@ static int disk_open(void *host, int dir, const char *name, enum wal_file_mode m
         if (disk_frozen(files)) {
             return -EIO;
         }
+        if (disk_lacks_space(files, NULL, 0)) {
+            return -ENOSPC;
+        }
         file = calloc(1, sizeof(*file));
         sim_require(files->sim, file != NULL, "out of memory");
         folder_change(files, name, file);
@@ -327,6 +338,9 @@ static ssize_t disk_pwritev(void *host, int handle, const struct iovec *iov, int
     if (disk_frozen(files)) {
         return -EIO;
     }
+    if (disk_lacks_space(files, file, offset + total)) {
+        return -ENOSPC;
+    }
     if (files->frozen && files->steps_left == 0) {
         left = sim_between(files->sim, 0, total); /* Killed in the middle. */
     }
@@ -352,6 +366,9 @@ static int disk_allocate(void *host, int handle, uint64_t bytes)
 
     if (disk_frozen(files)) {
         return -EIO;
+    }
+    if (disk_lacks_space(files, file, bytes)) {
+        return -ENOSPC;
     }
     if (bytes > file->size) {
         file_reserve(files, file, bytes);
@@ -496,6 +513,11 @@ void sim_disk_crash(struct sim *sim, size_t node, bool machine)
     for (size_t i = 0; i < files->durable.count; i++) {
         struct sim_file *file = files->durable.names[i].file;
         folder_set(files, &files->folder, files->durable.names[i].name, file);
+        for (size_t p = 0; p < file->pending_count; p++) {
+            sim_trace(sim, node, "unsynced", "%s: %" PRIu64 " bytes at %" PRIu64 "%s",
+                      files->durable.names[i].name, file->pending[p].bytes, file->pending[p].offset,
+                      file->pending[p].zeros ? ", zeros" : "");
+        }
         file_sync_some(sim, file);
         file_reread(file);
     }

@@ -93,6 +93,14 @@ static void sim_depose_restart(struct sim *sim, size_t node, size_t deaf)
             sim_schedule(sim, &(struct sim_event){.at_ms = sim->now_ms + sim_between(sim, 1, 5),
                                                   .type = SIM_START,
                                                   .node = i});
+            if (sim->full != NULL && sim_chance(sim, 5000)) {
+                /* What it found there may not be on disk. */
+                sim_schedule(sim,
+                             &(struct sim_event){.at_ms = sim->now_ms + sim_between(sim, 6, 60),
+                                                 .type = SIM_FALL,
+                                                 .node = i,
+                                                 .op = sim_random(sim)});
+            }
         }
     }
 }
@@ -290,6 +298,9 @@ void sim_duel_dispatch(struct sim *sim, const struct sim_event *event)
         break;
     case SIM_ELECTED:
         sim_split(sim, event->node);
+        break;
+    case SIM_FALL:
+        sim_crash_and_restart(sim, event->node, true);
         break;
     default:
         break;

@@ -169,6 +169,13 @@ static void sim_sync_fails(struct sim *sim, size_t node)
     }
 }
 
+static void sim_no_space(struct sim *sim, size_t node)
+{
+    sim->full->files[node].full_until_ms =
+        sim->now_ms + sim_between(sim, 1, 6 * (uint64_t)sim->parameters.election_ms);
+    sim->stats.full_disks++;
+}
+
 static void sim_power_cut(struct sim *sim)
 {
     for (size_t i = 0; i < sim->parameters.node_count; i++) {
@@ -250,6 +257,9 @@ static void sim_fault_of_server(struct sim *sim, size_t node, enum sim_fault fau
     case SIM_FAULT_FLIP:
         sim_flip(sim, node);
         break;
+    case SIM_FAULT_SPACE:
+        sim_no_space(sim, node);
+        break;
     default:
         assert(false);
     }
@@ -285,9 +295,9 @@ static enum sim_fault sim_fault_draw(struct sim *sim)
 
 void sim_fault(struct sim *sim)
 {
-    static const char *const names[] = {"heal",     "partition", "asymmetric", "links", "crash",
-                                        "power",    "pause",     "disk",       "reset", "depose",
-                                        "transfer", "clock",     "machine",    "sync",  "flip"};
+    static const char *const names[] = {
+        "heal",  "partition", "asymmetric", "links", "crash",   "power", "pause", "disk",
+        "reset", "depose",    "transfer",   "clock", "machine", "sync",  "flip",  "space"};
     static_assert(sizeof(names) / sizeof(names[0]) == SIM_FAULT_COUNT, "every fault has its name");
     uint64_t random;
 

@@ -86,6 +86,7 @@ struct sim_files {
     bool sync_fails; /* the next one */
     bool frozen;     /* the process dies after `steps_left` more changes: then all fails */
     unsigned steps_left;
+    uint64_t full_until_ms; /* no space before */
     bool flipped;
     struct sim_file *flip_file;
     uint64_t flip_offset;

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "kv/kv.h"
+#include "session/session.h"
 #include "tests/sim/sim_full.h"
 
 /* Clocks run up to 6.7 % fast or slow, and jump by less than a sixteenth of an election time-out
@@ -124,6 +125,19 @@ static void judge_session_end(struct sim *sim, const struct sim_command *command
     session->ended = true;
 }
 
+/* A critical check has ended all sessions that depend on it. */
+static void judge_check(struct sim *sim, struct store_txn *txn)
+{
+    for (size_t i = 1; i < sim->full->session_count; i++) {
+        const struct sim_session *session = &sim->full->sessions[i];
+        struct session found;
+        if (session->checked && session->created && !session->ended) {
+            sim_require(sim, session_get(txn, &session->id, &found) == STORE_ENOTFOUND,
+                        "session %zu lives on with a critical check", i);
+        }
+    }
+}
+
 void sim_judge_applied(struct sim *sim, struct store_txn *txn, raft_index index, uint64_t value,
                        const struct command_result *result)
 {
@@ -135,6 +149,9 @@ void sim_judge_applied(struct sim *sim, struct store_txn *txn, raft_index index,
     command->applied = true;
     for (size_t i = 0; i < SIM_LOCKS; i++) {
         judge_lock(sim, txn, i, command);
+    }
+    if (op != NULL && op->kind == SIM_OP_CHECK && op->critical && result->status == COMMAND_DONE) {
+        judge_check(sim, txn);
     }
     if (command->session == 0) {
         return;

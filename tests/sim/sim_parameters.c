@@ -18,6 +18,8 @@ static void sim_parameters_draw_full(struct sim *sim)
     parameters->timeout_ms = sim_between(sim, election_ms / 2, 3 * election_ms);
     parameters->ttl_ms = sim_between(sim, election_ms, 4 * election_ms);
     parameters->apply_ms = sim_chance(sim, 5000) ? 0 : sim_between(sim, 0, election_ms / 8);
+    parameters->fault_weights[SIM_FAULT_SPACE] =
+        (unsigned)(sim_chance(sim, 3000) ? sim_between(sim, 1, 10) : 0);
     parameters->segment_bytes = (size_t)1 << sim_between(sim, 13, 15);
 }
 
@@ -55,7 +57,7 @@ void sim_parameters_draw(struct sim *sim)
     parameters->disk_ms = sim_between(sim, 0, parameters->election_ms / 6);
     parameters->disk_slow_ms = sim_between(sim, 20, 4 * (uint64_t)parameters->election_ms);
     parameters->fault_interval_ms = sim_between(sim, 50, 5 * (uint64_t)parameters->election_ms);
-    for (size_t i = 0; i < SIM_FAULT_COUNT; i++) {
+    for (size_t i = 0; i < SIM_FAULT_SPACE; i++) {
         /* Not all faults in every run, so that each is also seen alone. */
         parameters->fault_weights[i] =
             (unsigned)(sim_chance(sim, 6500) ? sim_between(sim, 1, 10) : 0);

@@ -190,6 +190,7 @@ static void sim_dispatch(struct sim *sim, struct sim_event *event)
     case SIM_DEPOSE:
     case SIM_REJOIN:
     case SIM_ELECTED:
+    case SIM_FALL:
         sim_duel_dispatch(sim, event);
         break;
     default:

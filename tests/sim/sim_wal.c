@@ -123,7 +123,19 @@ static void wal_match(struct sim *sim, size_t node, const struct raft_state *sta
     }
 }
 
-/* False: it refuses, which only damage excuses. */
+/* It could not even begin: somebody starts it again later. */
+static bool wal_lacks_space(struct sim *sim, size_t node)
+{
+    if (sim->full->files[node].full_until_ms <= sim->now_ms || sim->healed) {
+        return false;
+    }
+    sim_schedule(sim, &(struct sim_event){.at_ms = sim->full->files[node].full_until_ms,
+                                          .type = SIM_START,
+                                          .node = node});
+    return true;
+}
+
+/* False: it refuses, which only damage excuses, or a full disk. */
 static bool wal_open_once(struct sim *sim, size_t node, struct raft_state *state)
 {
     struct sim_server *server = &sim->full->servers[node];
@@ -139,33 +151,42 @@ static bool wal_open_once(struct sim *sim, size_t node, struct raft_state *state
         return true;
     }
     sim_trace(sim, node, "refuses", "%s", message);
+    server->wal = NULL;
+    if (wal_lacks_space(sim, node)) {
+        return false;
+    }
     sim_require(sim, sim->full->files[node].flipped, "server %zu: the log does not open: %s",
                 node + 1, message);
-    server->wal = NULL;
     sim->stats.flips_refused++;
     sim->nodes[node].damaged = true;
     sim->nodes[node].retired = true;
     return false;
 }
 
-/* As server/replica/replica_open.c does it. */
-static void wal_fit_snapshot(struct sim *sim, size_t node, struct raft_state *state)
+/* As server/replica/replica_open.c does it. False: there is no space to. */
+static bool wal_fit_snapshot(struct sim *sim, size_t node, struct raft_state *state)
 {
     struct sim_server *server = &sim->full->servers[node];
     const raft_index index = sim->nodes[node].disk.snapshot_index;
     const raft_term term = index == 0 ? 0 : sim_snapshot_find(sim, index)->term;
     const struct wal_options options = wal_options_of(sim, node);
     char message[WAL_ERROR_BYTES_MAX];
+    int rc;
 
     switch (wal_fit(state, index, term)) {
     case WAL_FITS:
         break;
     case WAL_FIT_RESET:
         wal_close(server->wal);
-        sim_require(sim, wal_reset_closed(&options, index, term, message) == WAL_OK,
-                    "server %zu: %s", node + 1, message);
-        sim_require(sim, wal_open_once(sim, node, state), "server %zu: no log after its reset",
-                    node + 1);
+        server->wal = NULL;
+        rc = wal_reset_closed(&options, index, term, message);
+        if (rc != WAL_OK && wal_lacks_space(sim, node)) {
+            return false;
+        }
+        sim_require(sim, rc == WAL_OK, "server %zu: %s", node + 1, message);
+        if (!wal_open_once(sim, node, state)) {
+            return false;
+        }
         break;
     case WAL_FIT_NO_SNAPSHOT:
     case WAL_FIT_NO_LOG:
@@ -175,6 +196,7 @@ static void wal_fit_snapshot(struct sim *sim, size_t node, struct raft_state *st
     if (index > 0) {
         wal_snapshot_synced(server->wal, index, term);
     }
+    return true;
 }
 
 /* What the log no longer says itself, its snapshot does. */
@@ -205,7 +227,9 @@ bool sim_wal_open(struct sim *sim, size_t node, struct raft_state *state)
     sim_disk_unflip(sim, node, false);
     server->damaged = false;
     wal_match(sim, node, state);
-    wal_fit_snapshot(sim, node, state);
+    if (!wal_fit_snapshot(sim, node, state)) {
+        return false;
+    }
     sim_node_recover(sim, server);
     sim_node_reload(sim, node);
     sim_require(sim, wal_is_model(state, &server->disk),

@@ -117,11 +117,12 @@ void command_encode_coordinates(struct buffer *out, struct slice batch)
 bool command_replaces_state(struct slice command)
 {
     struct reader reader = reader_from(command);
-    const bool restore =
-        reader_u8(&reader) == COMMAND_VERSION && reader_u8(&reader) == COMMAND_RESTORE;
+    const uint8_t version = reader_u8(&reader);
+    const uint8_t type = reader_u8(&reader);
 
     (void)reader_u64(&reader);
-    return restore && reader_u8(&reader) == COMMAND_RESTORE_FINISH;
+    return version == COMMAND_VERSION && type == COMMAND_RESTORE &&
+           reader_u8(&reader) == COMMAND_RESTORE_FINISH;
 }
 
 /* Whether any operation of a transaction can make the state larger. */

@@ -268,7 +268,7 @@ int restore_add(struct store_txn *txn, struct session_stamp stamp, const struct 
                 struct slice records, struct errmsg *err)
 {
     struct reader reader = reader_from(records);
-    struct restore_head head;
+    struct restore_head head = {.done = false};
     int rc = head_expect(txn, id, &head, err);
 
     if (rc != 0 || head.done) {
@@ -741,7 +741,7 @@ static int state_replace(struct store_txn *txn, uint64_t index, struct session_s
 int restore_finish(struct store_txn *txn, uint64_t index, struct session_stamp stamp,
                    const struct uuid *id, const struct restore_sum *sum, struct errmsg *err)
 {
-    struct restore_head head;
+    struct restore_head head = {.done = false};
     int rc = head_expect(txn, id, &head, err);
 
     if (rc != 0 || head.done) {

@@ -9,6 +9,8 @@ static const struct cli_command cli_commands[] = {
     {"agent", "Runs a Proconsul server", NULL, cli_agent},
     {"operator", "Servers, autopilot, a server's log and snapshots", cli_operator_usage,
      cli_operator},
+    {"snapshot", "Saves, restores and inspects snapshots of the state", cli_snapshot_usage,
+     cli_snapshot},
     {"version", "Prints the version",
      "Usage: consul version [options]\n\n  Prints the version of this program, and of the Consul "
      "that it answers like.\n",

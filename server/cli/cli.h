@@ -22,6 +22,8 @@ int cli_operator(int argc, char **argv);
 extern const char cli_operator_usage[];
 int cli_raft(int argc, char **argv);      /* operator raft */
 int cli_autopilot(int argc, char **argv); /* operator autopilot */
+int cli_snapshot(int argc, char **argv);
+extern const char cli_snapshot_usage[];
 int cli_version(int argc, char **argv);
 
 #endif

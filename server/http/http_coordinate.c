@@ -251,11 +251,11 @@ static void update_take(struct http_request *request, const json_t *root)
         http_reply_error(request, 400, "Request decode failed: %s", err.text);
         return;
     }
-    if (update.coord == NULL) { /* Consul drops the connection. */
-        http_reply_error(request, 400, "Request decode failed: missing Coord");
+    if (!http_check_datacenter(request, 0)) {
         return;
     }
-    if (!http_check_datacenter(request, 0)) {
+    if (update.coord == NULL) { /* Consul drops the connection. */
+        http_reply_error(request, 400, "Request decode failed: missing Coord");
         return;
     }
     coordinate.node = update.node;

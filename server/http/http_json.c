@@ -197,6 +197,8 @@ void json_put_double(struct buffer *out, double value)
         (void)snprintf(text, sizeof(text), "%.*e", precision, value);
     } while (strtod(text, NULL) != value && ++precision < 17);
     const char *e = strchr(text, 'e');
+
+    assert(e != NULL); /* %e writes one. */
     const int exponent = (int)strtol(e + 1, NULL, 10);
 
     for (const char *at = text; at < e; at++) {

@@ -134,7 +134,9 @@ static void tar_header(uint8_t out[TAR_BLOCK_BYTES], const char *name, uint64_t 
                    (uint64_t)(now_ms / 1000) & UINT64_C(0x1ffffffff));
     memset(text + TAR_CHECKSUM_OFFSET, ' ', TAR_CHECKSUM_BYTES);
     text[TAR_TYPE_OFFSET] = '0';
-    memcpy(text + 257, "ustar\00000", 8);
+    memcpy(text + 257, "ustar", 6); /* with its NUL */
+    text[263] = '0';
+    text[264] = '0';
     for (size_t i = 0; i < TAR_BLOCK_BYTES; i++) {
         sum += out[i];
     }
@@ -290,6 +292,7 @@ int archive_save(struct store *store, const struct raft_configuration *configura
         rc = snapshot_write(scratch.dir, store, configuration, NULL, meta, err);
     }
     if (rc == SNAPSHOT_OK) {
+        assert(scratch.dir != NULL);
         opened = openat(scratch.dir->fd, "archive", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
         if (opened < 0) {
             rc = errmsg_set_errno(err, SNAPSHOT_EIO, "cannot make a file in %s", scratch.path);
@@ -655,6 +658,7 @@ int archive_open(struct slice bytes, const char *folder, uint64_t state_bytes_ma
     sha256_begin(&archive->state_sha256);
     rc = scratch_open(&archive->scratch, folder, err);
     if (rc == SNAPSHOT_OK) {
+        assert(archive->scratch.dir != NULL);
         archive->fd = openat(archive->scratch.dir->fd, "state.bin",
                              O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
         rc = archive->fd >= 0 ? archive_fill(archive, bytes)
@@ -675,6 +679,11 @@ int archive_open(struct slice bytes, const char *folder, uint64_t state_bytes_ma
 const struct restore_sum *archive_sum(const struct archive *archive)
 {
     return &archive->sum;
+}
+
+struct slice archive_description(const struct archive *archive)
+{
+    return buffer_slice(&archive->meta);
 }
 
 const struct snapshot_meta *archive_meta(const struct archive *archive)

@@ -33,6 +33,8 @@ int archive_open(struct slice bytes, const char *folder, uint64_t state_bytes_ma
                  struct archive **out, struct errmsg *err);
 /* What its records amount to. */
 const struct restore_sum *archive_sum(const struct archive *archive);
+/* meta.json as it is; valid as long as the archive. */
+struct slice archive_description(const struct archive *archive);
 /* What state.bin says of itself. */
 const struct snapshot_meta *archive_meta(const struct archive *archive);
 /* Appends the next records (restore_record_put), about `bytes_max` of them. SNAPSHOT_ENOTFOUND: all

@@ -359,6 +359,9 @@ static size_t metrics_bucket(double value)
     if (!(value > 0)) {
         return 0;
     }
+    if (isinf(value)) {
+        return METRICS_BUCKETS - 1; /* frexp has no exponent for it */
+    }
     const double fraction = frexp(value, &exponent); /* value = fraction * 2^exponent, >= 0.5 */
     const int octave = exponent - 1 - METRICS_OCTAVE_MIN;
 

@@ -7,6 +7,7 @@
 
 #include "server/agent/agent.h"
 #include "server/http/catalog_json.h"
+#include "server/http/http.h"
 #include "server/http/json_decode.h"
 
 enum {
@@ -421,9 +422,30 @@ static int agent_definition_check_weights(const json_t *json, struct errmsg *err
     return AGENT_OK;
 }
 
+/* What only makes sense in a service mesh. */
+static bool agent_definition_is_mesh(const struct agent_service_definition *service)
+{
+    static const char *const kinds[] = {"connect-proxy", "mesh-gateway", "terminating-gateway",
+                                        "ingress-gateway", "api-gateway"};
+    const json_t *sidecar =
+        service->connect == NULL ? NULL : json_member(service->connect, "SidecarService");
+
+    for (size_t i = 0; i < COUNT(kinds); i++) {
+        if (slice_equal(service->kind, slice_from_text(kinds[i]))) {
+            return true;
+        }
+    }
+    return sidecar != NULL && !json_is_null(sidecar);
+}
+
 int agent_definition_check_service(const struct agent_service_definition *service,
                                    struct errmsg *err)
 {
+    if (agent_definition_is_mesh(service)) {
+        return errmsg_set(err, AGENT_EINVAL,
+                          "Connect (service mesh) is not part of Proconsul: proxies, gateways and "
+                          "sidecars cannot be registered");
+    }
     if (service->name.size == 0) {
         return errmsg_set(err, AGENT_EINVAL, "Missing service name");
     }

@@ -83,6 +83,10 @@ static void agent_put_service(struct buffer *out, const struct agent_service *se
                   (unsigned)record->weight_warning);
     catalog_json_key(out, "EnableTagOverride");
     json_put_bool(out, record->enable_tag_override);
+    if (record->extra.size > 2) { /* An object: its members, without the braces. */
+        buffer_append_char(out, ',');
+        buffer_append(out, record->extra.data + 1, record->extra.size - 2);
+    }
     if (hash) {
         buffer_printf(out, ",\"ContentHash\":\"%016" PRIx64 "\"", agent_service_hash(service));
     }

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "server/log.h"
@@ -29,7 +30,31 @@ void replica_fatal(const char *format, ...)
 
 uint64_t replica_now_ms(const struct replica *replica)
 {
-    return uv_now(replica->server->loop);
+    return uv_now(replica->server->loop) + replica->suspended_ms;
+}
+
+static int64_t replica_clock_ns(clockid_t clock)
+{
+    struct timespec now;
+
+    (void)clock_gettime(clock, &now); /* Cannot fail with the clocks that we ask for. */
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+/* libuv's clock, CLOCK_MONOTONIC, stands still while the machine is suspended, and a leader that
+ * wakes up would think that its lease still holds. What was slept is added. The two clocks are not
+ * read at one moment: here and at the start they are read in that order in which a delay between
+ * them makes the sleep seem shorter, never longer, since a voter must not think that a lease that
+ * it granted has run out. */
+static void replica_note_suspend(struct replica *replica)
+{
+    const int64_t boottime_ns = replica_clock_ns(CLOCK_BOOTTIME);
+    const int64_t ahead_ns = boottime_ns - replica_clock_ns(CLOCK_MONOTONIC);
+    const int64_t suspended_ms = (ahead_ns - replica->boottime_ahead_ns) / 1000000;
+
+    if (suspended_ms > 0 && (uint64_t)suspended_ms > replica->suspended_ms) {
+        replica->suspended_ms = (uint64_t)suspended_ms;
+    }
 }
 
 /* libuv reads the clock once per pass of the loop. If the process is stopped amid a pass, requests
@@ -41,6 +66,7 @@ uint64_t replica_clock_ms(struct replica *replica)
     uint64_t now_ms;
 
     uv_update_time(replica->server->loop);
+    replica_note_suspend(replica);
     now_ms = replica_now_ms(replica);
     if (replica->seen_ms != 0 && now_ms - replica->seen_ms > REPLICA_PAUSE_MS) {
         log_write(LOG_WARN, REPLICA_LOG, "this server was paused, extending sessions: pause=%llums",
@@ -599,6 +625,8 @@ int replica_new(struct server *server, struct replica **out, struct errmsg *err)
     }
     replica->server = server;
     replica->id = peers_id(&server->node_id);
+    replica->boottime_ahead_ns = -replica_clock_ns(CLOCK_MONOTONIC);
+    replica->boottime_ahead_ns += replica_clock_ns(CLOCK_BOOTTIME);
     /* An answer that was meant for this server before it was restarted fits no request of now. */
     server_random(&replica->last_request, sizeof(replica->last_request));
     replica->entries = calloc(MESSAGE_ENTRIES_MAX, sizeof(*replica->entries));

@@ -156,12 +156,16 @@ static void bootstrap_expected(struct replica *replica, uint32_t expect)
 {
     const struct member *candidates[MEMBERS_MAX];
     struct raft_configuration configuration;
-    const uint64_t now_ms = replica_clock_ms(replica);
     size_t count;
+
+    (void)replica_clock_ms(replica); /* The loop's, too, by which members are heard. */
+    const uint64_t now_ms = uv_now(replica->server->loop);
 
     if (!bootstrap_candidates(replica, expect, candidates, MEMBERS_MAX, &count) || count < expect) {
         return;
     }
+    replica_fresh_chose(replica,
+                        peers_id(&candidates[0]->id)); /* Before anybody can count on it. */
     membership_choose(replica->server->membership, &candidates[0]->id);
     if (!candidates[0]->self || expect > RAFT_SERVERS_MAX) {
         return;

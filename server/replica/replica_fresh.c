@@ -6,13 +6,16 @@
  * an entry of the present leader's term that is committed, and all that was committed when it first
  * heard that leader: among it is whatever it can ever have acknowledged. A file in data_dir keeps
  * this across restarts. Votes for the first configuration of a new cluster are the exception: for
- * the server that it has itself chosen to make it (replica_bootstrap.c), which no cluster with
- * state can be asking it to choose. */
+ * a server that it has itself chosen to make it (replica_bootstrap.c). It chooses while no member
+ * has state, so a server that lost its log never chooses; the file remembers whom it chose, since
+ * it may be started again between the choice and the vote. */
 
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -23,6 +26,8 @@ enum { FRESH_PATH_BYTES_MAX = 4096 };
 
 static const char fresh_text[] =
     "This server has not caught up with its cluster yet, and does not vote. Do not remove.\n";
+
+enum { FRESH_FILE_BYTES_MAX = sizeof(fresh_text) + FRESH_CHOSEN_MAX * 17 };
 
 static void fresh_path(const struct replica *replica, char *out)
 {
@@ -44,18 +49,43 @@ int replica_sync_dir(const char *dir)
 
 static int fresh_write(const struct replica *replica, const char *path, struct errmsg *err)
 {
-    const int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
-    const ssize_t size = sizeof(fresh_text) - 1;
+    const int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    char text[FRESH_FILE_BYTES_MAX];
+    int size = snprintf(text, sizeof(text), "%s", fresh_text);
     bool written;
 
     if (fd < 0) {
         return errmsg_set_errno(err, STORE_EIO, "cannot create %.300s", path);
     }
-    written = write(fd, fresh_text, (size_t)size) == size && fsync(fd) == 0;
+    for (size_t i = 0; i < replica->fresh_chosen_count; i++) {
+        size += snprintf(text + size, sizeof(text) - (size_t)size, "%016" PRIx64 "\n",
+                         replica->fresh_chosen[i]);
+    }
+    assert((size_t)size < sizeof(text));
+    written = write(fd, text, (size_t)size) == size && fsync(fd) == 0;
     if (close(fd) != 0 || !written || replica_sync_dir(replica->server->config->data_dir) != 0) {
         return errmsg_set_errno(err, STORE_EIO, "cannot write %.300s", path);
     }
     return 0;
+}
+
+/* Whom it chose before it was started again; what cannot be read was not chosen. */
+static void fresh_read(struct replica *replica, const char *path)
+{
+    FILE *file = fopen(path, "re");
+    char line[sizeof(fresh_text)];
+
+    while (file != NULL && fgets(line, sizeof(line), file) != NULL) {
+        const size_t digits = strspn(line, "0123456789abcdef");
+
+        if (digits == 16 && line[digits] == '\n' &&
+            replica->fresh_chosen_count < FRESH_CHOSEN_MAX) {
+            replica->fresh_chosen[replica->fresh_chosen_count++] = strtoull(line, NULL, 16);
+        }
+    }
+    if (file != NULL) {
+        (void)fclose(file); /* Only read from. */
+    }
 }
 
 int replica_fresh_open(struct replica *replica, const struct raft_state *state, struct errmsg *err)
@@ -68,6 +98,7 @@ int replica_fresh_open(struct replica *replica, const struct raft_state *state, 
     fresh_path(replica, path);
     if (access(path, F_OK) == 0) {
         replica->fresh = true;
+        fresh_read(replica, path);
         return 0;
     }
     if (errno != ENOENT) {
@@ -98,13 +129,39 @@ void replica_fresh_end(struct replica *replica)
     }
 }
 
-/* The server that this one has chosen to begin a new cluster with. */
-static bool fresh_is_chosen(const struct replica *replica, const struct raft_message *message)
+static bool fresh_has_chosen(const struct replica *replica, raft_id id)
 {
-    const struct membership *membership = replica->server->membership;
+    for (size_t i = 0; i < replica->fresh_chosen_count; i++) {
+        if (replica->fresh_chosen[i] == id) {
+            return true;
+        }
+    }
+    return false;
+}
 
-    return membership != NULL && raft_last_index(replica->raft) == 0 && message->last_index == 1 &&
-           peers_id(&membership_at(membership, 0)->bootstrap_choice) == message->from;
+void replica_fresh_chose(struct replica *replica, raft_id id)
+{
+    char path[FRESH_PATH_BYTES_MAX];
+    struct errmsg err;
+
+    if (!replica->fresh || fresh_has_chosen(replica, id)) {
+        return;
+    }
+    if (replica->fresh_chosen_count == FRESH_CHOSEN_MAX) {
+        replica->fresh_chosen_count--; /* The last one has not made a cluster either. */
+    }
+    replica->fresh_chosen[replica->fresh_chosen_count++] = id;
+    fresh_path(replica, path);
+    if (fresh_write(replica, path, &err) != 0) {
+        log_write(LOG_WARN, REPLICA_LOG, "%s", err.text);
+    }
+}
+
+/* Whether a server that was chosen asks for a vote on the first configuration. */
+static bool fresh_is_beginning(const struct replica *replica, const struct raft_message *message)
+{
+    return raft_last_index(replica->raft) == 0 && message->last_index == 1 &&
+           fresh_has_chosen(replica, message->from);
 }
 
 bool replica_fresh_takes(struct replica *replica, const struct raft_message *message)
@@ -115,7 +172,7 @@ bool replica_fresh_takes(struct replica *replica, const struct raft_message *mes
     switch (message->type) {
     case RAFT_PRE_VOTE_REQUEST:
     case RAFT_VOTE_REQUEST:
-        if (fresh_is_chosen(replica, message)) {
+        if (fresh_is_beginning(replica, message)) {
             replica_fresh_end(replica);
             return true;
         }

@@ -70,6 +70,7 @@ enum {
     REPLICA_WIPED_MS = 10 * 1000,     /* a voter's log is not in order for so long: see fresh */
     REPLICA_SLOW_SYNCS = 64,          /* of the log, whose mean is judged */
     REPLICA_SLOW_SYNC_MS = 50,        /* and is worth a warning */
+    FRESH_CHOSEN_MAX = 8,             /* servers to begin a cluster with, one after the other */
     REPLICA_BAN_MS = 60 * 1000,       /* after an operator has taken a server out */
 };
 
@@ -228,10 +229,12 @@ struct replica {
     bool expect_logged; /* that a member's bootstrap_expect differs */
     bool stopping;
     bool in_turn;
-    bool fresh;             /* replica_fresh.c: it does not vote yet */
-    raft_term fresh_term;   /* of the leader that it hears */
-    raft_index fresh_index; /* what was committed when it first heard it */
-    bool recovered;         /* replica_recover.c: the log has a new configuration */
+    bool fresh;                             /* replica_fresh.c: it does not vote yet */
+    raft_term fresh_term;                   /* of the leader that it hears */
+    raft_index fresh_index;                 /* what was committed when it first heard it */
+    raft_id fresh_chosen[FRESH_CHOSEN_MAX]; /* to make a new cluster */
+    size_t fresh_chosen_count;
+    bool recovered; /* replica_recover.c: the log has a new configuration */
 
     uv_async_t *durable_async;
     atomic_uint_least64_t durable_sequence; /* set by the log writer, read by the loop */
@@ -243,6 +246,9 @@ struct replica {
     uv_idle_t *idle; /* active while the next turn has work: keeps the loop from sleeping */
     uv_timer_t *timer;
     uint64_t seen_ms; /* the clock when it was last looked at; 0: never */
+    /* What CLOCK_BOOTTIME was ahead of CLOCK_MONOTONIC at the start, and is more ahead now. */
+    int64_t boottime_ahead_ns;
+    uint64_t suspended_ms;
 
     void (*hand_over_done)(void *context); /* NULL: nobody waits for it */
     void *hand_over_context;
@@ -464,6 +470,8 @@ int replica_fresh_open(struct replica *replica, const struct raft_state *state, 
 /* Whether a message may go to the core, or out to another server. */
 bool replica_fresh_takes(struct replica *replica, const struct raft_message *message);
 bool replica_fresh_sends(const struct replica *replica, const struct raft_message *message);
+/* This server would have another one make the first configuration. */
+void replica_fresh_chose(struct replica *replica, raft_id id);
 /* The core has taken a message. */
 void replica_fresh_heard(struct replica *replica, const struct raft_message *message);
 /* Makes names in a folder durable; -1 with errno. */

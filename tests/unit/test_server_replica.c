@@ -14,33 +14,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "server/log.h"
-#include "server/metrics.h"
 #include "server/replica/replica_internal.h"
 
 enum { SERVERS = 5, SERVERS_MAX = 6, WAIT_MS_MAX = 40000 };
-
-/* What the replica needs of the rest of the process. */
-void server_random(void *out, size_t size)
-{
-    assert_int_equal(getrandom(out, size, 0), (ssize_t)size);
-}
-
-void agent_members_changed(struct agent *agent)
-{
-    (void)agent;
-}
-
-void metrics_time_ns(struct metrics *metrics, int metric, uint64_t ns)
-{
-    (void)metrics;
-    (void)metric;
-    (void)ns;
-}
 
 struct cluster {
     uv_loop_t loop;
@@ -1037,6 +1017,47 @@ static void a_wiped_server_under_its_old_id_does_not_vote(void **state)
     cluster_free(cluster);
 }
 
+/* Else a new cluster whose servers are started again amid bootstrapping would have no leader. */
+static void whom_a_server_chose_to_begin_with_has_its_vote_after_a_restart(void **state)
+{
+    static const struct {
+        const char *name;
+        raft_id from;
+        raft_index last_index;
+        enum raft_message_type type;
+        bool takes;
+    } cases[] = {
+        {"another server", 9, 1, RAFT_VOTE_REQUEST, false},
+        {"one with more than the first entry", 7, 2, RAFT_VOTE_REQUEST, false},
+        {"a hand-over", 7, 1, RAFT_TIMEOUT_NOW, false},
+        {"an append", 9, 5, RAFT_APPEND_REQUEST, true},
+        {"the chosen one", 7, 1, RAFT_PRE_VOTE_REQUEST, true},
+        {"after that, anybody", 9, 2, RAFT_VOTE_REQUEST, true},
+    };
+    struct cluster *cluster = cluster_new_of(1, 3);
+
+    (void)state;
+    assert_true(cluster->servers[0].replica->fresh);
+    replica_fresh_chose(cluster->servers[0].replica, 7);
+    replica_fresh_chose(cluster->servers[0].replica, 8);
+    cluster_stop(cluster, 0);
+    cluster_start(cluster, 0);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        const struct raft_message message = {
+            .type = cases[i].type, .from = cases[i].from, .last_index = cases[i].last_index};
+
+        if (replica_fresh_takes(cluster->servers[0].replica, &message) != cases[i].takes) {
+            fail_msg("%s", cases[i].name);
+        }
+    }
+    cluster_stop(cluster, 0);
+    cluster_start(cluster, 0);
+    /* Its log is empty still, so it is a fresh one again; but it has chosen nobody. */
+    assert_true(cluster->servers[0].replica->fresh);
+    assert_int_equal(cluster->servers[0].replica->fresh_chosen_count, 0);
+    cluster_free(cluster);
+}
+
 static bool the_joined_one_has_caught_up(struct cluster *cluster)
 {
     return the_joined_one_is_not_fresh(cluster) && the_joined_one_votes(cluster);
@@ -1081,6 +1102,7 @@ int main(void)
         cmocka_unit_test(the_last_voter_stays),
         cmocka_unit_test(a_wiped_server_under_its_old_id_does_not_vote),
         cmocka_unit_test(a_wiped_server_under_its_old_id_joins_as_a_new_one),
+        cmocka_unit_test(whom_a_server_chose_to_begin_with_has_its_vote_after_a_restart),
     };
 
     /* As the program does: peers vanish amid a write. */

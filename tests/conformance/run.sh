@@ -124,7 +124,8 @@ if [ $quick = no ]; then
     tally "$work/dns.out"
 
     # --- command line: the agent's own behaviour ---
-    for only in agent-errors agent-signal version autopilot raft-list-peers raft-remove-peer; do
+    for only in agent-errors agent-signal version autopilot raft-list-peers raft-remove-peer \
+        snapshot-errors; do
         "$here/run-cli" --binary "$binary" --only "$only" $verbose \
             >"$work/cli.out" 2>&1
         cat "$work/cli.out"

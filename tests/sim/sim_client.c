@@ -86,14 +86,14 @@ static void command_create(struct sim *sim, struct buffer *out, const struct sim
     buffer_deinit(&checks);
 }
 
-static void command_check(struct sim *sim, struct buffer *out)
+static void command_check(struct sim *sim, struct buffer *out, bool critical)
 {
     struct buffer encoded = {0};
     struct buffer checks = {0};
     const struct catalog_check check = {.id = slice_from_text(check_name),
                                         .name = slice_from_text(check_name),
-                                        .status = sim_chance(sim, 3000) ? SLICE_LITERAL("critical")
-                                                                        : SLICE_LITERAL("passing"),
+                                        .status = critical ? SLICE_LITERAL("critical")
+                                                           : SLICE_LITERAL("passing"),
                                         .notes = SLICE_EMPTY,
                                         .output = SLICE_EMPTY,
                                         .node = SLICE_EMPTY,
@@ -152,7 +152,7 @@ static void command_txn(struct buffer *out, const struct sim_op *op, uint64_t va
 static void op_command(struct sim *sim, uint64_t number)
 {
     const uint64_t value = sim->next_value + 1; /* The one that it will have. */
-    const struct sim_op *op = &sim->full->ops[number];
+    struct sim_op *op = &sim->full->ops[number];
     struct buffer bytes = {0};
 
     switch (op->kind) {
@@ -179,7 +179,8 @@ static void op_command(struct sim *sim, uint64_t number)
                                        SLICE_LITERAL("destroyed by client"));
         break;
     case SIM_OP_CHECK:
-        command_check(sim, &bytes);
+        op->critical = sim_chance(sim, 3000);
+        command_check(sim, &bytes, op->critical);
         break;
     }
     sim->full->ops[number].value = sim_command_add(sim, &bytes, number);
@@ -530,7 +531,10 @@ void sim_client_done(struct sim *sim, uint64_t number, enum sim_outcome outcome,
             client_forget_session(client); /* It may be done at any later time. */
         }
     }
-    client_wait(sim, op->client, sim_between(sim, 1, sim->parameters.think_ms));
+    /* Whoever is turned away does not knock again at once. */
+    const uint64_t longer_ms =
+        outcome == SIM_OUTCOME_FAILED ? (uint64_t)sim->parameters.election_ms / 4 : 0;
+    client_wait(sim, op->client, sim_between(sim, 1, sim->parameters.think_ms + longer_ms));
 }
 
 void sim_client_timeout(struct sim *sim, uint64_t number)

@@ -194,7 +194,8 @@ struct sim_op {
     uint64_t arrived_ms;   /* renewals: at the leader */
     raft_index wait_index; /* != 0: answered when this is applied */
     bool found;
-    bool txn; /* cas: within a transaction */
+    bool txn;      /* cas: within a transaction */
+    bool critical; /* check: what it is said to be */
     size_t
         touch_node; /* renewals: 1 + the leader that waits to have applied touch_index; 0: none */
     raft_index touch_index;

@@ -4,8 +4,8 @@
     weave.py --files           the sources that have defects, one a line
     weave.py ROOT OUT FILE...  writes a woven copy of each ROOT/FILE to OUT/FILE
 
-An expression `old` becomes `(MUTANT(name) ? (new) : (old))`, a statement `if (MUTANT(name)) { new } else { old }`. The text
-must stand exactly once in the source: a source that has changed says so here, and not by a defect that is tried no more.
+An expression `old` becomes `(MUTANT(name) ? (new) : (old))`, a statement `if (MUTANT(name)) { new } else { old }`. The text must
+stand exactly once in the source: a source that has changed says so here, and not by a defect that is tried no more.
 """
 import os
 import sys
@@ -21,25 +21,28 @@ def replacement(name, change, old):
     return "(MUTANT(%s) ? (%s) : (%s))" % (name, change["new"], old)
 
 
+def place_of(name, path, text, change):
+    """Where the text to be changed begins. It, or what it is looked for in, must be there once."""
+    within = change.get("within", change["old"])
+    for part, whole in ((within, text), (change["old"], within)):
+        if whole.count(part) != 1:
+            raise table.Fault("mutant %s: %s has %d times: %s" % (name, path, whole.count(part), part.strip()))
+    return text.index(within) + within.index(change["old"])
+
+
 def woven(path, text, changes):
     """`text` with the changes [(mutant's name, change)]; those of the same place one within the other."""
     places = {}
     for name, change in changes:
-        old = change["old"]
-        if text.count(old) != 1:
-            raise table.Fault("mutant %s: %s has %d times: %s" % (name, path, text.count(old), old.strip()))
-        places[old] = replacement(name, change, places.get(old, old))
+        place = place_of(name, path, text, change), change["old"]
+        places[place] = replacement(name, change, places.get(place, change["old"]))
     # From the end, so that the places before stay where they are.
     end = len(text)
-    order = sorted(places, key=text.index, reverse=True)
-    for old in order:
-        start = text.index(old)
+    for start, old in sorted(places, reverse=True):
         if start + len(old) > end:
             raise table.Fault("%s: two mutants change overlapping text: %s" % (path, old))
+        text = text[:start] + places[start, old] + text[start + len(old):]
         end = start
-    for old in order:
-        start = text.index(old)
-        text = text[:start] + places[old] + text[start + len(old):]
     return '#include "tests/sim/mutants/mutant.h"\n#line 1 "%s"\n%s' % (path, text)
 
 

@@ -14,8 +14,6 @@ enum {
     AGENT_META_PAIRS_MAX = 64,
     AGENT_META_KEY_BYTES_MAX = 128,
     AGENT_META_VALUE_BYTES_MAX = 512,
-    AGENT_WEIGHT_MAX = 65535,
-    AGENT_PORT_MAX = 65535,
     AGENT_FIELDS_MAX = 64,
 };
 
@@ -64,47 +62,13 @@ static const struct json_field check_fields[] = {
     {"ProxyGRPC", JSON_FIELD_ANY, 0},
 };
 
-#define SERVICE_FIELD(name, type, member)                                                          \
-    {                                                                                              \
-        (name), (type), offsetof(struct agent_service_definition, member)                          \
-    }
-
 static const struct json_field service_fields[] = {
-    SERVICE_FIELD("ID", JSON_FIELD_STRING, id),
-    SERVICE_FIELD("Name", JSON_FIELD_STRING, name),
-    SERVICE_FIELD("Kind", JSON_FIELD_STRING, kind),
-    SERVICE_FIELD("Address", JSON_FIELD_STRING, address),
-    SERVICE_FIELD("Tags", JSON_FIELD_STRINGS, tags),
-    SERVICE_FIELD("Meta", JSON_FIELD_STRING_MAP, meta),
-    SERVICE_FIELD("TaggedAddresses", JSON_FIELD_OBJECT, tagged_addresses),
-    SERVICE_FIELD("Weights", JSON_FIELD_OBJECT, weights),
-    SERVICE_FIELD("Proxy", JSON_FIELD_OBJECT, proxy),
-    SERVICE_FIELD("Connect", JSON_FIELD_OBJECT, connect),
-    SERVICE_FIELD("Check", JSON_FIELD_OBJECT, check),
-    SERVICE_FIELD("Checks", JSON_FIELD_ARRAY, checks),
-    SERVICE_FIELD("Port", JSON_FIELD_INT, port),
-    SERVICE_FIELD("EnableTagOverride", JSON_FIELD_BOOL, enable_tag_override),
+    SERVICE_JSON_FIELDS(struct agent_service_definition, common, "Name"),
+    {"Check", JSON_FIELD_OBJECT, offsetof(struct agent_service_definition, check)},
+    {"Checks", JSON_FIELD_ARRAY, offsetof(struct agent_service_definition, checks)},
     {"Token", JSON_FIELD_ANY, 0},
-};
-
-struct agent_weights {
-    int64_t passing;
-    int64_t warning;
-};
-
-static const struct json_field weights_fields[] = {
-    {"Passing", JSON_FIELD_INT, offsetof(struct agent_weights, passing)},
-    {"Warning", JSON_FIELD_INT, offsetof(struct agent_weights, warning)},
-};
-
-struct agent_address {
-    struct slice address;
-    int64_t port;
-};
-
-static const struct json_field address_fields[] = {
-    {"Address", JSON_FIELD_STRING, offsetof(struct agent_address, address)},
-    {"Port", JSON_FIELD_INT, offsetof(struct agent_address, port)},
+    {"Namespace", JSON_FIELD_ANY, 0},
+    {"Partition", JSON_FIELD_ANY, 0},
 };
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
@@ -158,41 +122,26 @@ int agent_definition_read_check(const json_t *json, enum agent_origin origin,
     return AGENT_OK;
 }
 
-static bool agent_definition_read_weights(const json_t *json, struct agent_weights *out,
-                                          struct errmsg *err)
-{
-    *out = (struct agent_weights){0, 0};
-    return json_decode(json, "structs.Weights", weights_fields, COUNT(weights_fields), out, err);
-}
-
-static bool agent_definition_read_address(const json_t *json, struct agent_address *out,
-                                          struct errmsg *err)
-{
-    *out = (struct agent_address){SLICE_EMPTY, 0};
-    return json_decode(json, "structs.ServiceAddress", address_fields, COUNT(address_fields), out,
-                       err);
-}
-
 /* What a service's definition holds inside, looked at only to refuse it: visited again later. */
 static bool agent_definition_read_nested(const struct agent_service_definition *service,
                                          struct errmsg *err)
 {
-    struct agent_weights weights;
-    struct agent_address address;
+    struct service_json_weights weights;
+    struct service_json_address address;
     size_t count = 0;
     bool ok = true;
 
-    if (service->weights != NULL &&
-        !agent_definition_read_weights(service->weights, &weights, err)) {
+    if (service->common.weights != NULL &&
+        !service_json_weights(service->common.weights, &weights, err)) {
         return false;
     }
-    if (service->tagged_addresses == NULL) {
+    if (service->common.tagged_addresses == NULL) {
         return true;
     }
-    const char **keys = catalog_json_sorted_keys(service->tagged_addresses, &count);
+    const char **keys = catalog_json_sorted_keys(service->common.tagged_addresses, &count);
     for (size_t i = 0; ok && i < count; i++) {
-        ok = agent_definition_read_address(json_object_get(service->tagged_addresses, keys[i]),
-                                           &address, err);
+        ok = service_json_address(json_object_get(service->common.tagged_addresses, keys[i]),
+                                  &address, err);
     }
     free(keys);
     return ok;
@@ -220,12 +169,7 @@ int agent_definition_read_service(const json_t *json, enum agent_origin origin,
         .err = err,
     };
 
-    *out = (struct agent_service_definition){
-        .id = SLICE_EMPTY,
-        .name = SLICE_EMPTY,
-        .kind = SLICE_EMPTY,
-        .address = SLICE_EMPTY,
-    };
+    *out = (struct agent_service_definition){.common = SERVICE_JSON_EMPTY};
     if (!json_decode(json, "", service_fields, COUNT(service_fields), out, &cause) ||
         !agent_definition_read_nested(out, &cause)) {
         return agent_definition_decode_error(origin, &cause, err);
@@ -402,18 +346,18 @@ static int agent_definition_check_meta(const json_t *meta, struct errmsg *err)
 
 static int agent_definition_check_weights(const json_t *json, struct errmsg *err)
 {
-    struct agent_weights weights;
+    struct service_json_weights weights;
     struct errmsg cause;
     const char *problem = NULL;
 
-    if (!agent_definition_read_weights(json, &weights, &cause)) {
+    if (!service_json_weights(json, &weights, &cause)) {
         return errmsg_set(err, AGENT_EINVAL, "%s", cause.text);
     }
     if (weights.passing < 1) {
         problem = "Passing must be greater than 0";
     } else if (weights.warning < 0) {
         problem = "Warning must be greater or equal than 0";
-    } else if (weights.passing > AGENT_WEIGHT_MAX || weights.warning > AGENT_WEIGHT_MAX) {
+    } else if (weights.passing > SERVICE_WEIGHT_MAX || weights.warning > SERVICE_WEIGHT_MAX) {
         problem = "DNS Weight must be between 0 and 65535";
     }
     if (problem != NULL) {
@@ -427,11 +371,12 @@ static bool agent_definition_is_mesh(const struct agent_service_definition *serv
 {
     static const char *const kinds[] = {"connect-proxy", "mesh-gateway", "terminating-gateway",
                                         "ingress-gateway", "api-gateway"};
-    const json_t *sidecar =
-        service->connect == NULL ? NULL : json_member(service->connect, "SidecarService");
+    const json_t *sidecar = service->common.connect == NULL
+                                ? NULL
+                                : json_member(service->common.connect, "SidecarService");
 
     for (size_t i = 0; i < COUNT(kinds); i++) {
-        if (slice_equal(service->kind, slice_from_text(kinds[i]))) {
+        if (slice_equal(service->common.kind, slice_from_text(kinds[i]))) {
             return true;
         }
     }
@@ -446,26 +391,28 @@ int agent_definition_check_service(const struct agent_service_definition *servic
                           "Connect (service mesh) is not part of Proconsul: proxies, gateways and "
                           "sidecars cannot be registered");
     }
-    if (service->name.size == 0) {
+    if (service->common.name.size == 0) {
         return errmsg_set(err, AGENT_EINVAL, "Missing service name");
     }
-    if (slice_equal(service->address, SLICE_LITERAL("0.0.0.0")) ||
-        slice_equal(service->address, SLICE_LITERAL("::")) ||
-        slice_equal(service->address, SLICE_LITERAL("[::]"))) {
+    if (slice_equal(service->common.address, SLICE_LITERAL("0.0.0.0")) ||
+        slice_equal(service->common.address, SLICE_LITERAL("::")) ||
+        slice_equal(service->common.address, SLICE_LITERAL("[::]"))) {
         return errmsg_set(err, AGENT_EINVAL, "Invalid service address");
     }
-    if (service->weights != NULL) {
-        const int rc = agent_definition_check_weights(service->weights, err);
+    if (service->common.weights != NULL) {
+        const int rc = agent_definition_check_weights(service->common.weights, err);
         if (rc != AGENT_OK) {
             return rc;
         }
     }
     /* Consul takes any number here and then writes a port that no client can use. */
-    if (service->port < 0 || service->port > AGENT_PORT_MAX) {
+    const int64_t port = service_json_port(&service->common);
+
+    if (port < 0 || port > SERVICE_PORT_MAX) {
         return errmsg_set(err, AGENT_EINVAL, "Invalid service port: must be between 0 and %d",
-                          AGENT_PORT_MAX);
+                          SERVICE_PORT_MAX);
     }
-    return agent_definition_check_meta(service->meta, err);
+    return agent_definition_check_meta(service->common.meta, err);
 }
 
 json_t *agent_definition_copy_without(const json_t *json, const char *const *names)
@@ -509,9 +456,9 @@ static struct strings agent_definition_pack_tagged(struct buffer *buffer,
 {
     static const char *const added[2][2] = {{"lan_ipv4", "wan_ipv4"}, {"lan_ipv6", "wan_ipv6"}};
     size_t count = 0;
-    const char **keys = service->tagged_addresses == NULL
+    const char **keys = service->common.tagged_addresses == NULL
                             ? NULL
-                            : catalog_json_sorted_keys(service->tagged_addresses, &count);
+                            : catalog_json_sorted_keys(service->common.tagged_addresses, &count);
     struct agent_tagged *list = calloc(count + 2, sizeof(*list));
     unsigned char bytes[sizeof(struct in6_addr)];
     char text[INET6_ADDRSTRLEN + 1];
@@ -524,23 +471,23 @@ static struct strings agent_definition_pack_tagged(struct buffer *buffer,
         return STRINGS_NULL;
     }
     for (size_t i = 0; i < count; i++) {
-        struct agent_address address;
+        struct service_json_address address;
         struct errmsg ignored;
-        if (agent_definition_read_address(json_object_get(service->tagged_addresses, keys[i]),
-                                          &address, &ignored)) {
+        if (service_json_address(json_object_get(service->common.tagged_addresses, keys[i]),
+                                 &address, &ignored)) {
             list[used++] = (struct agent_tagged){keys[i], address.address, address.port};
         }
     }
-    if (service->address.size > 0 && service->address.size < sizeof(text)) {
-        memcpy(text, service->address.data, service->address.size);
-        text[service->address.size] = '\0';
+    if (service->common.address.size > 0 && service->common.address.size < sizeof(text)) {
+        memcpy(text, service->common.address.data, service->common.address.size);
+        text[service->common.address.size] = '\0';
         const int family = inet_pton(AF_INET, text, bytes) == 1    ? 0
                            : inet_pton(AF_INET6, text, bytes) == 1 ? 1
                                                                    : -1;
         for (size_t i = 0; family >= 0 && i < 2; i++) {
-            if (json_object_get(service->tagged_addresses, added[family][i]) == NULL) {
-                list[used++] =
-                    (struct agent_tagged){added[family][i], service->address, service->port};
+            if (json_object_get(service->common.tagged_addresses, added[family][i]) == NULL) {
+                list[used++] = (struct agent_tagged){added[family][i], service->common.address,
+                                                     service_json_port(&service->common)};
             }
         }
     }
@@ -558,50 +505,32 @@ static struct strings agent_definition_pack_tagged(struct buffer *buffer,
                      : strings_from_packed(buffer_slice(buffer), (uint32_t)(3 * used));
 }
 
-/* Proxy and Connect are kept as text, for the catalog to show. Returns owned, NULL if none. */
-static char *agent_definition_extra(const struct agent_service_definition *service)
-{
-    if (json_object_size(service->proxy) == 0 && json_object_size(service->connect) == 0) {
-        return NULL;
-    }
-    json_t *extra = json_object();
-    if (json_object_size(service->proxy) > 0) {
-        (void)json_object_set_new(extra, "Proxy", json_deep_copy(service->proxy));
-    }
-    if (json_object_size(service->connect) > 0) {
-        (void)json_object_set_new(extra, "Connect", json_deep_copy(service->connect));
-    }
-    char *text = json_dumps(extra, JSON_COMPACT);
-    json_decref(extra);
-    return text;
-}
-
 void agent_definition_encode_service(struct buffer *out,
                                      const struct agent_service_definition *service)
 {
     struct buffer tags = {0};
     struct buffer meta = {0};
     struct buffer tagged = {0};
-    struct agent_weights weights = {1, 1};
+    struct service_json_weights weights = {1, 1};
     struct errmsg ignored;
-    char *extra = agent_definition_extra(service);
+    char *extra = service_json_extra(&service->common);
 
-    if (service->weights != NULL) {
-        (void)agent_definition_read_weights(service->weights, &weights, &ignored);
+    if (service->common.weights != NULL) {
+        (void)service_json_weights(service->common.weights, &weights, &ignored);
     }
     const struct catalog_service record = {
         .node = SLICE_EMPTY,
-        .kind = service->kind,
-        .id = service->id.size > 0 ? service->id : service->name,
-        .name = service->name,
-        .tags = catalog_json_pack_list(&tags, service->tags),
-        .meta = catalog_json_pack_map(&meta, service->meta),
-        .address = service->address,
+        .kind = service->common.kind,
+        .id = service->common.id.size > 0 ? service->common.id : service->common.name,
+        .name = service->common.name,
+        .tags = catalog_json_pack_list(&tags, service->common.tags),
+        .meta = catalog_json_pack_map(&meta, service->common.meta),
+        .address = service->common.address,
         .tagged_addresses = agent_definition_pack_tagged(&tagged, service),
-        .port = (uint32_t)service->port,
+        .port = (uint32_t)service_json_port(&service->common),
         .weight_passing = (uint32_t)weights.passing,
         .weight_warning = (uint32_t)weights.warning,
-        .enable_tag_override = service->enable_tag_override,
+        .enable_tag_override = service->common.enable_tag_override,
         .extra = extra == NULL ? SLICE_EMPTY : slice_from_text(extra),
     };
     catalog_service_encode(out, &record);

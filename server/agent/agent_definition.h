@@ -12,6 +12,7 @@
 #include "kv/errmsg.h"
 #include "kv/slice.h"
 #include "server/catalog/catalog.h"
+#include "server/http/service_json.h"
 
 /* Who wrote it: decides which member is the id, and how errors begin. */
 enum agent_origin {
@@ -72,20 +73,9 @@ struct agent_check_definition {
 };
 
 struct agent_service_definition {
-    struct slice id;
-    struct slice name;
-    struct slice kind;
-    struct slice address;
-    const json_t *tags;
-    const json_t *meta;
-    const json_t *tagged_addresses;
-    const json_t *weights;
-    const json_t *proxy;
-    const json_t *connect;
+    struct service_json common;
     const json_t *check;
     const json_t *checks;
-    int64_t port;
-    bool enable_tag_override;
 };
 
 /* AGENT_EINVAL with "Request decode failed: ..." (or without, for AGENT_ORIGIN_FILE). */

@@ -201,6 +201,46 @@ void agent_set_config(struct agent *agent, const struct config *config);
 /* A number below `bound` (0 for 0). */
 uint64_t agent_random(uint64_t bound);
 
+/* --- agent_register.c --- */
+
+/* A check that is to be registered, and who says so. */
+struct agent_check_input {
+    const json_t *json;
+    struct slice id;
+    struct slice name;
+    struct slice service_id;
+    enum agent_check_type type;
+    bool from_config;
+    bool keep; /* write it to disk */
+};
+/* Adds or replaces a check whose input was validated. A check that was there keeps its last status
+ * and output (conformance NOTES). */
+int agent_check_add(struct agent *agent, const struct agent_check_input *input, struct errmsg *err);
+/* Takes over a check's definition from a client, a file or our disk. */
+int agent_check_add_json(struct agent *agent, const json_t *json, enum agent_origin origin,
+                         bool from_config, bool keep, struct errmsg *err);
+
+/* A service that is to be registered, and who says so. */
+struct agent_service_input {
+    struct agent *agent;
+    struct agent_scripts scripts; /* which ones are allowed */
+    struct agent_service_definition spec;
+    struct slice id;
+    bool from_config;
+    bool keep;
+    bool replace_checks;
+    struct errmsg *err;
+    /* While its checks are visited. */
+    size_t check_total;
+    size_t check_position;
+    json_t *check_ids; /* array of strings */
+};
+int agent_service_add(struct agent_service_input *input, const json_t *json,
+                      enum agent_origin origin);
+/* For agent_definition_visit_checks; `input` is a struct agent_service_input. */
+int agent_service_validate_check(void *input, const json_t *json);
+int agent_no_memory(struct errmsg *err);
+
 /* --- agent_checks.c --- */
 
 /* Begins running the check; its spec, type and status are set. */

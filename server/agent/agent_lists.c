@@ -15,16 +15,18 @@ static char *agent_copy_text(struct slice text)
     return strndup(text.size == 0 ? "" : text.data, text.size);
 }
 
-/* Where `id` is, or would be. */
-static size_t agent_service_position(const struct agent *agent, struct slice id, bool *found)
+/* Where `id` is, or would be, in a list of `count` that `id_at` reads. */
+static size_t agent_position(const struct agent *agent, size_t count,
+                             const char *(*id_at)(const struct agent *agent, size_t position),
+                             struct slice id, bool *found)
 {
     size_t low = 0;
-    size_t high = agent->service_count;
+    size_t high = count;
 
     *found = false;
     while (low < high) {
         const size_t middle = low + (high - low) / 2;
-        const int order = slice_compare(slice_from_text(agent->services[middle]->id), id);
+        const int order = slice_compare(slice_from_text(id_at(agent, middle)), id);
         if (order == 0) {
             *found = true;
             return middle;
@@ -38,26 +40,24 @@ static size_t agent_service_position(const struct agent *agent, struct slice id,
     return low;
 }
 
+static const char *agent_service_id_at(const struct agent *agent, size_t position)
+{
+    return agent->services[position]->id;
+}
+
+static const char *agent_check_id_at(const struct agent *agent, size_t position)
+{
+    return agent->checks[position]->id;
+}
+
+static size_t agent_service_position(const struct agent *agent, struct slice id, bool *found)
+{
+    return agent_position(agent, agent->service_count, agent_service_id_at, id, found);
+}
+
 static size_t agent_check_position(const struct agent *agent, struct slice id, bool *found)
 {
-    size_t low = 0;
-    size_t high = agent->check_count;
-
-    *found = false;
-    while (low < high) {
-        const size_t middle = low + (high - low) / 2;
-        const int order = slice_compare(slice_from_text(agent->checks[middle]->id), id);
-        if (order == 0) {
-            *found = true;
-            return middle;
-        }
-        if (order < 0) {
-            low = middle + 1;
-        } else {
-            high = middle;
-        }
-    }
-    return low;
+    return agent_position(agent, agent->check_count, agent_check_id_at, id, found);
 }
 
 struct agent_service *agent_service_find_any(const struct agent *agent, struct slice id)

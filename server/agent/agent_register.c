@@ -1,5 +1,4 @@
-/* Registering and deregistering services and checks: by clients, from the configuration, from what
- * was kept on disk; TTL updates and maintenance. */
+/* Registering and deregistering services and checks, and TTL updates. */
 
 #include "server/agent/agent.h"
 
@@ -11,14 +10,7 @@
 #include "server/log.h"
 #include "server/server.h"
 
-static const char *const NO_REASON_SERVICE =
-    "Maintenance mode is enabled for this service, but no reason was provided. This is a default "
-    "message.";
-static const char *const NO_REASON_NODE =
-    "Maintenance mode is enabled for this node, but no reason was provided. This is a default "
-    "message.";
-
-static int agent_no_memory(struct errmsg *err)
+int agent_no_memory(struct errmsg *err)
 {
     return errmsg_set(err, AGENT_EINTERNAL, "out of memory");
 }
@@ -165,17 +157,6 @@ static void agent_service_keep(struct agent *agent, const struct agent_service *
     json_decref(document);
 }
 
-/* What is to be registered, and who says so. */
-struct agent_check_input {
-    const json_t *json;
-    struct slice id;
-    struct slice name;
-    struct slice service_id;
-    enum agent_check_type type;
-    bool from_config;
-    bool keep; /* write it to disk */
-};
-
 static enum probe_status agent_status_from(struct slice text)
 {
     return slice_equal(text, SLICE_LITERAL("passing"))   ? PROBE_PASSING
@@ -204,8 +185,7 @@ static json_t *agent_check_normalise(const struct agent_check_input *input)
 
 /* Adds or replaces a check whose input was validated. A check that was there keeps its last status
  * and output (conformance NOTES). */
-static int agent_check_add(struct agent *agent, const struct agent_check_input *input,
-                           struct errmsg *err)
+int agent_check_add(struct agent *agent, const struct agent_check_input *input, struct errmsg *err)
 {
     struct agent_check_definition spec;
     bool found;
@@ -259,22 +239,7 @@ static int agent_check_add(struct agent *agent, const struct agent_check_input *
 
 /* --- registering a service --- */
 
-struct agent_service_input {
-    struct agent *agent;
-    struct agent_scripts scripts; /* which ones are allowed */
-    struct agent_service_definition spec;
-    struct slice id;
-    bool from_config;
-    bool keep;
-    bool replace_checks;
-    struct errmsg *err;
-    /* While its checks are visited. */
-    size_t check_total;
-    size_t check_position;
-    json_t *check_ids; /* array of strings */
-};
-
-static int agent_service_validate_check(void *host, const json_t *json)
+int agent_service_validate_check(void *host, const json_t *json)
 {
     struct agent_service_input *input = host;
     struct agent_check_definition check;
@@ -325,7 +290,7 @@ static int agent_service_add_check(void *host, const json_t *json)
         buffer_append_slice(&name, check.name);
     } else {
         buffer_append_text(&name, "Service '");
-        buffer_append_slice(&name, input->spec.name);
+        buffer_append_slice(&name, input->spec.common.name);
         buffer_append_text(&name, "' check");
     }
     const struct agent_check_input add = {
@@ -384,7 +349,7 @@ static int agent_service_store(struct agent_service_input *input, const json_t *
     struct agent_service_definition spec = input->spec;
     json_t *definition = agent_definition_copy_without(json, own);
 
-    spec.id = input->id;
+    spec.common.id = input->id;
     agent_definition_encode_service(&encoded, &spec);
     if (definition == NULL || encoded.failed ||
         json_object_set_new(definition, "ID", json_stringn(input->id.data, input->id.size)) != 0) {
@@ -415,8 +380,8 @@ fail:
     return agent_no_memory(input->err);
 }
 
-static int agent_service_add(struct agent_service_input *input, const json_t *json,
-                             enum agent_origin origin)
+int agent_service_add(struct agent_service_input *input, const json_t *json,
+                      enum agent_origin origin)
 {
     int rc = agent_definition_read_service(json, origin, &input->spec, input->err);
     if (rc == AGENT_OK) {
@@ -428,8 +393,8 @@ static int agent_service_add(struct agent_service_input *input, const json_t *js
     if (rc != AGENT_OK) {
         return rc;
     }
-    input->id = input->spec.id.size > 0 ? input->spec.id : input->spec.name;
-    if (input->id.size > AGENT_ID_BYTES_MAX || input->spec.name.size > AGENT_ID_BYTES_MAX) {
+    input->id = input->spec.common.id.size > 0 ? input->spec.common.id : input->spec.common.name;
+    if (input->id.size > AGENT_ID_BYTES_MAX || input->spec.common.name.size > AGENT_ID_BYTES_MAX) {
         return errmsg_set(input->err, AGENT_EINVAL, "service ID or name longer than %d bytes",
                           AGENT_ID_BYTES_MAX);
     }
@@ -492,8 +457,8 @@ int agent_service_deregister(struct agent *agent, struct slice id, struct errmsg
 /* --- checks of their own --- */
 
 /* Takes over a check's definition from a client, a file or our disk. */
-static int agent_check_add_json(struct agent *agent, const json_t *json, enum agent_origin origin,
-                                bool from_config, bool keep, struct errmsg *err)
+int agent_check_add_json(struct agent *agent, const json_t *json, enum agent_origin origin,
+                         bool from_config, bool keep, struct errmsg *err)
 {
     struct agent_check_definition check;
     enum agent_check_type type;
@@ -569,226 +534,4 @@ int agent_check_update_ttl(struct agent *agent, struct slice check_id, const cha
     buffer_deinit(&text);
     agent_check_start(check); /* The time to live begins again. */
     return AGENT_OK;
-}
-
-/* --- maintenance --- */
-
-static int agent_maintenance_enable(struct agent *agent, const char *check_id, const char *name,
-                                    const char *service_id, struct slice reason,
-                                    const char *no_reason, struct errmsg *err)
-{
-    if (agent_check_find(agent, slice_from_text(check_id)) != NULL) {
-        return AGENT_OK; /* The first reason stays. */
-    }
-    const struct slice notes = reason.size > 0 ? reason : slice_from_text(no_reason);
-    json_t *json = json_pack("{s:s%, s:s}", "Notes", notes.data, notes.size, "Status", "critical");
-    if (json == NULL) {
-        return agent_no_memory(err); /* Or the reason is no UTF-8. */
-    }
-    const struct agent_check_input input = {
-        .json = json,
-        .id = slice_from_text(check_id),
-        .name = slice_from_text(name),
-        .service_id = slice_from_text(service_id),
-        .type = AGENT_CHECK_MAINTENANCE,
-        .keep = true,
-    };
-    const int rc = agent_check_add(agent, &input, err);
-    json_decref(json);
-    return rc;
-}
-
-static int agent_maintenance_disable(struct agent *agent, const char *check_id)
-{
-    struct agent_check *check = agent_check_find(agent, slice_from_text(check_id));
-
-    if (check != NULL) {
-        agent_check_remove(agent, check);
-    }
-    return AGENT_OK;
-}
-
-int agent_service_maintenance(struct agent *agent, struct slice service_id, bool enable,
-                              struct slice reason, struct errmsg *err)
-{
-    struct buffer id = {0};
-    const struct agent_service *service = agent_service_find(agent, service_id);
-
-    if (service == NULL) {
-        return errmsg_set(err, AGENT_ENOTFOUND, "No service registered with ID \"%.*s\"",
-                          (int)service_id.size, service_id.data);
-    }
-    buffer_append_text(&id, AGENT_SERVICE_MAINTENANCE_PREFIX);
-    buffer_append_text(&id, service->id);
-    buffer_append_char(&id, '\0');
-    const int rc = id.failed ? agent_no_memory(err)
-                   : enable  ? agent_maintenance_enable(agent, id.data, "Service Maintenance Mode",
-                                                        service->id, reason, NO_REASON_SERVICE, err)
-                             : agent_maintenance_disable(agent, id.data);
-    buffer_deinit(&id);
-    return rc;
-}
-
-int agent_node_maintenance(struct agent *agent, bool enable, struct slice reason,
-                           struct errmsg *err)
-{
-    return enable
-               ? agent_maintenance_enable(agent, AGENT_NODE_MAINTENANCE_ID, "Node Maintenance Mode",
-                                          "", reason, NO_REASON_NODE, err)
-               : agent_maintenance_disable(agent, AGENT_NODE_MAINTENANCE_ID);
-}
-
-/* --- what was there before: configuration and disk --- */
-
-int agent_load_config(struct agent *agent, const struct config *config, struct errmsg *err)
-{
-    size_t i;
-    json_t *item;
-    struct errmsg cause;
-
-    json_array_foreach(config->services, i, item)
-    {
-        struct agent_service_input input = {
-            .agent = agent, .scripts = agent->scripts, .from_config = true, .err = &cause};
-        if (agent_service_add(&input, item, AGENT_ORIGIN_FILE) != AGENT_OK) {
-            return errmsg_set(err, AGENT_EINVAL, "service definition %zu (%.100s): %.300s", i + 1,
-                              input.spec.name.data == NULL ? "" : input.spec.name.data, cause.text);
-        }
-    }
-    json_array_foreach(config->checks, i, item)
-    {
-        if (agent_check_add_json(agent, item, AGENT_ORIGIN_FILE, true, false, &cause) != AGENT_OK) {
-            return errmsg_set(err, AGENT_EINVAL, "check definition %zu: %s", i + 1, cause.text);
-        }
-    }
-    return AGENT_OK;
-}
-
-void agent_load_service(void *host, const json_t *document)
-{
-    struct agent *agent = host;
-    struct errmsg err = {""};
-    const json_t *json = json_object_get(document, "Service");
-    struct agent_service_input input = {.agent = agent, .scripts = agent->scripts, .err = &err};
-    const char *id = json_string_value(json_object_get(json, "ID"));
-
-    if (id == NULL) {
-        log_write(LOG_ERROR, "agent", "skipping a kept service: it has no ID");
-        return;
-    }
-    if (agent_service_find(agent, slice_from_text(id)) != NULL) {
-        agent_store_remove(agent->store, AGENT_STORE_SERVICES, slice_from_text(id));
-        return; /* The configuration's definition wins. */
-    }
-    if (agent_service_add(&input, json, AGENT_ORIGIN_FILE) != AGENT_OK) {
-        log_write(LOG_ERROR, "agent", "skipping the kept service %s: %s", id, err.text);
-    }
-}
-
-void agent_load_check(void *host, const json_t *document)
-{
-    struct agent *agent = host;
-    struct errmsg err = {""};
-    const json_t *json = json_object_get(document, "Check");
-    const char *id = json_string_value(json_object_get(json, "CheckID"));
-    const char *type = json_string_value(json_object_get(document, "Type"));
-    struct agent_check_definition spec;
-
-    if (id == NULL) {
-        log_write(LOG_ERROR, "agent", "skipping a kept check: it has no CheckID");
-        return;
-    }
-    if (agent_check_find(agent, slice_from_text(id)) != NULL) {
-        agent_store_remove(agent->store, AGENT_STORE_CHECKS, slice_from_text(id));
-        return; /* The configuration's definition wins. */
-    }
-    int rc;
-    if (type != NULL && strcmp(type, agent_check_type_text(AGENT_CHECK_MAINTENANCE)) == 0) {
-        rc = agent_definition_read_check(json, AGENT_ORIGIN_FILE, &spec, &err);
-        const struct agent_check_input input = {
-            .json = json,
-            .id = slice_from_text(id),
-            .name = spec.name,
-            .service_id = spec.service_id,
-            .type = AGENT_CHECK_MAINTENANCE,
-        };
-        rc = rc == AGENT_OK ? agent_check_add(agent, &input, &err) : rc;
-    } else {
-        rc = agent_check_add_json(agent, json, AGENT_ORIGIN_FILE, false, false, &err);
-    }
-    if (rc != AGENT_OK) {
-        log_write(LOG_ERROR, "agent", "skipping the kept check %s: %s", id, err.text);
-        return;
-    }
-    struct agent_check *check = agent_check_find(agent, slice_from_text(id));
-    /* Nothing is known of its health yet, whatever it was registered with (Consul's rule). */
-    check->status = PROBE_CRITICAL;
-}
-
-/* Refuses a configuration before anything of it is applied. */
-static int agent_validate_config(struct agent *agent, const struct config *config,
-                                 struct errmsg *err)
-{
-    size_t i;
-    json_t *item;
-    struct agent_check_definition check;
-    enum agent_check_type type;
-    const struct agent_scripts scripts = {.remote = config->script_checks,
-                                          .local = config->local_script_checks};
-    struct agent_service_input input = {
-        .agent = agent, .scripts = scripts, .from_config = true, .err = err};
-    int rc = AGENT_OK;
-
-    json_array_foreach(config->services, i, item)
-    {
-        rc = agent_definition_read_service(item, AGENT_ORIGIN_FILE, &input.spec, err);
-        rc = rc == AGENT_OK ? agent_definition_check_service(&input.spec, err) : rc;
-        rc = rc == AGENT_OK
-                 ? agent_definition_visit_checks(&input.spec, agent_service_validate_check, &input)
-                 : rc;
-        if (rc != AGENT_OK) {
-            return rc;
-        }
-    }
-    json_array_foreach(config->checks, i, item)
-    {
-        rc = agent_definition_read_check(item, AGENT_ORIGIN_FILE, &check, err);
-        rc = rc == AGENT_OK ? agent_definition_check_type(&check, &type, err) : rc;
-        rc = rc == AGENT_OK ? agent_definition_refuse_kinds(&check, &scripts, true, err) : rc;
-        if (rc != AGENT_OK) {
-            return rc;
-        }
-    }
-    return rc;
-}
-
-int agent_reload(struct agent *agent, const struct config *config, struct errmsg *err)
-{
-    int rc = agent_validate_config(agent, config, err);
-
-    if (rc != AGENT_OK) {
-        return rc;
-    }
-    for (size_t i = 0; i < agent->service_count; i++) {
-        agent->services[i]->stale = agent->services[i]->from_config;
-    }
-    for (size_t i = 0; i < agent->check_count; i++) {
-        agent->checks[i]->stale = agent->checks[i]->from_config;
-    }
-    agent_set_config(agent, config);
-    /* What is still defined is registered anew, and its checks keep their status that way. */
-    rc = agent_load_config(agent, config, err);
-    for (size_t i = agent->check_count; i > 0; i--) {
-        struct agent_check *check = agent->checks[i - 1];
-        if (check->stale && !check->deleted) {
-            agent_check_remove(agent, check);
-        }
-    }
-    for (size_t i = 0; i < agent->service_count; i++) {
-        struct agent_service *service = agent->services[i];
-        if (service->stale && !service->deleted) {
-            agent_service_remove(agent, service);
-        }
-    }
-    return rc;
 }

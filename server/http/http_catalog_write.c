@@ -10,9 +10,10 @@
 #include "server/config.h"
 #include "server/http/catalog_json.h"
 #include "server/http/json_decode.h"
+#include "server/http/service_json.h"
 #include "server/server.h"
 
-enum { CATALOG_CHECKS_MAX = 256, CATALOG_WEIGHT_MAX = 65535 };
+enum { CATALOG_CHECKS_MAX = 256 };
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
@@ -58,45 +59,13 @@ static const struct json_field register_fields[] = {
 };
 
 struct service_request {
-    struct slice kind;
-    struct slice id;
-    struct slice name;
-    const json_t *tags;
-    struct slice address;
-    const json_t *tagged_addresses;
-    const json_t *meta;
-    int64_t port;
-    const json_t *weights;
-    bool enable_tag_override;
-    const json_t *proxy;
-    const json_t *connect;
-    struct slice socket_path; /* this and the next two: of later releases */
-    const json_t *ports;
-    const json_t *locality;
+    struct service_json common;
     int64_t modify_index;
 };
 
-#define SERVICE_FIELD(name, type, member)                                                          \
-    {                                                                                              \
-        (name), (type), offsetof(struct service_request, member)                                   \
-    }
 static const struct json_field service_fields[] = {
-    SERVICE_FIELD("Kind", JSON_FIELD_STRING, kind),
-    SERVICE_FIELD("ID", JSON_FIELD_STRING, id),
-    SERVICE_FIELD("Service", JSON_FIELD_STRING, name),
-    SERVICE_FIELD("Tags", JSON_FIELD_STRINGS, tags),
-    SERVICE_FIELD("Address", JSON_FIELD_STRING, address),
-    SERVICE_FIELD("TaggedAddresses", JSON_FIELD_OBJECT, tagged_addresses),
-    SERVICE_FIELD("Meta", JSON_FIELD_STRING_MAP, meta),
-    SERVICE_FIELD("Port", JSON_FIELD_INT, port),
-    SERVICE_FIELD("Weights", JSON_FIELD_OBJECT, weights),
-    SERVICE_FIELD("EnableTagOverride", JSON_FIELD_BOOL, enable_tag_override),
-    SERVICE_FIELD("Proxy", JSON_FIELD_OBJECT, proxy),
-    SERVICE_FIELD("Connect", JSON_FIELD_OBJECT, connect),
-    SERVICE_FIELD("SocketPath", JSON_FIELD_STRING, socket_path),
-    SERVICE_FIELD("Ports", JSON_FIELD_ARRAY, ports),
-    SERVICE_FIELD("Locality", JSON_FIELD_OBJECT, locality),
-    SERVICE_FIELD("ModifyIndex", JSON_FIELD_INT, modify_index),
+    SERVICE_JSON_FIELDS(struct service_request, common, "Service"),
+    {"ModifyIndex", JSON_FIELD_INT, offsetof(struct service_request, modify_index)},
     {"CreateIndex", JSON_FIELD_ANY, 0},
     CATALOG_ELSEWHERE_FIELDS,
 };
@@ -182,24 +151,6 @@ static const struct json_field definition_fields[] = {
     {"DeregisterCriticalServiceAfterDuration", JSON_FIELD_ANY, 0},
 };
 
-struct weights_request {
-    int64_t passing;
-    int64_t warning;
-};
-static const struct json_field weights_fields[] = {
-    {"Passing", JSON_FIELD_INT, offsetof(struct weights_request, passing)},
-    {"Warning", JSON_FIELD_INT, offsetof(struct weights_request, warning)},
-};
-
-struct address_request {
-    struct slice address;
-    int64_t port;
-};
-static const struct json_field address_fields[] = {
-    {"Address", JSON_FIELD_STRING, offsetof(struct address_request, address)},
-    {"Port", JSON_FIELD_INT, offsetof(struct address_request, port)},
-};
-
 /* Everything that the registration borrows. */
 struct register_buffers {
     struct buffer tagged, node_meta;
@@ -239,10 +190,9 @@ static bool catalog_pack_tagged(struct buffer *out, const json_t *object, uint32
     bool ok = true;
 
     for (size_t i = 0; ok && i < key_count; i++) {
-        struct address_request address = {SLICE_EMPTY, 0};
+        struct service_json_address address;
         char port[24];
-        ok = json_decode(json_object_get(object, keys[i]), "structs.ServiceAddress", address_fields,
-                         COUNT(address_fields), &address, err);
+        ok = service_json_address(json_object_get(object, keys[i]), &address, err);
         (void)snprintf(port, sizeof(port), "%lld", (long long)address.port);
         strings_pack_add(out, slice_from_text(keys[i]));
         strings_pack_add(out, address.address);
@@ -253,89 +203,42 @@ static bool catalog_pack_tagged(struct buffer *out, const json_t *object, uint32
     return ok;
 }
 
-/* With several ports the default one counts wherever one is asked for. */
-static int64_t catalog_default_port(const struct service_request *service)
-{
-    const json_t *item;
-    size_t i;
-
-    if (service->port != 0) {
-        return service->port;
-    }
-    json_array_foreach(service->ports, i, item)
-    {
-        if (json_is_true(json_member(item, "Default"))) {
-            return json_integer_value(json_member(item, "Port"));
-        }
-    }
-    return 0;
-}
-
-/* What is kept as text, for nothing here understands it. Returns owned, or NULL. */
-static char *catalog_service_extra(const struct service_request *service)
-{
-    json_t *extra = json_object();
-
-    if (service->socket_path.size > 0) {
-        (void)json_object_set_new(
-            extra, "SocketPath",
-            json_stringn(service->socket_path.data, service->socket_path.size));
-    }
-    if (json_array_size(service->ports) > 0) {
-        (void)json_object_set_new(extra, "Ports", json_deep_copy(service->ports));
-    }
-    if (json_object_size(service->locality) > 0) {
-        (void)json_object_set_new(extra, "Locality", json_deep_copy(service->locality));
-    }
-    if (json_object_size(service->proxy) > 0) {
-        (void)json_object_set_new(extra, "Proxy", json_deep_copy(service->proxy));
-    }
-    if (json_object_size(service->connect) > 0) {
-        (void)json_object_set_new(extra, "Connect", json_deep_copy(service->connect));
-    }
-    char *text = json_object_size(extra) == 0 ? NULL : json_dumps(extra, JSON_COMPACT);
-    json_decref(extra);
-    return text;
-}
-
 bool http_catalog_read_service(const json_t *json, const char *type_name,
                                struct catalog_service_buffers *buffers, struct catalog_service *out,
                                struct errmsg *err)
 {
-    struct service_request service = {
-        .kind = SLICE_EMPTY, .id = SLICE_EMPTY, .name = SLICE_EMPTY, .address = SLICE_EMPTY};
-    int64_t port;
-    struct weights_request weights = {1, 1};
+    struct service_request request = {.common = SERVICE_JSON_EMPTY};
+    const struct service_json *service = &request.common;
+    struct service_json_weights weights = {1, 1};
     uint32_t tagged_count = 0;
 
-    if (!json_decode(json, type_name, service_fields, COUNT(service_fields), &service, err) ||
-        (service.weights != NULL && !json_decode(service.weights, "structs.Weights", weights_fields,
-                                                 COUNT(weights_fields), &weights, err)) ||
-        !catalog_pack_tagged(&buffers->tagged, service.tagged_addresses, &tagged_count, err)) {
+    if (!json_decode(json, type_name, service_fields, COUNT(service_fields), &request, err) ||
+        (service->weights != NULL && !service_json_weights(service->weights, &weights, err)) ||
+        !catalog_pack_tagged(&buffers->tagged, service->tagged_addresses, &tagged_count, err)) {
         return false;
     }
     /* Consul stores any numbers; those that DNS could not say become the default. */
-    const bool weights_ok = weights.passing >= 1 && weights.passing <= CATALOG_WEIGHT_MAX &&
-                            weights.warning >= 0 && weights.warning <= CATALOG_WEIGHT_MAX;
-    buffers->extra = catalog_service_extra(&service);
-    port = catalog_default_port(&service);
+    const bool weights_ok = weights.passing >= 1 && weights.passing <= SERVICE_WEIGHT_MAX &&
+                            weights.warning >= 0 && weights.warning <= SERVICE_WEIGHT_MAX;
+    buffers->extra = service_json_extra(service);
+    const int64_t port = service_json_port(service);
     *out = (struct catalog_service){
         .node = SLICE_EMPTY,
-        .kind = service.kind,
-        .id = service.id.size > 0 ? service.id : service.name,
-        .name = service.name,
-        .tags = catalog_json_pack_list(&buffers->tags, service.tags),
-        .meta = catalog_json_pack_map(&buffers->meta, service.meta),
-        .address = service.address,
+        .kind = service->kind,
+        .id = service->id.size > 0 ? service->id : service->name,
+        .name = service->name,
+        .tags = catalog_json_pack_list(&buffers->tags, service->tags),
+        .meta = catalog_json_pack_map(&buffers->meta, service->meta),
+        .address = service->address,
         .tagged_addresses = tagged_count == 0
                                 ? STRINGS_NULL
                                 : strings_from_packed(buffer_slice(&buffers->tagged), tagged_count),
         .port = port < 0 || port > UINT16_MAX ? 0 : (uint32_t)port,
         .weight_passing = weights_ok ? (uint32_t)weights.passing : 1,
         .weight_warning = weights_ok ? (uint32_t)weights.warning : 1,
-        .enable_tag_override = service.enable_tag_override,
+        .enable_tag_override = service->enable_tag_override,
         .extra = buffers->extra == NULL ? SLICE_EMPTY : slice_from_text(buffers->extra),
-        .modify_index = service.modify_index < 0 ? 0 : (uint64_t)service.modify_index,
+        .modify_index = request.modify_index < 0 ? 0 : (uint64_t)request.modify_index,
     };
     return true;
 }

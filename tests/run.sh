@@ -168,6 +168,8 @@ if [ $quick = no ]; then
     step unit-asan ctest run_ctest asan unit-asan -E '^sim_'
     [ -x build/asan/tests/sim ] &&
         step sim-asan status build/asan/tests/sim --seeds $sim_seeds_asan --jobs $jobs
+    [ -x build/asan/tests/sim ] &&
+        step sim-core-asan status build/asan/tests/sim --core --seeds $sim_seeds_asan --jobs $jobs
     step build-mutants status cmake --build --preset release --target sim_mutants
     step mutants runner python3 tests/sim/mutants/run build/release/tests/sim_mutants
     step build-tsan status build tsan

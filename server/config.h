@@ -37,12 +37,13 @@ struct config {
     size_t retry_join_count;
     uint32_t retry_interval_ms; /* 30 s in Consul */
     /* -1: disabled */
-    int http_port;      /* 8500 */
-    int dns_port;       /* 8600 */
-    int server_port;    /* 8300 */
-    int serf_lan_port;  /* 8301 */
-    char *http_address; /* addresses.http, NULL: client_addr */
-    char *dns_address;  /* addresses.dns, NULL: client_addr */
+    int http_port;        /* 8500 */
+    int dns_port;         /* 8600 */
+    unsigned dns_threads; /* ours: dns_config.threads, 1 */
+    int server_port;      /* 8300 */
+    int serf_lan_port;    /* 8301 */
+    char *http_address;   /* addresses.http, NULL: client_addr */
+    char *dns_address;    /* addresses.dns, NULL: client_addr */
     enum log_level log_level;
     uint32_t raft_multiplier;           /* performance.raft_multiplier, 1 */
     uint32_t rpc_hold_timeout_ms;       /* performance.rpc_hold_timeout, 7 s */

@@ -715,6 +715,7 @@ static void build_dns(struct builder *builder)
     build_recursors(builder, dns);
     dns->recursor_timeout_ms = build_ms(builder, "dns_config.recursor_timeout", 2 * SECOND_NS);
     build_recursor_strategy(builder, dns);
+    config->dns_threads = (unsigned)build_int(builder, "dns_config.threads", 1, 1, DNS_THREADS_MAX);
     dns->confirm_always = !build_bool(builder, "dns_config.allow_stale", true);
     const int64_t max_stale_ns =
         build_duration(builder, "dns_config.max_stale", CONFIG_STALE_UNBOUNDED_NS);

@@ -162,6 +162,7 @@ const struct config_key config_keys[] = {
     {"enable_agent_tls_for_checks", CONFIG_BOOL, CONFIG_IGNORED, "no effect without TLS"},
     {"watches", CONFIG_ANY, CONFIG_IGNORED, "handlers are not run"},
     {"dns_config.a_record_limit", CONFIG_INT, CONFIG_HONOURED, NULL},
+    {"dns_config.threads", CONFIG_INT, CONFIG_HONOURED, NULL},       /* ours: see docs/dns.md */
     {"dns_config.advertise_ra", CONFIG_BOOL, CONFIG_HONOURED, NULL}, /* ours: see docs/dns.md */
     {"dns_config.disable_compression", CONFIG_BOOL, CONFIG_HONOURED, NULL},
     {"dns_config.enable_additional_node_meta_txt", CONFIG_BOOL, CONFIG_HONOURED, NULL},

@@ -193,7 +193,7 @@ int server_dns_start(struct server *server, struct errmsg *err)
         .store = server->store,
         .config = &config->dns,
         .port = (uint16_t)config->dns_port,
-        .threads = 1,
+        .threads = config->dns_threads,
         .confirm = dns_confirm,
     };
 

@@ -680,7 +680,7 @@ static void replica_close_handles(struct replica *replica)
 
 static void replica_remove_memory_dir(struct replica *replica)
 {
-    static const char *const names[] = {"data.mdb", "lock.mdb", "boot", "clean", NULL};
+    static const char *const names[] = {"data.mdb", "lock.mdb", "boot", "clean", "mark", NULL};
 
     for (size_t i = 0; names[i] != NULL; i++) {
         char path[128];

@@ -15,6 +15,7 @@ def test_servers_that_start_late_and_again_form_one_cluster():
         first.kill()  # Amid bootstrapping: it knows one other server by now.
         first.start()
         time.sleep(3)
+        wait_for("an answer", lambda: first.leader() is not None, 30)
         assert first.leader() == ""
         third.start()
         cluster.wait_leader()

@@ -1,6 +1,7 @@
-/* Preloaded into a server by test_disk.py: its disk fails or stalls while a file says so. The file is
- * DISK_SHIM_FILE; "fail" makes syncs of the log fail with EIO, "stall" makes them wait until the
- * file is gone. All else passes through. */
+/* Preloaded into a server by test_disk.py: its disk fails or stalls while a file says so. The file
+ * is DISK_SHIM_FILE; "fail" makes syncs of the log fail with EIO, "stall" makes them wait until the
+ * file is gone; "suspend" lets CLOCK_BOOTTIME go 40 s ahead, as after the machine has slept. All
+ * else passes through. */
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -9,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 /* What the file says; "" when it is not there. */
@@ -60,4 +62,21 @@ int fdatasync(int fd)
         }
     }
     return real(fd);
+}
+
+int clock_gettime(clockid_t clock, struct timespec *out)
+{
+    static int (*real)(clockid_t, struct timespec *);
+    char mode[16];
+
+    if (real == NULL) {
+        void *found = dlsym(RTLD_NEXT, "clock_gettime");
+
+        memcpy(&real, &found, sizeof(real));
+    }
+    const int rc = real(clock, out);
+    if (rc == 0 && clock == CLOCK_BOOTTIME && strncmp(shim_mode(mode), "suspend", 7) == 0) {
+        out->tv_sec += 40;
+    }
+    return rc;
 }

@@ -1,8 +1,9 @@
-"""Servers whose disk fails, stalls or is full; and followers that hang.
+"""Servers whose disk fails, stalls or is full; followers that hang; machines that were asleep.
 
-A sync that fails or hangs comes from disk_shim.c, which is preloaded; a full disk is a small tmpfs that
+A sync that fails or hangs, and a clock that was asleep, come from disk_shim.c, which is preloaded; a full disk is a small tmpfs that
 the test mounts and unmounts.
 """
+import json
 import os
 import signal
 import subprocess
@@ -129,6 +130,25 @@ def test_writes_are_refused_when_the_disk_hangs_and_nobody_can_take_over(shim):
         server.disk(None)
         stuck.join(60)
         wait_for("writes again", lambda: server.put("k", "4"), 60)
+
+
+def test_a_leader_whose_machine_slept_does_not_trust_its_lease(shim):
+    """CLOCK_MONOTONIC stands still meanwhile. Nobody has answered since, as far as it knows: so it
+    asks before it answers, ends no session, and goes on leading or lets another one lead."""
+    with shimmed(shim, 3) as cluster:
+        leader = cluster.wait_leader()
+        cluster.wait_members()
+        status, _, body = leader.request("PUT", "/v1/session/create",
+                                         '{"TTL": "10s", "Checks": []}')
+        assert status == 200, body
+        session = json.loads(body)["ID"]
+        leader.disk("suspend")
+        wait_for("its noticing", lambda: "this server was paused, extending sessions" in leader.log(),
+                 60)
+        assert "pause=40" in leader.log()
+        wait_for("a write", lambda: others_of(cluster, leader)[0].put("k", "v", timeout=9), 60)
+        assert leader.request("PUT", "/v1/session/renew/" + session)[0] == 200
+        cluster.wait_equal(60)
 
 
 # --- flow control ---

@@ -2,6 +2,7 @@
 """The tables in docs/ say what the code says.
 
 docs/configuration.md: every key of server/config_keys.c, in its order, with what becomes of it.
+docs/metrics.md: every metric of server/metrics.c and server/server_dns.c.
 docs/limits.md: every constant whose name says _MAX (or _LIMIT), with its value and file.
 
     check_docs.py           compares; the last line is "N passed, M failed" (tables)
@@ -36,6 +37,19 @@ def config_rows():
             note = "" if note == "NULL" else "".join(re.findall(r'"([^"]*)"', note))
             rows.append(("`%s%s`" % (prefix, path), kind.lower(), USES[use], note))
     return rows
+
+
+# --- metrics ---
+
+def metric_rows():
+    rows = []
+    for kind, name, text in re.findall(
+            r'\{METRIC_(\w+),\s*"([^"]+)",\s*((?:"[^"]*"\s*)+)\}', read("server/metrics.c")):
+        rows.append(("`%s`" % name, kind.lower(), "".join(re.findall(r'"([^"]*)"', text))))
+    for name, text in re.findall(
+            r'\{"(dns\.[^"]+)",\s*((?:"[^"]*"\s*)+),\s*offsetof', read("server/server_dns.c")):
+        rows.append(("`%s`" % name, "counter", "".join(re.findall(r'"([^"]*)"', text))))
+    return sorted(rows)
 
 
 # --- limits ---
@@ -165,11 +179,12 @@ def main():
          config_rows(), 4),
         ("docs/limits.md", "limits", ("constant", "value", "where", "of what"), limit_rows(), 3),
     )
+    documents += (("docs/metrics.md", "metrics", ("metric", "kind", "what"), metric_rows(), 3),)
     passed = failed = 0
     for path, name, head, rows, fixed in documents:
         if "--write" in sys.argv[1:]:
             # The notes of keys are the code's; those of limits may be better in the document.
-            write(path, name, head, rows, 3)
+            write(path, name, head, rows, min(3, len(head) - 1))
         if compare(path, name, [row[:fixed] for row in rows], fixed) == 0:
             print("%s: %d rows agree with the code" % (path, len(rows)))
             passed += 1

@@ -160,6 +160,7 @@ install_packages
 step format status check_format
 step includes runner python3 tests/check_includes.py
 step docs runner python3 tests/check_docs.py
+step regressions runner python3 tests/check_regressions.py
 step build-release status build release
 step unit-release ctest run_ctest release unit-release
 if [ $quick = no ]; then

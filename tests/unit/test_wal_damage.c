@@ -224,6 +224,40 @@ static void test_a_flip_before_the_last_batch_is_refused(void **state)
     test_image_free(&image);
 }
 
+/* What a disk does that writes or reads in the wrong place: each block is sound in itself. */
+static void swap_blocks(uint8_t *a, uint8_t *b, size_t size)
+{
+    for (size_t i = 0; i < size; i++) {
+        const uint8_t byte = a[i];
+        a[i] = b[i];
+        b[i] = byte;
+    }
+}
+
+static void test_two_swapped_blocks_are_refused(void **state)
+{
+    (void)state;
+    struct test_image image = make_small();
+    struct layout layout = layout_of(&image.files[0]);
+    uint8_t *data = image.files[0].data;
+    const size_t size = WAL_ALIGN_BYTES;
+    size_t tried = 0;
+    for (size_t apart = size; apart <= 9 * size; apart += 4 * size) {
+        for (size_t at = layout.ends[0]; at + apart + size <= layout.ends[3]; at += size) {
+            if (memcmp(data + at, data + at + apart, size) == 0) {
+                continue;
+            }
+            swap_blocks(data + at, data + at + apart, size);
+            test_image_put(&image, dir);
+            check_refused("swapped blocks", at, 1);
+            swap_blocks(data + at, data + at + apart, size);
+            tried++;
+        }
+    }
+    assert_true(tried > 10);
+    test_image_free(&image);
+}
+
 static void test_a_flip_in_a_header_is_refused(void **state)
 {
     (void)state;
@@ -503,6 +537,7 @@ int main(void)
         TEST(test_a_batch_with_any_hole_was_never_acknowledged),
         TEST(test_a_flip_in_the_last_batch_cuts_that_batch_alone),
         TEST(test_a_flip_before_the_last_batch_is_refused),
+        TEST(test_two_swapped_blocks_are_refused),
         TEST(test_a_flip_in_a_header_is_refused),
         TEST(test_a_marked_last_batch_is_not_taken_for_torn),
         TEST(test_the_mark_is_written_after_a_silence),

@@ -232,6 +232,24 @@ static void catalog_put_service_names(struct buffer *out, const json_t *names)
     free(keys);
 }
 
+/* Whether the filter takes the instance; its node counts too. */
+static bool catalog_filter_takes(struct http_request *request, struct store_txn *txn,
+                                 const struct catalog_service *service, struct buffer *scratch)
+{
+    struct catalog_node node;
+
+    if (request->private->filter == NULL) {
+        return true;
+    }
+    if (catalog_node_get(txn, service->node, &node) != STORE_OK) {
+        return false;
+    }
+    buffer_clear(scratch);
+    catalog_json_instance(scratch, &node, service, catalog_datacenter(request));
+    catalog_json_filter_from(request, scratch, 0, 0);
+    return scratch->size > 0;
+}
+
 static int catalog_run_services(struct http_request *request, struct store_txn *txn,
                                 struct http_read_result *result)
 {
@@ -239,6 +257,7 @@ static int catalog_run_services(struct http_request *request, struct store_txn *
     struct catalog_scan scan;
     struct catalog_service service;
     struct catalog_node node;
+    struct buffer scratch = {0};
     json_t *names = json_object();
     bool collected = names != NULL;
 
@@ -260,9 +279,12 @@ static int catalog_run_services(struct http_request *request, struct store_txn *
                         !catalog_json_meta_matches(request, node.meta))) {
             continue;
         }
-        collected = catalog_collect_service(names, &service);
+        if (catalog_filter_takes(request, txn, &service, &scratch)) {
+            collected = catalog_collect_service(names, &service);
+        }
     }
     catalog_scan_end(&scan);
+    buffer_deinit(&scratch);
     catalog_put_service_names(&result->body, names);
     json_decref(names);
     result->status = 200;
@@ -275,7 +297,9 @@ static void catalog_services(struct http_request *request)
                                   .watch_count = 1,
                                   .run = catalog_run_services};
 
-    if (!http_check_common(request, CATALOG_FLAGS)) { /* No filter here: it is ignored. */
+    /* 1.8 ignores the filter here; later releases do not. */
+    if (!http_check_common(request, CATALOG_FLAGS) ||
+        !catalog_json_filter_begin(request, FILTER_INSTANCE, true)) {
         return;
     }
     spec.watches[0].topic = STORE_TOPIC_SERVICES;

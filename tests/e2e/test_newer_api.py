@@ -61,6 +61,18 @@ def test_a_service_s_socket_ports_and_locality_are_kept_and_its_default_port_cou
     assert server.get_json("/v1/catalog/service/multi")[0]["ServicePort"] == 8080
 
 
+def test_names_of_services_can_be_filtered(server):
+    assert register(server, Node="filtered", Address="10.0.0.1",
+                    Service={"Service": "yes", "Tags": ["t"], "Port": 80})[0] == 200
+    assert register(server, Node="filtered", Address="10.0.0.1",
+                    Service={"Service": "no", "Port": 81})[0] == 200
+    path = "/v1/catalog/services?filter="
+    assert server.get_json(path + "ServicePort==80") == {"yes": ["t"]}
+    assert server.get_json(path + "%22t%22+in+ServiceTags") == {"yes": ["t"]}
+    assert server.get_json(path + "Node==nosuch") == {}
+    assert server.request("GET", path + "Foo==1")[0] == 500
+
+
 def test_parameters_of_later_releases_are_no_error(server):
     for query in ("merge-central-config", "peer=", "leader", "cached&max-age=1s"):
         assert server.request("GET", "/v1/health/service/consul?" + query)[0] == 200

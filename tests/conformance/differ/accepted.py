@@ -46,6 +46,10 @@ def default_namespace(step, found, ours, theirs):
     return bool(param(step, "ns")) and theirs["status"] == 400
 
 
+def filtered_names(step, found, ours, theirs):
+    return step["path"] == "/v1/catalog/services" and bool(param(step, "filter"))
+
+
 # --- stricter ---
 
 def filters_are_checked_even_when_nothing_is_there(step, found, ours, theirs):
@@ -77,7 +81,7 @@ def order_of_an_instance_s_checks(step, found, ours, theirs):
 
 
 RULES = [prepared_queries, coordinates_are_told_not_measured, events_stay_where_they_are_fired,
-         own_description, own_words_of_join, nearest_first, content_hash, default_namespace,
+         own_description, own_words_of_join, nearest_first, content_hash, default_namespace, filtered_names,
          filters_are_checked_even_when_nothing_is_there, own_words_for_bad_filters,
          lost_error_of_a_check,
          two_answers_in_one, checks_follow_their_service, order_of_an_instance_s_checks]

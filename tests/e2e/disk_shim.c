@@ -1,7 +1,7 @@
 /* Preloaded into a server by test_disk.py: its disk fails or stalls while a file says so. The file
- * is DISK_SHIM_FILE; "fail" makes syncs of the log fail with EIO, "stall" makes them wait until the
- * file is gone; "suspend" lets CLOCK_BOOTTIME go 40 s ahead, as after the machine has slept. All
- * else passes through. */
+ * is DISK_SHIM_FILE; "fail" makes syncs of the log fail with EIO, "slow" makes each take 60 ms,
+ * "stall" makes them wait until the file is gone; "suspend" lets CLOCK_BOOTTIME go 40 s ahead, as
+ * after the machine has slept. All else passes through. */
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -55,6 +55,9 @@ int fdatasync(int fd)
     if (shim_is_log(fd)) {
         while (strncmp(shim_mode(mode), "stall", 5) == 0) {
             (void)usleep(20 * 1000);
+        }
+        if (strncmp(mode, "slow", 4) == 0) {
+            (void)usleep(60 * 1000);
         }
         if (strncmp(mode, "fail", 4) == 0) {
             errno = EIO;

@@ -132,6 +132,24 @@ def test_writes_are_refused_when_the_disk_hangs_and_nobody_can_take_over(shim):
         wait_for("writes again", lambda: server.put("k", "4"), 60)
 
 
+def test_a_slow_disk_is_warned_of_and_measured(shim):
+    with shimmed(shim, 1) as cluster:
+        server = cluster.servers[0]
+        wait_for("a leader", lambda: server.put("k", "1"), 60)
+        server.disk("slow")
+
+        def told(text):
+            for _ in range(16):
+                server.put("k", "2")
+            return text in server.log()
+        wait_for("a warning", lambda: told("the disk of the Raft log is slow"), 60)
+        metrics = server.get_json("/v1/agent/metrics")
+        gauges = {gauge["Name"].split(".", 1)[1]: gauge["Value"] for gauge in metrics["Gauges"]}
+        assert [value for name, value in gauges.items() if name.endswith("wal.fsync_max")][0] >= 60
+        server.disk(None)
+        wait_for("the end of it", lambda: told("is fast enough again"), 60)
+
+
 def test_a_leader_whose_machine_slept_does_not_trust_its_lease(shim):
     """CLOCK_MONOTONIC stands still meanwhile. Nobody has answered since, as far as it knows: so it
     asks before it answers, ends no session, and goes on leading or lets another one lead."""

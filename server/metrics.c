@@ -165,11 +165,11 @@ static bool metrics_filter(const struct metrics *metrics, const char *name)
     (void)snprintf(full, sizeof(full), "%s.%s", metrics->prefix, name);
     for (size_t i = 0; i < metrics->filter_count; i++) {
         const char *rule = metrics->filters[i];
-        const size_t size = strlen(rule + 1);
+        const struct slice prefix = slice_from_text(rule + 1);
 
-        if (strncmp(full, rule + 1, size) == 0 && size >= longest) {
+        if (slice_starts_with(slice_from_text(full), prefix) && prefix.size >= longest) {
             kept = rule[0] == '+';
-            longest = size;
+            longest = prefix.size;
         }
     }
     return kept;
@@ -372,7 +372,7 @@ static size_t metrics_bucket(double value)
         return METRICS_BUCKETS - 1;
     }
     const int part = (int)((fraction - 0.5) * 2 * METRICS_BUCKETS_PER_OCTAVE);
-    return (size_t)(1 + octave * METRICS_BUCKETS_PER_OCTAVE + part);
+    return 1 + (size_t)octave * METRICS_BUCKETS_PER_OCTAVE + (size_t)part;
 }
 
 /* Its upper end. */

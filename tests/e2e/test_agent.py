@@ -167,6 +167,32 @@ def test_a_script_check_reports_its_exit_status_and_ends_with_its_time(cluster):
         put(server, "/v1/agent/check/deregister/" + name)
 
 
+def test_failures_warn_before_they_are_critical(cluster):
+    server = cluster.servers[0]
+    # Nothing listens there.
+    definition = {"ID": "flaky", "Name": "flaky", "TCP": "%s250:9" % cluster.network,
+                  "Interval": "1s", "Status": "passing", "FailuresBeforeWarning": 1,
+                  "FailuresBeforeCritical": 1000000}
+    put(server, "/v1/agent/check/register", definition)
+    wait_for("the warning", lambda: check(server, "flaky")["Status"] == "warning", 60)
+    definition.update({"FailuresBeforeCritical": 2})
+    put(server, "/v1/agent/check/register", definition)
+    wait_for("it to be critical", lambda: check(server, "flaky")["Status"] == "critical", 60)
+    put(server, "/v1/agent/check/deregister/flaky")
+
+
+def test_what_has_no_mesh_to_work_in_is_refused_and_later_releases_members_are_kept(cluster):
+    server = cluster.servers[0]
+    for body in ({"Name": "p", "Kind": "connect-proxy", "Port": 1},
+                 {"Name": "p", "Connect": {"SidecarService": {}}}):
+        status, _, text = server.request("PUT", "/v1/agent/service/register", json.dumps(body))
+        assert status == 400 and b"not part of Proconsul" in text
+    put(server, "/v1/agent/service/register", {
+        "Name": "many", "Ports": [{"Name": "a", "Port": 1}, {"Name": "b", "Port": 2, "Default": True}]})
+    found = server.get_json("/v1/agent/service/many")
+    assert found["Port"] == 2 and len(found["Ports"]) == 2
+
+
 def test_an_alias_follows_a_service_here_and_on_another_node(cluster):
     here, there = cluster.servers[0], cluster.servers[1]
     for server in (here, there):

@@ -962,6 +962,67 @@ static void an_operator_removes_a_server_and_moves_leadership_through_any_server
     cluster_free(cluster);
 }
 
+static bool the_joined_one_is_dead(struct cluster *cluster)
+{
+    const int leader = leader_of(cluster);
+    const struct replica *replica = leader < 0 ? NULL : cluster->servers[leader].replica;
+
+    for (size_t i = 0; replica != NULL && i < replica->autopilot.count; i++) {
+        if (replica->autopilot.servers[i].id == peers_id(&cluster->servers[joined].node_id)) {
+            return replica->autopilot.servers[i].dead_ms != 0;
+        }
+    }
+    return false;
+}
+
+static bool nobody_leads(struct cluster *cluster)
+{
+    return leader_of(cluster) < 0;
+}
+
+static void a_dead_server_is_given_up_while_min_quorum_allows(void **state)
+{
+    struct cluster *cluster;
+    struct autopilot_config config;
+    struct buffer command = {0};
+
+    (void)state;
+    stabilization_ns = INT64_C(1000000000);
+    cluster = cluster_new_of(3, 3);
+    cluster_wait(cluster, all_know_a_leader);
+    autopilot_config_init(&config);
+    config.server_stabilization_time_ns = stabilization_ns;
+    config.min_quorum = 3;
+    command_encode_autopilot(&command, AUTOPILOT_SET, 0, &config);
+    writes_done = 1;
+    writes_failed = 0;
+    replica_propose(cluster->servers[0].replica, buffer_slice(&command), on_written, NULL);
+    cluster_wait(cluster, all_writes_done);
+
+    joined = (leader_of(cluster) + 1) % 3;
+    cluster_stop(cluster, joined);
+    cluster_wait(cluster, the_joined_one_is_dead);
+    cluster_run(cluster, 2500);
+    assert_false(the_joined_one_is_out(cluster));
+
+    config.min_quorum = 2;
+    buffer_clear(&command);
+    command_encode_autopilot(&command, AUTOPILOT_SET, 0, &config);
+    writes_done = 1;
+    replica_propose(cluster->servers[leader_of(cluster)].replica, buffer_slice(&command),
+                    on_written, NULL);
+    cluster_wait(cluster, all_writes_done);
+    assert_int_equal(writes_failed, 0);
+    cluster_wait(cluster, the_joined_one_is_out);
+
+    /* One of two is no minority: it keeps its place, or the other could decide alone. */
+    joined = 3 - joined - leader_of(cluster);
+    cluster_stop(cluster, joined);
+    cluster_wait(cluster, nobody_leads);
+    buffer_deinit(&command);
+    cluster_free(cluster);
+}
+
 static void the_last_voter_stays(void **state)
 {
     struct cluster *cluster = cluster_new(1);
@@ -1099,6 +1160,7 @@ int main(void)
         cmocka_unit_test(a_wiped_server_does_not_make_a_cluster_of_its_own),
         cmocka_unit_test(a_server_that_joins_gets_a_vote_once_it_is_stable),
         cmocka_unit_test(an_operator_removes_a_server_and_moves_leadership_through_any_server),
+        cmocka_unit_test(a_dead_server_is_given_up_while_min_quorum_allows),
         cmocka_unit_test(the_last_voter_stays),
         cmocka_unit_test(a_wiped_server_under_its_old_id_does_not_vote),
         cmocka_unit_test(a_wiped_server_under_its_old_id_joins_as_a_new_one),

@@ -336,6 +336,24 @@ static raft_term sim_highest_term(const struct sim *sim)
     return highest;
 }
 
+/* When the last message arrives that is on its way and tells of a term that nobody is in: a server
+ * was in it, told of it by refusing a pre-vote, and crashed before it was durable. Whoever leads
+ * then has to give way once more. */
+static uint64_t sim_ghosts_until_ms(const struct sim *sim)
+{
+    const raft_term highest = sim_highest_term(sim);
+    uint64_t until_ms = 0;
+
+    for (size_t i = 0; i < sim->heap_count; i++) {
+        const struct sim_event *event = &sim->heap[i];
+        if (event->type == SIM_MESSAGE && event->message->message.term > highest &&
+            event->at_ms > until_ms) {
+            until_ms = event->at_ms;
+        }
+    }
+    return until_ms;
+}
+
 /* How long the server that lacks most needs at worst, one batch at a time. */
 static uint64_t sim_catch_up_ms(const struct sim *sim)
 {
@@ -357,10 +375,14 @@ static void sim_demand_progress(struct sim *sim)
 {
     const uint64_t election_ms = sim->parameters.election_ms;
     const uint64_t bound_ms = sim->now_ms + 25 * election_ms + sim_catch_up_ms(sim);
+    const uint64_t ghosts_ms = sim_ghosts_until_ms(sim);
 
     while (!sim_progressed(sim)) {
         sim_require(sim, sim->now_ms < bound_ms, "no progress although all faults have stopped");
         sim_advance(sim, sim->now_ms + election_ms / 2);
+    }
+    if (ghosts_ms > sim->now_ms) {
+        sim_advance(sim, ghosts_ms + 5 * election_ms);
     }
     const raft_term term = sim_highest_term(sim);
     sim_advance(sim, sim->now_ms + 5 * election_ms);

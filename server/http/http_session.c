@@ -517,7 +517,9 @@ static void session_renew(struct http_request *request)
 {
     bool exists;
 
-    if (!session_path_id(request, 0, &request->private->session_id, &exists)) {
+    /* As a read does, and as destroying does not. */
+    if (!http_parse_common(request) ||
+        !session_path_id(request, 0, &request->private->session_id, &exists)) {
         return;
     }
     if (!exists) {

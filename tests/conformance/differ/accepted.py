@@ -71,6 +71,15 @@ def lost_error_of_a_check(step, found, ours, theirs):
     return step["path"] == "/v1/txn" and "Missing node registration" in str(ours["body"])
 
 
+def kinds_of_checks_are_looked_at_first(step, found, ours, theirs):
+    return step["path"] == "/v1/agent/check/register" and \
+        ours["status"] == theirs["status"] and "Scripts are disabled" in str(ours["body"])
+
+
+def no_keyring(step, found, ours, theirs):
+    return step["path"] == "/v1/operator/keyring" and ours["status"] == 500
+
+
 def checks_follow_their_service(step, found, ours, theirs):
     return step["path"].startswith(("/v1/agent/checks", "/v1/agent/health")) and \
         last(found) in ("ServiceTags", "ServiceName")
@@ -83,7 +92,7 @@ def order_of_an_instance_s_checks(step, found, ours, theirs):
 RULES = [prepared_queries, coordinates_are_told_not_measured, events_stay_where_they_are_fired,
          own_description, own_words_of_join, nearest_first, content_hash, default_namespace, filtered_names,
          filters_are_checked_even_when_nothing_is_there, own_words_for_bad_filters,
-         lost_error_of_a_check,
+         lost_error_of_a_check, kinds_of_checks_are_looked_at_first, no_keyring,
          two_answers_in_one, checks_follow_their_service, order_of_an_instance_s_checks]
 
 

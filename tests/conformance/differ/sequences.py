@@ -59,6 +59,15 @@ class Maker:
             params.insert(0, ("wait", "20ms"))  # of several the first counts
         return params
 
+    def filter(self, filters):
+        """An expression of one to three comparisons, joined and negated at random."""
+        text = self.pick(filters)
+        for _ in range(self.pick([0, 0, 0, 1, 1, 2])):
+            other = self.pick(filters)
+            text = self.pick(["%s and %s", "%s or %s", "(%s) and not (%s)", "not %s or %s",
+                              "%s  AND %s", "(%s or %s)"]) % (text, other)
+        return text
+
     def session(self):
         choices = ["{%s}" % name for name in self.sessions] * 3 + ["", "x", "0" * 8,
                    "11111111-2222-3333-4444-555555555555"]
@@ -234,9 +243,11 @@ class Maker:
         for name, values in (("passing", [None, "", "1", "true", "false", "x"]), ("tag", TAGS),
                              ("tag", TAGS), ("near", ["_agent", "${p}n1", "nosuch", ""]),
                              ("node-meta", ["env:prod", "env:dev", "env", ":", "x:y"]),
-                             ("filter", filters), ("filter", BAD_FILTERS)):
-            if self.chance(0.15):
+                             ("filter", BAD_FILTERS)):
+            if self.chance(0.12):
                 params.append((name, self.pick(values)))
+        if self.chance(0.3):
+            params.append(("filter", self.filter(filters)))
         return {"method": "GET", "path": path, "params": params}
 
     # --- the agent: its own lists, not what it tells the catalog later ---
@@ -312,9 +323,16 @@ class Maker:
                  "/v1/agent/maintenance", "/v1/acl/list", "/v1/nosuch", "/v1", "/", "/v1/kv",
                  "/v1/query", "/v1/query/${p}q", "/v1/operator/raft/configuration",
                  "/v1/session/info", "/v1/catalog//nodes", "/v1/catalog/../status/leader",
-                 "/v1/health/state", "/v1/agent/check/pass", "/ui", "/v1/acl/token/self"]
+                 "/v1/health/state", "/v1/agent/check/pass", "/ui", "/v1/acl/token/self",
+                 "/v1/operator/raft/peer", "/v1/operator/raft/peer?id=x", "/v1/agent/token/x",
+                 "/v1/operator/raft/peer?id=x&address=y", "/v1/operator/autopilot/configuration",
+                 "/v1/agent/force-leave/", "/v1/agent/force-leave/nosuch", "/v1/agent/monitor?loglevel=x",
+                 "/v1/operator/keyring", "/v1/agent/service/maintenance/x", "/v1/acl/bootstrap",
+                 "/v1/agent/check/update/x", "/v1/session/renew/x", "/v1/session/destroy/"]
         method = self.pick(["GET", "GET", "GET", "PUT", "POST", "DELETE", "HEAD", "OPTIONS", "PATCH"])
         path = self.pick(paths)
+        if path.startswith("/v1/agent/monitor") and method == "GET":
+            path = "/v1/agent/monitor?loglevel=x"
         if path == "/v1/snapshot" and method == "PUT":
             method = "GET"  # garbage is refused in other words; see test_archive.py
         if path.startswith("/v1/agent/maintenance") and method == "PUT":

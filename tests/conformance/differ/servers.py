@@ -101,7 +101,8 @@ class Server:
         for step in steps:
             query = "&".join(name if value is None else "%s=%s" % (name, quoted(filled(value)))
                              for name, value in step.get("params", []))
-            target = filled(step["path"]).replace(" ", "%20") + ("?" + query if query else "")
+            path = filled(step["path"]).replace(" ", "%20")
+            target = path + (("&" if "?" in path else "?") + query if query else "")
             data = sequences.dumps(step)
             data = filled(data).encode() if data is not None else None
             status, headers, raw = self.ask(step["method"], target, data)

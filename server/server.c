@@ -86,11 +86,16 @@ static void server_raise_open_files(void)
         log_write(LOG_WARN, "agent", "cannot read the limit of open files: %s", strerror(errno));
         return;
     }
+    const unsigned long long before = (unsigned long long)limit.rlim_cur;
+
     if (limit.rlim_cur < limit.rlim_max) {
         limit.rlim_cur = limit.rlim_max;
         if (setrlimit(RLIMIT_NOFILE, &limit) != 0) {
             log_write(LOG_WARN, "agent", "cannot raise the limit of open files to %llu: %s",
                       (unsigned long long)limit.rlim_max, strerror(errno));
+        } else {
+            log_write(LOG_INFO, "agent", "raised the limit of open files from %llu to %llu", before,
+                      (unsigned long long)limit.rlim_max);
         }
     }
     if (limit.rlim_max < SERVER_OPEN_FILES_WARN) {

@@ -1,0 +1,45 @@
+"""Descriptors: the server takes as many as the system grants, and when they run out it refuses new
+connections, goes on with the others, and takes new ones again when there are some."""
+import http.client
+import select
+import socket
+
+from cluster import HTTP_PORT, Cluster, Server, wait_for
+
+HARD = 120
+
+
+class Limited(Server):
+    """Started with a low soft and a low hard limit."""
+
+    def command(self, path):
+        return ["prlimit", "--nofile=64:%d" % HARD] + super().command(path)
+
+
+def asks(connection):
+    connection.request("GET", "/v1/status/leader")
+    answer = connection.getresponse()
+    return answer.status == 200 and answer.read()
+
+
+def test_running_out_of_descriptors_refuses_the_new_and_recovers():
+    with Cluster(size=1, server_class=Limited) as cluster:
+        server = cluster.servers[0]
+        assert "raised the limit of open files from 64 to %d" % HARD in server.log()
+        early = http.client.HTTPConnection(server.address, HTTP_PORT, timeout=20)
+        assert asks(early)
+        crowd = []
+        for _ in range(2 * HARD):
+            crowd.append(socket.create_connection((server.address, HTTP_PORT), 20))
+
+        def shed():
+            """Some of the crowd were closed for lack of descriptors: nothing else is sent to them."""
+            return select.select(crowd, [], [], 1)[0]
+        wait_for("connections that are shed", shed, 60)
+        assert asks(early)
+        early.request("PUT", "/v1/kv/key", "value")  # The log, too, goes on.
+        assert early.getresponse().read() == b"true"
+        for client in crowd:
+            client.close()
+        wait_for("a new connection", lambda: server.put("key", "2"), 60)
+        assert server.alive()

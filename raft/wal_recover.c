@@ -625,6 +625,17 @@ static int wal_recover_segments(struct wal *wal, const uint64_t *ids, size_t cou
     return rc;
 }
 
+/* A process that was killed may have renamed a segment and not synced the name: it must be on disk
+ * before its predecessor is sealed for it, and before anything in it is called durable. */
+static int wal_recover_names(struct wal *wal, char *message)
+{
+    const int error = wal->read_only ? 0 : wal->files->dir_sync(wal->files->host, wal->dir_fd);
+
+    return error == 0 ? WAL_OK
+                      : wal_error(message, WAL_EIO, "%s: cannot sync: %s", wal->options.dir,
+                                  strerror(-error));
+}
+
 int wal_recover(struct wal *wal, raft_index *configuration_indexes, char *message)
 {
     struct wal_ids ids = {0};
@@ -641,7 +652,10 @@ int wal_recover(struct wal *wal, raft_index *configuration_indexes, char *messag
     } else if (ids.count == 0) {
         rc = wal_writer_roll(wal, 0, message, &error);
     } else {
-        rc = wal_recover_segments(wal, ids.items, ids.count, configuration_indexes, message);
+        rc = wal_recover_names(wal, message);
+        if (rc == WAL_OK) {
+            rc = wal_recover_segments(wal, ids.items, ids.count, configuration_indexes, message);
+        }
     }
     free(ids.items);
     if (rc != WAL_OK) {

@@ -16,6 +16,7 @@ static struct {
     size_t written;   /* by the last write */
     uint64_t sync_us; /* that a sync takes */
     bool dirty[1024]; /* by file: written and not synced */
+    unsigned dir_syncs;
     bool named_early; /* a segment got its name while something else was not synced */
     uint64_t told_us; /* by on_synced, */
     size_t told_entries;
@@ -59,6 +60,14 @@ static int world_rename(void *host, int folder, const char *from, const char *to
     return wal_files_default.rename(host, folder, from, to);
 }
 
+static int world_dir_sync(void *host, int folder)
+{
+    (void)host;
+    (void)folder;
+    world.dir_syncs++;
+    return 0;
+}
+
 static int world_fdatasync(void *host, int file)
 {
     (void)host;
@@ -80,6 +89,7 @@ static int setup(void **state)
     files.allocate = world_allocate;
     files.pwritev = world_pwritev;
     files.rename = world_rename;
+    files.dir_sync = world_dir_sync;
     files.fdatasync = world_fdatasync;
     return 0;
 }
@@ -198,6 +208,24 @@ static void test_the_mark_is_synced_before_a_segment_follows_it(void **state)
     (void)run(&log);
     assert_int_equal(log.durable, 2);
     assert_false(world.named_early);
+    test_log_close(&log);
+}
+
+/* Whoever was killed between a rename and its sync leaves a name that a power cut may take, and
+ * with it all that is written there from now on. */
+static void test_names_are_synced_before_a_log_goes_on(void **state)
+{
+    (void)state;
+    struct test_log log;
+    init(&log);
+    test_log_open_ok(&log);
+    assert_int_equal(test_log_write(&log, 0, 1, 1, 1), WAL_OK);
+    (void)run(&log);
+    wal_abandon(log.wal);
+    log.wal = NULL;
+    world.dir_syncs = 0;
+    test_log_open_ok(&log);
+    assert_int_equal(world.dir_syncs, 1);
     test_log_close(&log);
 }
 
@@ -395,6 +423,7 @@ int main(void)
         TEST(test_a_batch_writes_zeros_ahead_for_those_that_follow),
         TEST(test_the_mark_is_due_after_the_silence),
         TEST(test_the_mark_is_synced_before_a_segment_follows_it),
+        TEST(test_names_are_synced_before_a_log_goes_on),
         TEST(test_a_full_disk_is_tried_again_when_due),
         TEST(test_a_failed_sync_ends_the_steps),
         TEST(test_an_abandoned_log_keeps_what_was_durable),

@@ -933,7 +933,6 @@ static void an_operator_removes_a_server_and_moves_leadership_through_any_server
 
     (void)state;
     cluster_wait(cluster, all_know_a_leader);
-    leader = leader_of(cluster);
     for (int i = 0; i < 3; i++) {
         const int target = (leader_of(cluster) + 1) % 3;
 

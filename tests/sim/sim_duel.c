@@ -168,12 +168,23 @@ static void sim_depose_now(struct sim *sim, size_t node, size_t deaf)
 /* The others' logs have nothing for it any more. */
 static void sim_rejoin(struct sim *sim, size_t node)
 {
+    const size_t source = sim_between(sim, 0, sim->parameters.node_count - 1);
+
     for (size_t i = 0; i < sim->parameters.node_count; i++) {
         if (i != node) {
             sim_node_compact(sim, i);
         }
     }
     sim_network_heal(sim);
+    if (source != node && sim->nodes[source].disk.snapshot_index > 0 && sim_chance(sim, 5000)) {
+        /* Asked for before, and it comes before anything else. */
+        sim_schedule(sim, &(struct sim_event){.at_ms = sim->now_ms + sim_between(sim, 0, 3),
+                                              .type = SIM_FETCHED,
+                                              .node = node,
+                                              .peer = sim->nodes[source].id,
+                                              .index = sim->nodes[source].disk.snapshot_index,
+                                              .duplicate = true});
+    }
 }
 
 void sim_depose(struct sim *sim, size_t node)

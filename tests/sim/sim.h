@@ -263,6 +263,7 @@ struct sim_stats {
     uint64_t sync_failures;
     uint64_t flips;
     uint64_t flips_refused;
+    uint64_t flips_read;
     uint64_t full_disks;
     uint64_t rebuilt;
     uint64_t operations;
@@ -312,6 +313,7 @@ struct sim_parameters {
     uint64_t ttl_ms;   /* shortest */
     uint64_t apply_ms; /* applying lags behind by up to this */
     size_t segment_bytes;
+    size_t cache_bytes; /* of the log: little, so that followers and applying read from files */
 };
 
 struct sim_configuration {

@@ -145,7 +145,7 @@ static bool sim_may_damage(const struct sim *sim)
     size_t lost = 0;
 
     for (size_t i = 0; i < sim->parameters.node_count; i++) {
-        lost += sim->nodes[i].retired || sim->nodes[i].damaged ? 1 : 0;
+        lost += sim->nodes[i].retired || sim->full->files[i].flipped ? 1 : 0;
     }
     return lost == 0;
 }
@@ -155,7 +155,10 @@ static void sim_flip(struct sim *sim, size_t node)
     if (!sim_may_damage(sim) || sim->nodes[node].raft == NULL) {
         return;
     }
-    sim_crash_and_restart(sim, node, sim_chance(sim, 5000));
+    /* Sometimes it goes on, and may read what is damaged. */
+    if (sim_chance(sim, 6000)) {
+        sim_crash_and_restart(sim, node, sim_chance(sim, 5000));
+    }
     if (sim_disk_flip(sim, node)) {
         sim->stats.flips++;
     }

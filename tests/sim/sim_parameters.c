@@ -20,6 +20,7 @@ static void sim_parameters_draw_full(struct sim *sim)
     parameters->apply_ms = sim_chance(sim, 5000) ? 0 : sim_between(sim, 0, election_ms / 8);
     parameters->fault_weights[SIM_FAULT_SPACE] =
         (unsigned)(sim_chance(sim, 3000) ? sim_between(sim, 1, 10) : 0);
+    parameters->cache_bytes = (size_t)1 << sim_between(sim, 0, 12);
     parameters->segment_bytes = (size_t)1 << sim_between(sim, 13, 15);
 }
 

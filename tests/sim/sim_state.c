@@ -238,6 +238,7 @@ static void state_apply_batch(struct sim *sim, size_t node, raft_index last)
 
     state_require(sim, node, store_write_begin(server->store, &txn), "apply");
     for (raft_index index = server->applied + 1; index <= last; index++) {
+        sim_wal_verify(sim, node, index);
         const struct raft_entry entry = sim_wal_entry(sim, node, index);
         sim_require(sim, entry.term == sim->committed[index - 1].entry.term,
                     "server %zu applies another entry %" PRIu64, node + 1, index);

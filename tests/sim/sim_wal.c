@@ -8,7 +8,6 @@
 #include "tests/sim/sim_full.h"
 
 enum {
-    SIM_WAL_CACHE_BYTES = 4096, /* so that followers and applying read from files */
     SIM_WAL_STEPS_MAX = 1000,
     SIM_WAL_CRASH_STEPS = 6, /* changes of files before a process dies at work */
 };
@@ -32,7 +31,7 @@ static struct wal_options wal_options_of(struct sim *sim, size_t node)
 {
     return (struct wal_options){.dir = "raft",
                                 .segment_bytes = sim->parameters.segment_bytes,
-                                .cache_bytes = SIM_WAL_CACHE_BYTES,
+                                .cache_bytes = sim->parameters.cache_bytes,
                                 .host = &sim->full->servers[node],
                                 .on_durable = on_durable,
                                 .on_failed = on_failed,
@@ -43,34 +42,54 @@ static struct wal_options wal_options_of(struct sim *sim, size_t node)
 
 /* --- reading --- */
 
+/* What was written as this entry. */
+static struct raft_entry wal_expected(const struct sim *sim, size_t node, raft_index index)
+{
+    const struct sim_entry *entry = &sim->nodes[node].log.entries[index - 1];
+    struct raft_entry expected = {.index = index, .term = entry->term, .type = entry->type};
+
+    if (entry->type == RAFT_ENTRY_COMMAND) {
+        expected.data = sim->full->commands[entry->value].bytes;
+        expected.size = sim->full->commands[entry->value].size;
+    } else if (entry->type == RAFT_ENTRY_CONFIGURATION) {
+        expected.data = sim->configurations[entry->value].bytes;
+        expected.size = sim->configurations[entry->value].size;
+    }
+    return expected;
+}
+
+/* A damaged entry is an error, never other bytes; the process stops then, here as soon as the step
+ * is over, which goes on with what was written. */
 struct raft_entry sim_wal_entry(struct sim *sim, size_t node, raft_index index)
 {
+    struct sim_server *server = &sim->full->servers[node];
     struct raft_entry entry;
 
-    const int rc = wal_entry(sim->full->servers[node].wal, index, &entry);
+    const int rc = wal_entry(server->wal, index, &entry);
+    if (rc == WAL_ECORRUPT && sim->full->files[node].flipped) {
+        sim_trace(sim, node, "damaged", "entry %" PRIu64 ": the process stops", index);
+        sim->stats.flips_read += server->wal_failed ? 0 : 1;
+        server->wal_failed = true;
+        sim_schedule(sim, &(struct sim_event){.at_ms = sim->now_ms,
+                                              .type = SIM_DISK,
+                                              .node = node,
+                                              .life = sim->nodes[node].life});
+        return wal_expected(sim, node, index);
+    }
     sim_require(sim, rc == WAL_OK, "server %zu: entry %" PRIu64 " cannot be read: %s", node + 1,
                 index, wal_strerror(rc));
-    sim_require(sim, entry.index == index, "server %zu: the log gives another entry", node + 1);
     return entry;
 }
 
 void sim_wal_verify(struct sim *sim, size_t node, raft_index index)
 {
     const struct raft_entry entry = sim_wal_entry(sim, node, index);
-    const struct sim_entry *expected = &sim->nodes[node].log.entries[index - 1];
-    const void *bytes = NULL;
-    size_t size = 0;
+    const struct raft_entry expected = wal_expected(sim, node, index);
 
-    if (expected->type == RAFT_ENTRY_COMMAND) {
-        bytes = sim->full->commands[expected->value].bytes;
-        size = sim->full->commands[expected->value].size;
-    } else if (expected->type == RAFT_ENTRY_CONFIGURATION) {
-        bytes = sim->configurations[expected->value].bytes;
-        size = sim->configurations[expected->value].size;
-    }
     sim_require(sim,
-                entry.term == expected->term && entry.type == expected->type &&
-                    entry.size == size && (size == 0 || memcmp(entry.data, bytes, size) == 0),
+                entry.index == index && entry.term == expected.term &&
+                    entry.type == expected.type && entry.size == expected.size &&
+                    (entry.size == 0 || memcmp(entry.data, expected.data, entry.size) == 0),
                 "server %zu: entry %" PRIu64 " of the log is not what was written", node + 1,
                 index);
 }

@@ -408,21 +408,36 @@ static void server_stop_parts(struct server_process *process)
 
 /* --- signals --- */
 
-static void server_reload(struct server_process *process)
+/* Numbers that are read where they are needed. */
+static void server_reload_limits(struct config *to, const struct config *from)
 {
-    struct server *server = &process->server;
+    to->log_level = from->log_level;
+    to->kv_value_bytes_max = from->kv_value_bytes_max;
+    to->txn_request_bytes_max = from->txn_request_bytes_max;
+    to->http_conns_per_client_max = from->http_conns_per_client_max;
+    to->raft_snapshot_threshold = from->raft_snapshot_threshold;
+    to->raft_snapshot_interval_ms = from->raft_snapshot_interval_ms;
+    to->raft_trailing_logs = from->raft_trailing_logs;
+    to->check_update_interval_ms = from->check_update_interval_ms;
+    to->check_output_bytes_max = from->check_output_bytes_max;
+    to->discard_check_output = from->discard_check_output;
+    to->script_checks = from->script_checks;
+    to->local_script_checks = from->local_script_checks;
+}
+
+int server_reload(struct server *server, struct errmsg *err)
+{
     struct config *config;
-    struct errmsg err = {""};
 
     log_write(LOG_INFO, "agent", "Reloading configuration...");
-    if (config_reload(server->config, &config, &err) != 0) {
-        log_write(LOG_ERROR, "agent", "Reload failed, all stays as it was: %s", err.text);
-        return;
+    if (config_reload(server->config, &config, err) != 0) {
+        log_write(LOG_ERROR, "agent", "Reload failed, all stays as it was: %s", err->text);
+        return -1;
     }
-    if (server->agent != NULL && agent_reload(server->agent, config, &err) != 0) {
-        log_write(LOG_ERROR, "agent", "Reload of services and checks failed: %s", err.text);
+    if (server->agent != NULL && agent_reload(server->agent, config, err) != 0) {
+        log_write(LOG_ERROR, "agent", "Reload of services and checks failed: %s", err->text);
         config_free(config);
-        return;
+        return -1;
     }
     log_level_set(config->log_level);
     if (server->dns != NULL && dns_server_reload(server->dns, &config->dns) != 0) {
@@ -434,11 +449,13 @@ static void server_reload(struct server_process *process)
     json_t *checks = server->config->checks;
     server->config->services = config->services;
     server->config->checks = config->checks;
-    server->config->log_level = config->log_level;
+    server_reload_limits(server->config, config);
     config->services = services;
     config->checks = checks;
     config_free(config);
-    log_write(LOG_INFO, "agent", "Configuration reload complete: services, checks, DNS, log level");
+    log_write(LOG_INFO, "agent",
+              "Configuration reload complete: services, checks, DNS, log level, limits, snapshots");
+    return 0;
 }
 
 static void server_on_drained(void *context)
@@ -473,10 +490,11 @@ static void server_on_signal(uv_signal_t *handle, int signal_number)
     struct server *server = &process->server;
     const struct config *config = server->config;
     const bool interrupt = signal_number == SIGINT;
+    struct errmsg ignored;
 
     if (signal_number == SIGHUP) {
         log_write(LOG_INFO, "agent", "Caught: signal=hangup");
-        server_reload(process);
+        (void)server_reload(server, &ignored); /* It was logged. */
         return;
     }
     log_write(LOG_INFO, "agent", "Caught: signal=%s", interrupt ? "interrupt" : "terminated");

@@ -47,6 +47,10 @@ struct server {
  * it was told to leave, leave_on_terminate, else 1). */
 int server_run(struct config *config);
 
+/* Reads the configuration again, as for SIGHUP: services, checks, DNS, log level, limits, keys of
+ * snapshots. On failure, which is logged, all stays as it was. */
+int server_reload(struct server *server, struct errmsg *err);
+
 /* Cryptographically good random bytes (getrandom). */
 void server_random(void *out, size_t size);
 /* A random (version 4 layout is not needed; Consul's are plain random) identifier. */

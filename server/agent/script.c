@@ -107,9 +107,10 @@ static void script_end(struct script *script)
     script_free_when_idle(script);
 }
 
+/* While the worker starts it, its number is the worker's: then script_on_spawned kills. */
 static void script_kill(const struct script *script)
 {
-    if (script->pid > 0 && !script->gone) {
+    if (!script->working && script->pid > 0 && !script->gone) {
         (void)kill(-script->pid, SIGKILL); /* The group may be empty already. */
         (void)kill(script->pid, SIGKILL);  /* Or not be there yet. */
     }

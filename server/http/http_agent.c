@@ -332,8 +332,13 @@ static void agent_leave(struct http_request *request)
 
 static void agent_reload_config(struct http_request *request)
 {
-    http_reply_empty(request, 200);
-    (void)kill(getpid(), SIGHUP);
+    struct errmsg err = {""};
+
+    if (server_reload(request->server, &err) == 0) {
+        http_reply_empty(request, 200);
+    } else {
+        http_reply_error(request, 500, "%s", err.text);
+    }
 }
 
 static void agent_force_leave(struct http_request *request)

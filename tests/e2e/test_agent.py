@@ -82,6 +82,9 @@ def test_metrics_are_consuls_json_and_prometheus_text(cluster):
     assert gauges["consul.raft.peers"] == 3 and gauges["consul.members.alive"] == 3
     assert server.get_json("/v1/agent/self")["Stats"]["raft"]["num_peers"] == "2"
 
+    # The figures of DNS are told now and then only.
+    wait_for("the age of DNS answers", lambda: b"\nconsul_dns_staleness " in server.request(
+        "GET", "/v1/agent/metrics?format=prometheus")[2], 60)
     status, headers, body = server.request("GET", "/v1/agent/metrics?format=prometheus")
     assert status == 200 and headers["Content-Type"].startswith("text/plain; version=0.0.4")
     values, types = {}, {}
@@ -218,17 +221,18 @@ def test_a_reload_by_signal_takes_checks_and_limits_of_the_new_configuration(clu
     path = os.path.join(cluster.dir, server.name + ".json")
     config = server.config()
     config["service"] = {"name": "reloaded", "check": {"args": ["true"], "interval": "1s"}}
-    config["log_level"] = "debug"
+    config["limits"] = {"kv_max_value_size": 100}
     with open(path, "w", encoding="utf-8") as file:
         json.dump(config, file)
     server.process.send_signal(signal.SIGHUP)
     wait_for("the script of the new configuration", lambda: (
         check(server, "service:reloaded") or {}).get("Status") == "passing", 60)
+    assert server.request("PUT", "/v1/kv/large", b"x" * 101)[0] == 413
     config["enable_script_checks"] = False
     with open(path, "w", encoding="utf-8") as file:
         json.dump(config, file)
-    put(server, "/v1/agent/reload")
-    wait_for("the refusal", lambda: "Scripts are disabled on this agent" in server.log(), 60)
+    status, _, text = server.request("PUT", "/v1/agent/reload")
+    assert status == 500 and b"Scripts are disabled on this agent" in text
     assert check(server, "service:reloaded")["Status"] == "passing"  # all stays as it was
 
 

@@ -188,7 +188,7 @@ void json_put_i64(struct buffer *out, int64_t value)
 void json_put_double(struct buffer *out, double value)
 {
     char text[32];
-    char digits[24];
+    char digits[24] = {0};
     size_t count = 0;
     int precision = 0;
 

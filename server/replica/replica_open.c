@@ -12,6 +12,7 @@
 
 #include "server/log.h"
 #include "server/replica/replica_internal.h"
+#include "server/snapshot/archive.h"
 
 static int open_make_dir(const char *path, struct errmsg *err)
 {
@@ -110,6 +111,7 @@ static int open_snapshots(struct replica *replica, struct errmsg *err)
     if (config->data_dir == NULL) {
         return 0;
     }
+    archive_clean(config->data_dir);
     (void)snprintf(path, sizeof(path), "%s/snapshots", config->data_dir);
     rc = snapshot_dir_open(path, &replica->snapshots, err);
     if (rc == SNAPSHOT_OK) {

@@ -1,6 +1,7 @@
 #include "server/snapshot/archive.h"
 
 #include <assert.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -51,7 +52,9 @@ static int scratch_open(struct scratch *scratch, const char *folder, struct errm
 
 static int scratch_remove_file(void *host, const char *name, struct errmsg *err)
 {
-    return snapshot_dir_remove(host, name, err);
+    const bool self = strcmp(name, ".") == 0 || strcmp(name, "..") == 0;
+
+    return self ? SNAPSHOT_OK : snapshot_dir_remove(host, name, err);
 }
 
 /* Names go; what is open stays readable. */
@@ -73,6 +76,30 @@ static void scratch_close(struct scratch *scratch)
     scratch_remove_names(scratch);
     snapshot_dir_close(scratch->dir);
     scratch->dir = NULL;
+}
+
+void archive_clean(const char *folder)
+{
+    static const char prefix[] = "archive-";
+    struct scratch scratch;
+    struct errmsg ignored;
+    struct dirent *entry;
+    DIR *dir = opendir(folder);
+
+    while (dir != NULL && (entry = readdir(dir)) != NULL) {
+        const int size =
+            snprintf(scratch.path, sizeof(scratch.path), "%s/%s", folder, entry->d_name);
+
+        if (strlen(entry->d_name) == sizeof(prefix) - 1 + 6 && /* mkdtemp's six */
+            strncmp(entry->d_name, prefix, sizeof(prefix) - 1) == 0 &&
+            (size_t)size < sizeof(scratch.path) &&
+            snapshot_dir_open_existing(scratch.path, &scratch.dir, &ignored) == SNAPSHOT_OK) {
+            scratch_close(&scratch);
+        }
+    }
+    if (dir != NULL) {
+        (void)closedir(dir); /* Only read from. */
+    }
 }
 
 /* --- saving --- */

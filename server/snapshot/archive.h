@@ -25,6 +25,10 @@ int archive_save(struct store *store, const struct raft_configuration *configura
                  struct slice servers, const char *folder, struct snapshot_meta *meta, int *fd,
                  uint64_t *bytes, struct errmsg *err);
 
+/* Removes what a crash amid saving or opening has left in the folder. Nobody may be at work there.
+ */
+void archive_clean(const char *folder);
+
 struct archive;
 /* Unpacks and checks all of it: sums, every byte of the state, every record. Untrusted. Borrows
  * `bytes` for the call. Returns owned. SNAPSHOT_ECORRUPT and SNAPSHOT_EFORMAT: not restorable, the

@@ -8,6 +8,7 @@
 #include <cmocka.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "server/command.h"
@@ -132,6 +133,30 @@ static void what_is_no_whole_archive_is_refused_with_a_reason(void **state)
     fixture_close(&fixture);
 }
 
+static void what_a_crash_left_is_removed_and_nothing_else(void **state)
+{
+    char folder[] = "/tmp/proconsul-archive-XXXXXX";
+    char path[128];
+    static const char *const names[] = {"archive-abc123", "archive-long-name", "other"};
+
+    (void)state;
+    assert_non_null(mkdtemp(folder));
+    for (size_t i = 0; i < 3; i++) {
+        (void)snprintf(path, sizeof(path), "%s/%s", folder, names[i]);
+        assert_int_equal(mkdir(path, 0700), 0);
+    }
+    (void)snprintf(path, sizeof(path), "%s/archive-abc123/state.bin", folder);
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    (void)fclose(file);
+    archive_clean(folder);
+    for (size_t i = 0; i < 3; i++) {
+        (void)snprintf(path, sizeof(path), "%s/%s", folder, names[i]);
+        assert_int_equal(rmdir(path), i == 0 ? -1 : 0);
+    }
+    assert_int_equal(rmdir(folder), 0);
+}
+
 static void sha256_is_that_of_the_standard(void **state)
 {
     static const struct {
@@ -165,6 +190,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(saved_archives_can_be_read_back),
         cmocka_unit_test(what_is_no_whole_archive_is_refused_with_a_reason),
+        cmocka_unit_test(what_a_crash_left_is_removed_and_nothing_else),
         cmocka_unit_test(sha256_is_that_of_the_standard),
     };
 

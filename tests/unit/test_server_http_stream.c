@@ -278,9 +278,11 @@ static void a_blocking_listing_sleeps_and_sees_what_changes_while_it_is_read(voi
                    "GET /v1/kv/long/?recurse&index=%llu&wait=600s HTTP/1.1\r\nHost: x\r\n\r\n",
                    (unsigned long long)fixture->replica.index);
     client_send(fixture, &client, request);
-    for (int i = 0; i < 10000 && fixture->server.http->stream_snapshots == 0; i++) {
+    for (int i = 0; i < 10000 && TAILQ_EMPTY(&fixture->server.http->streams_queued); i++) {
         (void)uv_run(&fixture->loop, UV_RUN_NOWAIT);
     }
+    assert_false(TAILQ_EMPTY(&fixture->server.http->streams_queued));
+    http_stream_step(TAILQ_FIRST(&fixture->server.http->streams_queued));
     assert_int_equal(fixture->server.http->stream_snapshots, 1);
     put(fixture, "long/00001/x", "changed");
     expect_chunks(fixture, &client, &body);

@@ -33,7 +33,8 @@ static void put(struct fixture *fixture, uint64_t index, const char *key, struct
     buffer_deinit(&command);
 }
 
-/* An archive of two keys; the second value is larger than one piece of anything. */
+/* In the fixture's folder, which must be empty in the end: nothing is left of the work. An archive
+ * of two keys; the second value is larger than one piece of anything. */
 static void save(struct fixture *fixture, struct buffer *out)
 {
     struct buffer large = {0};
@@ -49,7 +50,7 @@ static void save(struct fixture *fixture, struct buffer *out)
     }
     put(fixture, 5, "a", text("hello"));
     put(fixture, 6, "b", buffer_slice(&large));
-    if (archive_save(fixture->store, &configuration, text("[]"), "/tmp", &meta, &fd, &bytes,
+    if (archive_save(fixture->store, &configuration, text("[]"), fixture->dir, &meta, &fd, &bytes,
                      &err) != SNAPSHOT_OK) {
         fail_msg("%s", err.text);
     }
@@ -73,7 +74,7 @@ static void saved_archives_can_be_read_back(void **state)
     (void)state;
     fixture_open(&fixture);
     save(&fixture, &bytes);
-    if (archive_open(buffer_slice(&bytes), "/tmp", 1 << 20, &archive, &err) != SNAPSHOT_OK) {
+    if (archive_open(buffer_slice(&bytes), fixture.dir, 1 << 20, &archive, &err) != SNAPSHOT_OK) {
         fail_msg("%s", err.text);
     }
     assert_int_equal(archive_sum(archive)->records, 2);
@@ -98,12 +99,12 @@ static void saved_archives_can_be_read_back(void **state)
     fixture_close(&fixture);
 }
 
-static void refused(struct slice bytes, uint64_t limit, const char *reason)
+static void refused(const char *folder, struct slice bytes, uint64_t limit, const char *reason)
 {
     struct archive *archive = NULL;
     struct errmsg err = {""};
 
-    assert_int_equal(archive_open(bytes, "/tmp", limit, &archive, &err), SNAPSHOT_ECORRUPT);
+    assert_int_equal(archive_open(bytes, folder, limit, &archive, &err), SNAPSHOT_ECORRUPT);
     if (strstr(err.text, reason) == NULL) {
         fail_msg("\"%s\" lacks \"%s\"", err.text, reason);
     }
@@ -117,16 +118,17 @@ static void what_is_no_whole_archive_is_refused_with_a_reason(void **state)
     (void)state;
     fixture_open(&fixture);
     save(&fixture, &bytes);
-    refused(SLICE_EMPTY, 1 << 20, "failed to decompress snapshot: EOF");
-    refused(text("garbage"), 1 << 20, "failed to decompress snapshot: gzip: invalid header");
-    refused(buffer_slice(&bytes), 1000, "is too large");
+    refused(fixture.dir, SLICE_EMPTY, 1 << 20, "failed to decompress snapshot: EOF");
+    refused(fixture.dir, text("garbage"), 1 << 20,
+            "failed to decompress snapshot: gzip: invalid header");
+    refused(fixture.dir, buffer_slice(&bytes), 1000, "is too large");
     for (size_t cut = 1; cut < bytes.size; cut += bytes.size / 50) {
-        refused(slice_from(bytes.data, cut), 1 << 20, "fail");
+        refused(fixture.dir, slice_from(bytes.data, cut), 1 << 20, "fail");
     }
     /* The large value, which does not compress: elsewhere a flipped bit may mean the same bytes. */
     for (size_t at = 4096; at + 8192 < bytes.size; at += bytes.size / 200) {
         bytes.data[at] ^= 0x10;
-        refused(buffer_slice(&bytes), 1 << 20, "fail");
+        refused(fixture.dir, buffer_slice(&bytes), 1 << 20, "fail");
         bytes.data[at] ^= 0x10;
     }
     buffer_deinit(&bytes);

@@ -11,6 +11,7 @@
 #include "tests/sim/sim_full.h"
 
 enum { SIM_HANDLE_DIR = SIM_HANDLES_MAX, SIM_HANDLE_LOCK };
+enum { SIM_MARK_BYTES = 32 }; /* before the last batch: of its ordinal, and as hard to tell apart */
 
 /* --- files --- */
 
@@ -539,10 +540,10 @@ bool sim_disk_flip(struct sim *sim, size_t node)
     struct sim_file *file = chosen->file;
     const uint64_t limit =
         file->last_synced < file->synced_size ? file->last_synced : file->synced_size;
-    if (limit == 0) {
+    if (limit <= SIM_MARK_BYTES) {
         return false;
     }
-    files->flip_offset = sim_between(sim, 0, limit - 1);
+    files->flip_offset = sim_between(sim, 0, limit - SIM_MARK_BYTES - 1);
     files->flip_bit = (uint8_t)(1U << sim_between(sim, 0, 7));
     files->flip_file = file;
     files->flipped = true;

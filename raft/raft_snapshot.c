@@ -90,7 +90,8 @@ void raft_snapshot_request(struct raft *raft, const struct raft_message *message
         return;
     }
     if (!raft_hard_state_durable(raft)) {
-        return; /* A snapshot without a term beside it is what a lost log looks like. Asked again. */
+        return; /* A snapshot without a term beside it is what a lost log looks like. Asked again.
+                 */
     }
     raft->snapshot_from = message->from;
     raft->snapshot_index = message->prev_index;

@@ -16,7 +16,7 @@ packages="build-essential gcc cmake ninja-build pkg-config libuv1-dev liblmdb-de
 libc-ares-dev libssl-dev node-llhttp libcmocka-dev clang clang-format clang-tidy libclang-rt-14-dev python3
 curl dnsutils procps iproute2"
 packages_full="patroni postgresql pgbouncer dnsmasq-base ldnsutils unbound python3-dnspython
-python3-pytest python3-psycopg2 python3-consul prometheus"
+python3-pytest nftables python3-psycopg2 python3-consul prometheus"
 fuzz_seconds=10
 sim_seeds_asan=100
 

@@ -1,5 +1,6 @@
 """Five servers in five network namespaces around a bridge in a sixth, which the clients live in. Links are cut with `ip link`,
-single directions with blackhole routes: what every kernel has."""
+single directions with blackhole routes: what every kernel has. Where it has them, nftables drops packets at random, and a
+token bucket makes links slow."""
 import ctypes
 import random
 import subprocess
@@ -39,6 +40,7 @@ class NetworkCluster(cluster.Cluster):
         self.hub = self.prefix + "-hub"
         super().__init__(size, server_class=NetworkServer)
         self.blocked = set()
+        self.faults = {"lossy", "slow"}  # that this kernel can do
         self.home = open("/proc/thread-self/ns/net", "rb")
         self.inside = None
 
@@ -87,6 +89,26 @@ class NetworkCluster(cluster.Cluster):
         if (source, target) not in self.blocked:
             run("ip", "-n", source.namespace, "route", "add", "blackhole", target.address + "/32")
             self.blocked.add((source, target))
+
+    def worsen(self, kind, server):
+        """Makes the server's link "lossy" (a packet in five is lost, either way) or "slow" (256 kbit/s out, a queue of a second).
+        False: this kernel cannot."""
+        loss = "table inet loss { chain %s { type filter hook %s priority 0; numgen random mod 5 == 0 drop; }; }"
+        commands = {
+            "lossy": [["nft", loss % (hook, hook)] for hook in ("input", "output")],
+            "slow": [["tc", "qdisc", "replace", "dev", "eth0", "root", "tbf", "rate", "256kbit", "burst", "16kb", "latency", "1s"]],
+        }[kind]
+        try:
+            for command in commands:
+                run("ip", "netns", "exec", server.namespace, *command)
+        except OSError:
+            self.faults.discard(kind)
+            return False
+        return True
+
+    def mend(self, server):
+        for command in (["nft", "delete", "table", "inet", "loss"], ["tc", "qdisc", "del", "dev", "eth0", "root"]):
+            subprocess.run(["ip", "netns", "exec", server.namespace] + command, capture_output=True, check=False)
 
     def heal(self):
         for server in self.servers:

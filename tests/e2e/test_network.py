@@ -1,4 +1,4 @@
-"""Links cut, one-way and partly, kills and pauses, under a load of registers and a lock: answers stay linearizable, the lock has
+"""Links cut, one-way and partly, lossy and slow, kills and pauses, under a load of registers and a lock: answers stay linearizable, the lock has
 one holder, and after healing the cluster goes on with equal stores.
 
 NETWORK_SECONDS (default 60) is how long the faults last.
@@ -97,7 +97,10 @@ class Client(threading.Thread):
 def inject(cluster, counts):
     """One fault, drawn at random, for a while; then everything is healed."""
     servers = random.sample(cluster.servers, 3)
-    kind = random.choice(("cut", "cut leader", "one way", "partly", "kill", "pause", "pause leader"))
+    kind = random.choice(("cut", "cut leader", "one way", "partly", "kill", "pause", "pause leader",
+                          "lossy", "lossy leader", "slow", "slow leader"))
+    if kind.split()[0] in ("lossy", "slow") and kind.split()[0] not in cluster.faults:
+        return
     counts[kind] = counts.get(kind, 0) + 1
     victim = servers[0]
     if kind.endswith("leader"):
@@ -115,6 +118,9 @@ def inject(cluster, counts):
         cluster.block(servers[2], servers[1])
     elif kind == "kill":
         victim.kill()
+    elif kind.startswith(("lossy", "slow")):
+        if not cluster.worsen(kind.split()[0], victim):
+            counts[kind] -= 1
     else:
         victim.process.send_signal(signal.SIGSTOP)
     time.sleep(random.uniform(0.5, 4))
@@ -122,6 +128,8 @@ def inject(cluster, counts):
         victim.start()
     elif kind.startswith("pause"):
         victim.process.send_signal(signal.SIGCONT)
+    elif kind.startswith(("lossy", "slow")):
+        cluster.mend(victim)
     cluster.heal()
     time.sleep(random.uniform(0.2, 2))
 

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define EVENTS_LTIME_LAST (UINT64_MAX / 2) /* a clock beyond it is nobody's */
+
 struct events_kept {
     struct buffer bytes;
     struct event event; /* borrows from `bytes` */
@@ -83,7 +85,7 @@ bool events_decode(struct slice bytes, struct event *out)
         }
     }
     /* A clock near its end would stop everybody's. */
-    if (!reader_done(&reader) || out->ltime == 0 || out->ltime > UINT64_MAX / 2 ||
+    if (!reader_done(&reader) || out->ltime == 0 || out->ltime > EVENTS_LTIME_LAST ||
         out->name.size == 0) {
         return false;
     }
@@ -117,7 +119,11 @@ bool events_fire(struct events *events, struct event *event, uint64_t now_ms)
     struct buffer bytes = {0};
     struct events_sent *sent = &events->sent[events->sent_total % EVENTS_SENT_MAX];
 
-    event->ltime = events->clock + 1;
+    /* At the end, where a stranger may have put it, the clock stands still. */
+    if (events->clock < EVENTS_LTIME_LAST) {
+        events->clock++;
+    }
+    event->ltime = events->clock;
     events_encode(&bytes, event);
     buffer_clear(&sent->bytes);
     buffer_append_slice(&sent->bytes, buffer_slice(&bytes));
@@ -128,7 +134,6 @@ bool events_fire(struct events *events, struct event *event, uint64_t now_ms)
     }
     sent->at_ms = now_ms;
     events->sent_total++;
-    events->clock++;
     if (events->spread != NULL) {
         events->spread(events->spread_context, buffer_slice(&bytes));
     }

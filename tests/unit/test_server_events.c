@@ -194,6 +194,32 @@ static void bytes_that_are_no_event_are_dropped(void **state)
     events_free(a.events);
 }
 
+/* The clock of a stranger's event may stand at the bound: own events go on from there. */
+static void a_clock_at_its_end_stops_nobody(void **state)
+{
+    struct node a;
+    struct buffer bytes = {0};
+    struct event event = {.name = slice_from_text("far"),
+                          .payload = SLICE_EMPTY,
+                          .node_filter = SLICE_EMPTY,
+                          .service_filter = SLICE_EMPTY,
+                          .tag_filter = SLICE_EMPTY,
+                          .ltime = UINT64_MAX / 2};
+
+    (void)state;
+    node_open(&a, "a");
+    event.id.bytes[0] = 1;
+    events_encode(&bytes, &event);
+    events_receive(a.events, buffer_slice(&bytes));
+    assert_int_equal(events_count(a.events), 1);
+    fire(&a, 2, "own", "", 0);
+    fire(&a, 3, "another", "", 0);
+    assert_int_equal(events_count(a.events), 3);
+    assert_true(events_at(a.events, 2)->ltime <= UINT64_MAX / 2);
+    buffer_deinit(&bytes);
+    events_free(a.events);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -201,6 +227,7 @@ int main(void)
         cmocka_unit_test(a_server_that_comes_back_hears_what_is_recent),
         cmocka_unit_test(the_oldest_of_more_than_the_bound_is_forgotten),
         cmocka_unit_test(bytes_that_are_no_event_are_dropped),
+        cmocka_unit_test(a_clock_at_its_end_stops_nobody),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

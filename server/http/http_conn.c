@@ -22,6 +22,7 @@ void http_request_finish(struct http_request *request)
     struct http_conn *conn = request->conn;
 
     http_timing_end(request);
+    http_archive_release(conn);
     if (request->on_free != NULL) {
         request->on_free(request);
     }
@@ -115,6 +116,7 @@ void http_conn_close(struct http_conn *conn)
     http_client_put(conn->http, conn->client);
     conn->client = NULL;
     conn_cancel_request(conn);
+    http_archive_release(conn);
     buffer_deinit(&conn->in);
     buffer_deinit(&conn->ahead);
     if (conn->tcp.loop == NULL) {

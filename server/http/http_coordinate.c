@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "server/catalog/catalog.h"
 #include "server/catalog/coordinate.h"
 #include "server/config.h"
 #include "server/http/catalog_json.h"
@@ -263,6 +264,8 @@ static void update_take(struct http_request *request, const json_t *root)
         http_reply_error(request, 500, "invalid coordinate");
     } else if (dimensions != COORDINATE_DIMENSIONS) {
         http_reply_error(request, 500, "incompatible coordinate");
+    } else if (coordinate.node.size > CATALOG_NAME_BYTES_MAX) {
+        http_reply_empty(request, 200); /* No node has it, and it is not kept until that shows. */
     } else if (update.segment.size == 0 && !coordinates_add(request->conn->http, &coordinate)) {
         http_reply_error(request, 500, "out of memory");
     } else {

@@ -19,6 +19,7 @@ enum {
     HTTP_METHOD_BYTES_MAX = 32,                  /* longest method name */
     HTTP_BODY_BYTES_MAX = 1024 * 1024,           /* bodies of all endpoints but KV */
     HTTP_SNAPSHOT_BYTES_MAX = 256 * 1024 * 1024, /* an archive to restore, compressed */
+    HTTP_ARCHIVES_MAX = 2, /* such archives that are taken in at once; who comes then waits */
     HTTP_PIPELINE_BYTES_MAX = 64 * 1024, /* read ahead of the request that is being answered */
     HTTP_DRAIN_BYTES_MAX = 256 * 1024,   /* unread body that is read and dropped, not closed on */
     HTTP_LINGER_BYTES_MAX = 4 * 1024 * 1024, /* dropped after the last answer, before the close */
@@ -137,6 +138,7 @@ struct http_conn {
     size_t raw_bytes;  /* of the body as sent, chunk headers included */
     size_t rate_bytes; /* of it since its time-out was renewed */
     size_t end;        /* of `in`: where the current request ends, once complete */
+    bool archive;      /* it is one of http->archives */
     llhttp_t parser;
     bool complete; /* the whole request has been read */
     bool eof;      /* the client has closed its side */
@@ -220,6 +222,7 @@ struct http_server {
     bool txn_open;
     struct events *events;                /* http_event.c; NULL: none was fired */
     struct http_coordinates *coordinates; /* http_coordinate.c; NULL: none was told */
+    unsigned archives;                    /* being taken in: HTTP_ARCHIVES_MAX */
     uint64_t cached[HTTP_CACHED_MAX];     /* what ?cached was asked for: hashes */
     struct http_timing *timings;          /* http_timing.c: owned; NULL: none yet */
     struct buffer response_headers;       /* http_config.response_headers, as lines */
@@ -354,6 +357,12 @@ bool http_route_check(struct http_request *request);
 void http_route_dispatch(struct http_request *request);
 /* Largest body that the endpoint takes. */
 uint64_t http_route_body_max(const struct http_request *request);
+/* Before a body is collected: an archive to restore takes one of few places, which the connection
+ * keeps until the request is over (or its handler takes it over). False: there is none, answered.
+ */
+bool http_archive_admit(struct http_request *request);
+/* Gives the connection's place back, if it has one. */
+void http_archive_release(struct http_conn *conn);
 void http_reply_too_large(struct http_request *request, uint64_t bytes);
 
 /* --- http_reply.c --- */
@@ -386,6 +395,10 @@ void http_reply_failure(struct http_request *request, unsigned flags, const char
  * Go's text, for anything else. */
 bool json_base64_decode(struct buffer *out, struct slice text, struct errmsg *err);
 void json_indent(struct buffer *out, struct slice json);
+/* What Go's decoder takes and jansson refuses: bytes in strings that are no UTF-8, and escapes of
+ * half a surrogate pair, become U+FFFD, one for each byte or escape. True: there were some, and the
+ * text with the rest as it was is appended to `out`; else nothing is. */
+bool json_repair(struct buffer *out, struct slice json);
 
 /* --- http_read.c --- */
 /* Consistency, Cache-Control, wait and index, in this order. False: answered with a 400. */

@@ -165,6 +165,7 @@ void http_conn_refuse(struct http_conn *conn, int status, const char *text)
 {
     conn->state = HTTP_CONN_BUSY;
     conn->private.phase = HTTP_PHASE_ANSWERED;
+    http_archive_release(conn);
     http_reply_refuse(conn, status, text);
 }
 
@@ -263,6 +264,9 @@ static void conn_take_request(struct http_conn *conn)
     const bool wants_body =
         request->method == HTTP_METHOD_PUT || request->method == HTTP_METHOD_POST;
 
+    if (wants_body && !http_archive_admit(request)) {
+        return;
+    }
     if (conn->complete || !wants_body) {
         http_route_dispatch(request);
         return;

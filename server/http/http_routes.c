@@ -280,6 +280,34 @@ uint64_t http_route_body_max(const struct http_request *request)
                                                        : HTTP_BODY_BYTES_MAX;
 }
 
+bool http_archive_admit(struct http_request *request)
+{
+    struct http_conn *conn = request->conn;
+
+    assert(!conn->archive);
+    if (request->private->route->handler != http_snapshot) {
+        return true;
+    }
+    if (conn->http->archives == HTTP_ARCHIVES_MAX) {
+        http_add_header(request, "Retry-After", "5");
+        http_reply_error(request, 503, "%d snapshots are being restored, try again later",
+                         HTTP_ARCHIVES_MAX);
+        return false;
+    }
+    conn->http->archives++;
+    conn->archive = true;
+    return true;
+}
+
+void http_archive_release(struct http_conn *conn)
+{
+    if (conn->archive) {
+        assert(conn->http->archives > 0);
+        conn->http->archives--;
+        conn->archive = false;
+    }
+}
+
 void http_reply_too_large(struct http_request *request, uint64_t bytes)
 {
     const uint64_t limit = http_route_body_max(request);

@@ -24,6 +24,7 @@ enum {
     SNAPSHOT_RETRY_MS = 500,
     SNAPSHOT_RETRIES_MAX = 60,           /* without one that succeeds */
     SNAPSHOT_STATE_BYTES_MAX_FACTOR = 2, /* a state as a file may be larger than in the store */
+    SNAPSHOT_DISK_DIVISOR = 4, /* of the free space, HTTP_ARCHIVES_MAX times, for such files */
 };
 #define SNAPSHOT_STATE_BYTES_DEFAULT ((uint64_t)16 << 30)
 
@@ -49,8 +50,10 @@ struct http_snapshot {
     struct buffer servers; /* JSON */
     struct buffer answer;
     /* restoring */
+    bool counted;       /* in http->archives */
     struct buffer body; /* what the client sent; the archive is part of it */
     struct slice bytes;
+    uint64_t state_bytes_max; /* unpacked */
     struct archive *archive;
     struct uuid id;
     enum command_restore_step proposed;
@@ -90,13 +93,26 @@ static void snapshot_free(struct http_snapshot *snapshot)
 
 /* --- answers: each ends the work --- */
 
+/* The work is over. True: the client waits for an answer. */
+static bool snapshot_release(struct http_snapshot *snapshot)
+{
+    struct http_request *request = snapshot->request;
+
+    if (snapshot->counted) {
+        assert(request->conn->http->archives > 0);
+        request->conn->http->archives--;
+        snapshot->counted = false;
+    }
+    return http_request_release(request);
+}
+
 static void snapshot_reply_error(struct http_snapshot *snapshot, const char *text)
 {
     struct http_request *request = snapshot->request;
     struct http_conn *conn = request->conn;
 
     http_conn_enter(conn);
-    if (http_request_release(request)) {
+    if (snapshot_release(snapshot)) {
         http_reply_text(request, 500, slice_from_text(text));
     }
     http_conn_leave(conn);
@@ -113,7 +129,7 @@ static void snapshot_reply_saved(struct http_snapshot *snapshot)
     struct http_conn *conn = request->conn;
 
     http_conn_enter(conn);
-    if (http_request_release(request)) {
+    if (snapshot_release(snapshot)) {
         http_reply_buffer(request, 200, "application/x-gzip", &meta, &snapshot->answer);
     }
     http_conn_leave(conn);
@@ -155,20 +171,32 @@ static void snapshot_save(struct http_snapshot *snapshot)
     }
 }
 
+/* How large the unpacked state may be. A small archive can become a large file: it must not take
+ * the space that the log lives from. */
+static uint64_t restore_bytes_max(const struct http_snapshot *snapshot)
+{
+    const uint64_t configured = snapshot->server->config->state_bytes_max;
+    const uint64_t limit = SNAPSHOT_STATE_BYTES_MAX_FACTOR *
+                           (configured == 0 ? SNAPSHOT_STATE_BYTES_DEFAULT : configured);
+    struct store_usage usage;
+
+    store_usage(snapshot->server->store, &usage);
+    return usage.disk_free_bytes / SNAPSHOT_DISK_DIVISOR < limit
+               ? usage.disk_free_bytes / SNAPSHOT_DISK_DIVISOR
+               : limit;
+}
+
 static void snapshot_on_work(uv_work_t *work)
 {
     struct http_snapshot *snapshot = work->data;
-    uint64_t limit = snapshot->server->config->state_bytes_max;
 
     switch (snapshot->step) {
     case STEP_SAVE:
         snapshot_save(snapshot);
         break;
     case STEP_OPEN:
-        limit = limit == 0 ? SNAPSHOT_STATE_BYTES_DEFAULT : limit;
         snapshot->rc = archive_open(snapshot->bytes, snapshot_folder(snapshot->server),
-                                    limit * SNAPSHOT_STATE_BYTES_MAX_FACTOR, &snapshot->archive,
-                                    &snapshot->err);
+                                    snapshot->state_bytes_max, &snapshot->archive, &snapshot->err);
         break;
     case STEP_READ:
         buffer_clear(&snapshot->records);
@@ -229,7 +257,7 @@ static void restore_done(struct http_snapshot *snapshot)
     struct http_conn *conn = request->conn;
 
     http_conn_enter(conn);
-    if (http_request_release(request)) {
+    if (snapshot_release(snapshot)) {
         http_reply_empty(request, 200);
     }
     http_conn_leave(conn);
@@ -374,6 +402,9 @@ static void snapshot_take_body(struct http_snapshot *snapshot)
 {
     struct http_conn *conn = snapshot->request->conn;
 
+    assert(conn->archive);
+    snapshot->counted = true;
+    conn->archive = false;
     snapshot->bytes = snapshot->request->body;
     snapshot->body = conn->in;
     conn->in = (struct buffer){0};
@@ -436,6 +467,7 @@ void http_snapshot(struct http_request *request)
         return;
     }
     snapshot_take_body(snapshot);
+    snapshot->state_bytes_max = restore_bytes_max(snapshot);
     snapshot->id = server_random_uuid();
     snapshot_start(snapshot, STEP_OPEN);
 }

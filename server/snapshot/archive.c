@@ -27,6 +27,7 @@ enum {
     TAR_CHECKSUM_BYTES = 8,
     TAR_TYPE_OFFSET = 156,
     ARCHIVE_PIECE_BYTES = 64 * 1024,
+    ARCHIVE_TAIL_BYTES_MAX = 1024 * 1024, /* unpacked, behind the end: padding */
     ARCHIVE_PATH_BYTES_MAX = 4096,
     GZIP_WINDOW_BITS = 15 + 16, /* 16: gzip's head and end, not zlib's */
 };
@@ -358,6 +359,7 @@ struct archive {
     uint64_t left;       /* of the member */
     size_t padding_left; /* behind it */
     bool ended;
+    uint64_t tail_bytes; /* behind the end */
     size_t header_bytes; /* gathered */
     uint8_t header[TAR_BLOCK_BYTES];
     struct errmsg *err;
@@ -476,7 +478,8 @@ static int archive_member_bytes(struct archive *archive, const uint8_t *data, si
     return to->failed ? errmsg_set(archive->err, SNAPSHOT_ENOMEM, "out of memory") : SNAPSHOT_OK;
 }
 
-/* Takes unpacked bytes. What follows the end is not looked at, as in Go. */
+/* Takes unpacked bytes. What follows the end is not looked at, as in Go, but there is little of it:
+ * a small archive can hold hundreds of gigabytes that somebody must unpack. */
 static int archive_take(struct archive *archive, const uint8_t *data, size_t size)
 {
     int rc = SNAPSHOT_OK;
@@ -502,6 +505,12 @@ static int archive_take(struct archive *archive, const uint8_t *data, size_t siz
         }
         data += part;
         size -= part;
+    }
+    if (archive->ended) {
+        archive->tail_bytes += size;
+        if (rc == SNAPSHOT_OK && archive->tail_bytes > ARCHIVE_TAIL_BYTES_MAX) {
+            return archive_bad(archive->err, "too much follows the archive's end");
+        }
     }
     return rc;
 }

@@ -62,7 +62,10 @@ const struct http_route http_routes_operator[] = {{NULL, 0, NULL, NULL}};
 const struct http_route http_routes_catalog[] = {{NULL, 0, NULL, NULL}};
 const struct http_route http_routes_health[] = {{NULL, 0, NULL, NULL}};
 #endif
-const struct http_route http_routes_snapshot[] = {{NULL, 0, NULL, NULL}};
+const struct http_route http_routes_snapshot[] = {
+    {"/v1/snapshot", HTTP_METHOD_GET | HTTP_METHOD_PUT, "OPTIONS,GET,PUT", http_snapshot},
+    {NULL, 0, NULL, NULL},
+};
 
 void http_snapshot(struct http_request *request)
 {

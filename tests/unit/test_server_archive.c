@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <zlib.h>
 
 #include "server/command.h"
 #include "server/snapshot/archive.h"
@@ -135,6 +136,54 @@ static void what_is_no_whole_archive_is_refused_with_a_reason(void **state)
     fixture_close(&fixture);
 }
 
+/* Packs again what the archive has unpacked, and zeros behind it. */
+static void pack_with_tail(struct slice bytes, size_t tail, struct buffer *out)
+{
+    enum { SPACE = 8 << 20 };
+    unsigned char *space = calloc(1, SPACE);
+    z_stream in = {0}, to = {0};
+
+    assert_non_null(space);
+    assert_int_equal(inflateInit2(&in, 15 + 16), Z_OK);
+    in.next_in = (unsigned char *)(uintptr_t)bytes.data;
+    in.avail_in = (unsigned)bytes.size;
+    in.next_out = space;
+    in.avail_out = SPACE;
+    assert_int_equal(inflate(&in, Z_FINISH), Z_STREAM_END);
+    assert_true(in.total_out + tail <= SPACE);
+    assert_int_equal(deflateInit2(&to, 1, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY), Z_OK);
+    to.next_in = space;
+    to.avail_in = (unsigned)(in.total_out + tail);
+    buffer_clear(out);
+    to.next_out = (unsigned char *)buffer_reserve(out, SPACE);
+    to.avail_out = SPACE;
+    assert_int_equal(deflate(&to, Z_FINISH), Z_STREAM_END);
+    out->size = to.total_out;
+    assert_int_equal(inflateEnd(&in), Z_OK);
+    assert_int_equal(deflateEnd(&to), Z_OK);
+    free(space);
+}
+
+static void little_may_follow_the_end(void **state)
+{
+    struct fixture fixture;
+    struct buffer bytes = {0}, packed = {0};
+    struct archive *archive = NULL;
+    struct errmsg err = {""};
+
+    (void)state;
+    fixture_open(&fixture);
+    save(&fixture, &bytes);
+    pack_with_tail(buffer_slice(&bytes), 10240, &packed); /* As tar(1) pads. */
+    assert_int_equal(archive_open(buffer_slice(&packed), fixture.dir, 1 << 20, &archive, &err), 0);
+    archive_free(archive);
+    pack_with_tail(buffer_slice(&bytes), 4 << 20, &packed);
+    refused(fixture.dir, buffer_slice(&packed), 1 << 20, "too much follows the archive's end");
+    buffer_deinit(&packed);
+    buffer_deinit(&bytes);
+    fixture_close(&fixture);
+}
+
 static void what_a_crash_left_is_removed_and_nothing_else(void **state)
 {
     char folder[] = "/tmp/proconsul-archive-XXXXXX";
@@ -192,6 +241,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(saved_archives_can_be_read_back),
         cmocka_unit_test(what_is_no_whole_archive_is_refused_with_a_reason),
+        cmocka_unit_test(little_may_follow_the_end),
         cmocka_unit_test(what_a_crash_left_is_removed_and_nothing_else),
         cmocka_unit_test(sha256_is_that_of_the_standard),
     };

@@ -233,6 +233,76 @@ static void test_chunked_bodies_are_limited_by_what_arrives(void **state)
     client_close(&client);
 }
 
+/* Archives to restore are large: few are in memory at once, however many clients send one. */
+static void test_few_archives_are_taken_in_at_once(void **state)
+{
+    struct http_fixture *fixture = *state;
+    const char *head = "PUT /v1/snapshot HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n";
+    const char *empty = "PUT /v1/snapshot HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n";
+    struct client senders[HTTP_ARCHIVES_MAX], late, body;
+
+    for (size_t i = 0; i < HTTP_ARCHIVES_MAX; i++) {
+        client_open(fixture, &senders[i]);
+        client_send(fixture, &senders[i], head);
+    }
+    for (int i = 0; i < 10000 && fixture->server.http->archives < HTTP_ARCHIVES_MAX; i++) {
+        loop_turn(fixture);
+    }
+    assert_int_equal(fixture->server.http->archives, HTTP_ARCHIVES_MAX);
+    client_open(fixture, &late);
+    client_send(fixture, &late, empty);
+    client_expect(fixture, &late, "HTTP/1.1 503 ", 1);
+    client_expect(fixture, &late, "\r\nRetry-After: 5\r\n", 1);
+    client_send(fixture, &late, "GET /v1/kv/a HTTP/1.1\r\nHost: x\r\n\r\n");
+    client_expect(fixture, &late, "HTTP/1.1 404 ", 1);
+
+    /* A place is free when its client goes amid the body, */
+    client_close(&senders[0]);
+    for (int i = 0; i < 10000 && fixture->server.http->archives == HTTP_ARCHIVES_MAX; i++) {
+        loop_turn(fixture);
+    }
+    /* and after an answer; here everything that the fixture is asked for is a 404. */
+    for (unsigned i = 1; i <= 2 * HTTP_ARCHIVES_MAX; i++) {
+        client_open(fixture, &body);
+        client_send(fixture, &body, empty);
+        client_expect(fixture, &body, "HTTP/1.1 404 ", 1);
+        client_close(&body);
+    }
+    for (size_t i = 1; i < HTTP_ARCHIVES_MAX; i++) {
+        client_close(&senders[i]);
+    }
+    client_close(&late);
+    for (int i = 0; i < 10000 && fixture->server.http->archives > 0; i++) {
+        loop_turn(fixture);
+    }
+    assert_int_equal(fixture->server.http->archives, 0);
+}
+
+/* What waits for the next batch is bounded in bytes: a name as long as a body is no node's. */
+static void test_coordinates_of_impossible_names_are_not_kept(void **state)
+{
+    struct http_fixture *fixture = *state;
+    const size_t name_bytes = 500 * 1000;
+    struct buffer body = {0}, request = {0};
+    struct client client;
+
+    buffer_append_text(&body, "{\"Node\":\"");
+    memset(buffer_reserve(&body, name_bytes), 'n', name_bytes);
+    body.size += name_bytes;
+    buffer_append_text(&body, "\",\"Coord\":{\"Vec\":[0,0,0,0,0,0,0,0]}}");
+    buffer_printf(&request,
+                  "PUT /v1/coordinate/update HTTP/1.1\r\nHost: x\r\nContent-Length: %zu\r\n\r\n",
+                  body.size);
+    buffer_append_slice(&request, buffer_slice(&body));
+    client_open(fixture, &client);
+    client_send_bytes(fixture, &client, request.data, request.size);
+    client_expect(fixture, &client, "HTTP/1.1 200 ", 1);
+    assert_null(fixture->server.http->coordinates);
+    client_close(&client);
+    buffer_deinit(&body);
+    buffer_deinit(&request);
+}
+
 static void test_heads_are_limited(void **state)
 {
     static const char line[] = "GET /v1/kv/a HTTP/1.1\r\nHost: x\r\n";
@@ -600,6 +670,8 @@ int main(void)
         TEST(test_a_request_may_come_byte_by_byte),
         TEST(test_unwanted_bodies_do_not_spoil_the_connection),
         TEST(test_chunked_bodies_are_limited_by_what_arrives),
+        TEST(test_few_archives_are_taken_in_at_once),
+        TEST(test_coordinates_of_impossible_names_are_not_kept),
         TEST(test_heads_are_limited),
         TEST(test_too_many_connections_of_one_client_are_told),
         TEST(test_running_out_of_descriptors_is_survived),

@@ -394,17 +394,96 @@ void json_indent(struct buffer *out, struct slice json)
     buffer_append_char(out, '\n');
 }
 
+/* The four digits of a \u escape that begins at `at`; false when it is none. */
+static bool json_escape_unit(struct slice json, size_t at, unsigned *unit)
+{
+    *unit = 0;
+    if (json.size < at + 6 || json.data[at] != '\\' || json.data[at + 1] != 'u') {
+        return false;
+    }
+    for (size_t i = at + 2; i < at + 6; i++) {
+        const char *digit = memchr(HEX, slice_lower(json.data[i]), sizeof(HEX) - 1);
+
+        if (digit == NULL) {
+            return false;
+        }
+        *unit = *unit << 4 | (unsigned)(digit - HEX);
+    }
+    return true;
+}
+
+/* Bytes of the escape at `at`; `bad` when it is half a surrogate pair. */
+static size_t json_escape_size(struct slice json, size_t at, bool *bad)
+{
+    unsigned unit, second;
+
+    if (!json_escape_unit(json, at, &unit)) {
+        return json.size - at < 2 ? 1 : 2; /* Another one, or none: the parser tells. */
+    }
+    if (unit < 0xd800 || unit > 0xdfff) {
+        return 6;
+    }
+    if (unit < 0xdc00 && json_escape_unit(json, at + 6, &second) && second >= 0xdc00 &&
+        second <= 0xdfff) {
+        return 12;
+    }
+    *bad = true;
+    return 6;
+}
+
+bool json_repair(struct buffer *out, struct slice json)
+{
+    bool in_string = false;
+    size_t copied = 0, step;
+
+    for (size_t at = 0; at < json.size; at += step) {
+        const char c = json.data[at];
+        bool bad = false;
+
+        step = 1;
+        if (c == '"') {
+            in_string = !in_string;
+        } else if (in_string && c == '\\') {
+            step = json_escape_size(json, at, &bad);
+        } else if (in_string) {
+            step = utf8_size((const unsigned char *)json.data + at, json.size - at);
+            bad = step == 0;
+            step = bad ? 1 : step;
+        }
+        if (bad) {
+            buffer_append(out, json.data + copied, at - copied);
+            buffer_append_text(out, "\xef\xbf\xbd");
+            copied = at + step;
+        }
+    }
+    if (copied > 0) { /* A string, and so what is bad in it, does not begin at 0. */
+        buffer_append(out, json.data + copied, json.size - copied);
+    }
+    return copied > 0;
+}
+
 json_t *http_body_json(struct http_request *request, const char *error_prefix)
 {
+    struct buffer repaired = {0};
+    struct slice body = request->body;
     json_error_t error;
     json_t *root;
 
-    if (request->body.size == 0) {
+    if (body.size == 0) {
         http_reply_error(request, 400, "%s: EOF", error_prefix);
         return NULL;
     }
-    root = json_loadb(request->body.data, request->body.size,
+    if (json_repair(&repaired, body)) {
+        if (repaired.failed) {
+            buffer_deinit(&repaired);
+            http_reply_error(request, 500, "out of memory");
+            return NULL;
+        }
+        body = buffer_slice(&repaired);
+    }
+    root = json_loadb(body.data, body.size,
                       JSON_DISABLE_EOF_CHECK | JSON_DECODE_ANY | JSON_ALLOW_NUL, &error);
+    buffer_deinit(&repaired);
     if (root == NULL) {
         http_reply_error(request, 400, "%s: invalid JSON: %s", error_prefix, error.text);
     }

@@ -34,9 +34,12 @@ static const struct body_case cases[] = {
     {"the last of two members that differ in case counts", "{\"Name\":5,\"name\":\"b\"}", 0, 200,
      400},
     {"a byte order mark is refused", "\xef\xbb\xbf{}", 0, 400, 400},
-    {"bytes that are no UTF-8 are refused", "{\"Name\":\"a\xff\"}", 0, 400, 400},
-    {"an overlong encoding is refused", "{\"Name\":\"\xc0\xaf\"}", 0, 400, 400},
-    {"half a surrogate pair is refused", "{\"Name\":\"\\ud800\"}", 0, 400, 400},
+    {"bytes that are no UTF-8 are taken", "{\"Name\":\"a\xff\"}", 0, 200, 400},
+    {"but not outside a string", "{\"Name\":\xff\"a\"}", 0, 400, 400},
+    {"an overlong encoding is taken", "{\"Name\":\"\xc0\xaf\"}", 0, 200, 400},
+    {"half a surrogate pair is taken", "{\"Name\":\"\\ud800\"}", 0, 200, 400},
+    {"half an escape is refused", "{\"Name\":\"\\ud800\\u00\"}", 0, 400, 400},
+    {"a string that ends in a backslash is refused", "{\"Name\":\"\\", 0, 400, 400},
     {"an escaped NUL is taken", "{\"Name\":\"a\\u0000b\"}", 0, 200, 400},
     {"a NUL is refused", "{\"Name\":\"a\0b\"}", 14, 400, 400},
     {"a control byte is refused", "{\"Name\":\"a\x01\"}", 0, 400, 400},
@@ -96,6 +99,54 @@ static void each_kind_of_body_has_consuls_status(void **state)
 
         check_body(fixture, "/v1/session/create", cases[i].name, body, cases[i].session);
         check_body(fixture, "/v1/txn", cases[i].name, body, cases[i].txn);
+    }
+}
+
+/* As Consul stores them. */
+static void what_is_no_unicode_is_replaced_as_in_go(void **state)
+{
+    static const struct {
+        const char *name, *in, *out; /* out NULL: as it is */
+    } texts[] = {
+        {"ASCII", "\"abc\"", NULL},
+        {"UTF-8 of two, three and four bytes", "\"\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80\"", NULL},
+        {"a pair", "\"\\uD83d\\ude00\"", NULL},
+        {"an escaped backslash", "\"\\\\ud800\"", NULL},
+        {"outside strings", "\"a\"\xff", NULL},
+        {"not after an escaped quote, either", "\"\\\"\" \xff", NULL},
+        {"two bytes",
+         "\"a\xff\xfe"
+         "b\"",
+         "\"a\xef\xbf\xbd\xef\xbf\xbd"
+         "b\""},
+        {"a cut sequence",
+         "\"\xe2\x80"
+         "b\"",
+         "\"\xef\xbf\xbd\xef\xbf\xbd"
+         "b\""},
+        {"a surrogate", "\"\xed\xa0\x80\"", "\"\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\""},
+        {"an overlong NUL", "\"\xc0\x80\"", "\"\xef\xbf\xbd\xef\xbf\xbd\""},
+        {"after an escaped quote", "\"\\\"\xff\"", "\"\\\"\xef\xbf\xbd\""},
+        {"a first half", "\"x\\ud800y\"", "\"x\xef\xbf\xbdy\""},
+        {"a second half", "\"\\udc00z\"", "\"\xef\xbf\xbdz\""},
+        {"a half before a pair", "\"\\ud800\\ud800\\udc00\"", "\"\xef\xbf\xbd\\ud800\\udc00\""},
+        {"a half before a letter", "\"\\ud83d\\u0041\"", "\"\xef\xbf\xbd\\u0041\""},
+        {"a half before a line end", "\"\\ud800\\n\"", "\"\xef\xbf\xbd\\n\""},
+        {"in a name", "{\"a\xff\":1}", "{\"a\xef\xbf\xbd\":1}"},
+        {"cut in an escape", "\"\xff\\ud80", "\"\xef\xbf\xbd\\ud80"},
+        {"cut after a backslash", "\"\xff\\", "\"\xef\xbf\xbd\\"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
+        struct buffer out = {0};
+        const bool repaired = json_repair(&out, slice_from_text(texts[i].in));
+
+        if (repaired != (texts[i].out != NULL) ||
+            (repaired && !slice_equal(buffer_slice(&out), slice_from_text(texts[i].out)))) {
+            fail_msg("%s: \"%.*s\"", texts[i].name, (int)out.size, out.data);
+        }
+        buffer_deinit(&out);
     }
 }
 
@@ -161,6 +212,8 @@ int main(void)
         TEST(each_kind_of_body_has_consuls_status),
         TEST(depth_is_bounded),
         TEST(size_is_bounded_as_it_arrives),
+        cmocka_unit_test(what_is_no_unicode_is_replaced_as_in_go),
+        cmocka_unit_test(what_is_no_unicode_is_replaced_as_in_go),
         cmocka_unit_test(null_decodes_to_zero_values),
     };
 #undef TEST

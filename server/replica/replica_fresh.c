@@ -129,6 +129,18 @@ void replica_fresh_end(struct replica *replica)
     }
 }
 
+int replica_fresh_forget(const struct replica *replica, struct errmsg *err)
+{
+    char path[FRESH_PATH_BYTES_MAX];
+
+    fresh_path(replica, path);
+    if ((unlink(path) != 0 && errno != ENOENT) ||
+        replica_sync_dir(replica->server->config->data_dir) != 0) {
+        return errmsg_set_errno(err, STORE_EIO, "cannot remove %.300s", path);
+    }
+    return 0;
+}
+
 static bool fresh_has_chosen(const struct replica *replica, raft_id id)
 {
     for (size_t i = 0; i < replica->fresh_chosen_count; i++) {

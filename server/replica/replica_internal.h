@@ -478,11 +478,15 @@ void replica_fresh_heard(struct replica *replica, const struct raft_message *mes
 int replica_sync_dir(const char *dir);
 /* This server's votes count from now on. */
 void replica_fresh_end(struct replica *replica);
+/* Before replica_fresh_open, for a server whose log is not empty: its votes count, by what an
+ * operator has decided. */
+int replica_fresh_forget(const struct replica *replica, struct errmsg *err);
 
 /* replica_recover.c */
 /* Whether there is a raft/peers.json; its path into `out`. */
 bool replica_recover_path(const struct replica *replica, char *out, size_t out_bytes);
-/* If there is one, writes its configuration to the log, which must then be opened again. */
+/* If there is one, writes its configuration to the log, which must then be opened again. Not if it
+ * ends with just that already. */
 int replica_recover_write(struct replica *replica, const struct raft_state *state,
                           struct errmsg *err);
 /* It is durable: removes the file. */

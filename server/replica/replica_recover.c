@@ -5,7 +5,9 @@
  * Each of the servers that are left does that on its own. Their logs may end at different places;
  * the one whose log is ahead of the others', by the rule of elections, must win: so the entry's
  * term is counted from the log's last one, equally far in all of them. Far, because a term that a
- * lost server may have used must not come up again with another entry. */
+ * lost server may have used must not come up again with another entry. And once: a server that
+ * stopped before the file was removed finds its entry at the next start. Another one behind it
+ * would put its log ahead of longer ones, and what only those hold would be lost. */
 
 #include <assert.h>
 #include <errno.h>
@@ -149,6 +151,30 @@ static int recover_read(const struct replica *replica, const struct raft_configu
 
 /* --- writing --- */
 
+/* Whether the log ends with the entry that this would write: it was stopped in between. */
+static bool recover_is_written(const struct raft_state *state,
+                               const struct raft_configuration *wanted)
+{
+    const struct raft_term_run *last;
+    uint8_t found_bytes[RAFT_CONFIGURATION_BYTES_MAX];
+    uint8_t wanted_bytes[RAFT_CONFIGURATION_BYTES_MAX];
+    size_t size;
+
+    if (state->configuration == NULL || state->configuration->index != state->last_index ||
+        state->run_count == 0) {
+        return false;
+    }
+    last = &state->runs[state->run_count - 1];
+    if (last->first != state->last_index ||
+        last->term !=
+            RECOVER_TERM_STEP + (state->run_count > 1 ? last[-1].term : state->prev_term)) {
+        return false; /* No recovery's, which is an entry of a term of its own, so far ahead. */
+    }
+    size = raft_configuration_encode(wanted, wanted_bytes);
+    return raft_configuration_encode(state->configuration, found_bytes) == size &&
+           memcmp(found_bytes, wanted_bytes, size) == 0;
+}
+
 int replica_recover_write(struct replica *replica, const struct raft_state *state,
                           struct errmsg *err)
 {
@@ -177,6 +203,11 @@ int replica_recover_write(struct replica *replica, const struct raft_state *stat
     if (rc != 0) {
         return rc;
     }
+    replica->recovered = true;
+    if (recover_is_written(state, &configuration)) {
+        log_write(LOG_INFO, REPLICA_LOG, "the configuration of peers.json was written before");
+        return 0;
+    }
     const struct raft_entry entry = {.index = state->last_index + 1,
                                      .term = last_term + RECOVER_TERM_STEP,
                                      .type = RAFT_ENTRY_CONFIGURATION,
@@ -197,7 +228,6 @@ int replica_recover_write(struct replica *replica, const struct raft_state *stat
     }
     log_write(LOG_WARN, REPLICA_LOG, "forcing the configuration of peers.json: servers=%zu",
               configuration.count);
-    replica->recovered = true;
     return 0;
 }
 
@@ -212,11 +242,18 @@ static int recover_sync_dir(const struct replica *replica)
 int replica_recover_end(struct replica *replica, struct errmsg *err)
 {
     char path[RECOVER_PATH_BYTES_MAX];
+    int rc;
 
     if (!replica->recovered || !replica_recover_path(replica, path, sizeof(path))) {
         return 0;
     }
     replica->recovered = false;
+    /* The operator has said whose votes there are: nobody else may be left to catch up with. And
+     * what this server may have promised in a log that it lost was in earlier terms. */
+    rc = replica_fresh_forget(replica, err);
+    if (rc != 0) {
+        return rc;
+    }
     /* Were it to come back with a power cut, it would undo what has changed since. */
     if (unlink(path) != 0 || recover_sync_dir(replica) != 0) {
         return errmsg_set_errno(err, STORE_EIO, "failed to delete %.300s, please delete it by hand",

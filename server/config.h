@@ -20,6 +20,13 @@
 
 enum { CONFIG_ADDRESSES_MAX = 64, CONFIG_FILES_MAX = 256 };
 
+/* A token bucket: so many requests a second, and so many at once. */
+struct config_rate {
+    bool limited;
+    double per_second; /* not negative */
+    uint32_t burst;
+};
+
 struct config {
     bool server;
     bool dev;
@@ -57,6 +64,10 @@ struct config {
     uint64_t txn_request_bytes_max;     /* limits.txn_max_req_len, at least kv_max_value_size */
     uint32_t
         http_conns_per_client_max;     /* limits.http_max_conns_per_client, 200; none: UINT32_MAX */
+    struct config_rate rpc_rate;       /* limits.rpc_rate, rpc_max_burst: all requests */
+    struct config_rate read_rate;      /* limits.request_limits.read_rate */
+    struct config_rate write_rate;     /* limits.request_limits.write_rate */
+    bool request_limits_enforced;      /* mode is enforcing; else what exceeds is only told */
     uint64_t state_bytes_max;          /* ours: limits.state_max_size; 16 GiB */
     uint64_t check_update_interval_ms; /* 5 min */
     uint32_t check_output_bytes_max;   /* check_output_max_size, 4096 */

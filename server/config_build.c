@@ -16,6 +16,7 @@
 
 enum {
     CONFIG_RAFT_MULTIPLIER_MAX = 10,
+    CONFIG_REQUEST_BURST_S = 10, /* of limits.request_limits: seconds of a rate, at once */
     CONFIG_KV_VALUE_BYTES_LIMIT = 32 * 1024 * 1024, /* of limits.kv_max_value_size */
     CONFIG_CHECK_OUTPUT_BYTES_LIMIT = 64 * 1024,    /* of check_output_max_size */
     CONFIG_BOOTSTRAP_EXPECT_MAX = 16,               /* as many as Raft takes */
@@ -783,6 +784,49 @@ static void build_autopilot(struct builder *builder)
         builder, "autopilot.server_stabilization_time", autopilot->server_stabilization_time_ns);
 }
 
+/* A negative rate is none, as in Consul. */
+static struct config_rate build_rate(const struct builder *builder, const char *path)
+{
+    const json_t *value = build_get(builder, path);
+    const double per_second = value == NULL ? -1 : json_number_value(value);
+
+    /* A billion a second is none, either. */
+    return (struct config_rate){.limited = per_second >= 0 && per_second < 1e9,
+                                .per_second = per_second};
+}
+
+/* Seconds of its rate that a bucket of request_limits holds: Consul's. */
+static void build_request_burst(struct config_rate *rate, bool used)
+{
+    const double burst = (double)CONFIG_REQUEST_BURST_S * rate->per_second;
+
+    rate->limited = rate->limited && used;
+    rate->burst = !rate->limited || burst < 1 ? 1
+                  : burst > UINT32_MAX        ? UINT32_MAX
+                                              : (uint32_t)burst;
+}
+
+static void build_rates(struct builder *builder)
+{
+    struct config *config = builder->config;
+    const char *mode = build_text(builder, "limits.request_limits.mode", "disabled");
+    const bool disabled = strcmp(mode, "disabled") == 0 || mode[0] == '\0';
+
+    config->rpc_rate = build_rate(builder, "limits.rpc_rate");
+    const int64_t burst = build_int(builder, "limits.rpc_max_burst", 1000, INT32_MIN, UINT32_MAX);
+    config->rpc_rate.burst = burst < 0 ? 0 : (uint32_t)burst;
+    config->request_limits_enforced = strcmp(mode, "enforcing") == 0;
+    if (!disabled && !config->request_limits_enforced && strcmp(mode, "permissive") != 0) {
+        build_fail(builder,
+                   "limits.request_limits.mode: \"%s\" is none of disabled, permissive, enforcing",
+                   mode);
+    }
+    config->read_rate = build_rate(builder, "limits.request_limits.read_rate");
+    config->write_rate = build_rate(builder, "limits.request_limits.write_rate");
+    build_request_burst(&config->read_rate, !disabled);
+    build_request_burst(&config->write_rate, !disabled);
+}
+
 static void build_limits(struct builder *builder)
 {
     struct config *config = builder->config;
@@ -814,6 +858,7 @@ static void build_limits(struct builder *builder)
     config->http_conns_per_client_max = connections <= 0 ? UINT32_MAX : (uint32_t)connections;
     config->state_bytes_max = (uint64_t)build_int(builder, "limits.state_max_size",
                                                   INT64_C(16) << 30, 1 << 20, INT64_C(1) << 46);
+    build_rates(builder);
     config->check_update_interval_ms = build_ms(builder, "check_update_interval", 300 * SECOND_NS);
     config->check_output_bytes_max = (uint32_t)build_int(builder, "check_output_max_size", 4096, 1,
                                                          CONFIG_CHECK_OUTPUT_BYTES_LIMIT);

@@ -415,6 +415,10 @@ static void server_reload_limits(struct config *to, const struct config *from)
     to->kv_value_bytes_max = from->kv_value_bytes_max;
     to->txn_request_bytes_max = from->txn_request_bytes_max;
     to->http_conns_per_client_max = from->http_conns_per_client_max;
+    to->rpc_rate = from->rpc_rate;
+    to->read_rate = from->read_rate;
+    to->write_rate = from->write_rate;
+    to->request_limits_enforced = from->request_limits_enforced;
     to->raft_snapshot_threshold = from->raft_snapshot_threshold;
     to->raft_snapshot_interval_ms = from->raft_snapshot_interval_ms;
     to->raft_trailing_logs = from->raft_trailing_logs;

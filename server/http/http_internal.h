@@ -205,6 +205,12 @@ struct http_shared {
     struct http_read_result result; /* its body is empty */
 };
 
+/* A token bucket: http_limit.c. */
+struct http_bucket {
+    double tokens;
+    uint64_t at_ns; /* when it had them, by uv_hrtime; 0: never used */
+};
+
 struct http_server {
     struct server *server;
     uv_loop_t *loop;
@@ -224,8 +230,9 @@ struct http_server {
     struct http_coordinates *coordinates; /* http_coordinate.c; NULL: none was told */
     unsigned archives;                    /* being taken in: HTTP_ARCHIVES_MAX */
     uint64_t cached[HTTP_CACHED_MAX];     /* what ?cached was asked for: hashes */
-    struct http_timing *timings;          /* http_timing.c: owned; NULL: none yet */
-    struct buffer response_headers;       /* http_config.response_headers, as lines */
+    struct http_bucket rpc_bucket, read_bucket, write_bucket;
+    struct http_timing *timings;    /* http_timing.c: owned; NULL: none yet */
+    struct buffer response_headers; /* http_config.response_headers, as lines */
     char date[40];
     int64_t date_s;
     uint64_t random;
@@ -349,6 +356,10 @@ bool http_parse_u64(struct slice text, uint64_t *out, struct errmsg *err);
 /* --- http_acl.c --- */
 /* Whether the request may be served; answers it if not. */
 bool http_acl_check(struct http_request *request);
+
+/* --- http_limit.c --- */
+/* Whether limits.rpc_rate and limits.request_limits let the request pass; answers it if not. */
+bool http_limit_check(struct http_request *request);
 
 /* --- http_routes.c --- */
 const struct http_route *http_route_find(struct slice path);

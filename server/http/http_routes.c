@@ -243,7 +243,8 @@ bool http_route_check(struct http_request *request)
         http_reply_empty(request, 500);
         return false;
     }
-    if (!http_acl_check(request)) {
+    /* Whoever may not ask uses up nobody's share. */
+    if (!http_acl_check(request) || !http_limit_check(request)) {
         return false;
     }
     const size_t size = strlen(route->path);

@@ -353,6 +353,52 @@ static void test_defaults_are_consuls(void **state)
     assert_int_equal(unlink(file_path("base.json")), 0);
 }
 
+static void test_rates_are_none_unless_set(void **state)
+{
+    static const struct {
+        const char *limits;
+        bool ok, rpc, read, write, enforced;
+        uint32_t rpc_burst, read_burst;
+    } rows[] = {
+        {"{}", true, false, false, false, false, 1000, 1},
+        {"{\"rpc_rate\": -1, \"rpc_max_burst\": -1}", true, false, false, false, false, 0, 1},
+        {"{\"rpc_rate\": 100.5, \"rpc_max_burst\": 50}", true, true, false, false, false, 50, 1},
+        {"{\"request_limits\": {\"read_rate\": 5, \"write_rate\": 5}}", true, false, false, false,
+         false, 1000, 1},
+        {"{\"request_limits\": {\"mode\": \"permissive\", \"read_rate\": 500}}", true, false, true,
+         false, false, 1000, 5000},
+        {"{\"request_limits\": {\"mode\": \"enforcing\", \"read_rate\": 0.01, \"write_rate\": -1}}",
+         true, false, true, false, true, 1000, 1},
+        {"{\"request_limits\": {\"mode\": \"enforcing\", \"write_rate\": 1e300}}", true, false,
+         false, false, true, 1000, 1},
+        {"{\"request_limits\": {\"mode\": \"strict\"}}", .ok = false},
+        {"{\"request_limits\": {\"read\": 5}}", .ok = false},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct config *config = NULL;
+        struct errmsg err;
+        char text[512];
+
+        (void)snprintf(text, sizeof(text), "{" BASE ", \"node_name\": \"n1\", \"limits\": %s}",
+                       rows[i].limits);
+        (void)write_file("rates.json", text);
+        if ((load("-config-file @/rates.json", &config, &err) == 0) != rows[i].ok) {
+            fail_msg("%s: %s", rows[i].limits, err.text);
+        }
+        if (rows[i].ok) {
+            assert_int_equal(config->rpc_rate.limited, rows[i].rpc);
+            assert_int_equal(config->rpc_rate.burst, rows[i].rpc_burst);
+            assert_int_equal(config->read_rate.limited, rows[i].read);
+            assert_int_equal(config->read_rate.burst, rows[i].read_burst);
+            assert_int_equal(config->write_rate.limited, rows[i].write);
+            assert_int_equal(config->request_limits_enforced, rows[i].enforced);
+            config_free(config);
+        }
+    }
+}
+
 static void test_dev_is_one_server_on_the_loopback(void **state)
 {
     struct config *config = NULL;
@@ -532,6 +578,7 @@ int main(void)
         cmocka_unit_test(test_config_files_are_taken_or_refused_with_the_reason),
         cmocka_unit_test(test_flags_follow_go_syntax),
         cmocka_unit_test(test_defaults_are_consuls),
+        cmocka_unit_test(test_rates_are_none_unless_set),
         cmocka_unit_test(test_dev_is_one_server_on_the_loopback),
         cmocka_unit_test(test_later_sources_win_and_lists_are_joined),
         cmocka_unit_test(test_service_definitions_get_one_spelling),

@@ -16,7 +16,7 @@ packages="build-essential gcc cmake ninja-build pkg-config libuv1-dev liblmdb-de
 libc-ares-dev libssl-dev node-llhttp libcmocka-dev clang clang-format clang-tidy libclang-rt-14-dev python3
 curl dnsutils procps iproute2"
 packages_full="patroni postgresql pgbouncer dnsmasq-base ldnsutils unbound python3-dnspython
-python3-pytest nftables python3-psycopg2 python3-consul prometheus"
+python3-pytest python3-pytest-xdist nftables python3-psycopg2 python3-consul prometheus"
 fuzz_seconds=10
 sim_seeds_asan=100
 
@@ -118,7 +118,7 @@ build() {
 run_ctest() {
     preset=$1 name=$2
     shift 2
-    ctest --test-dir "build/$preset" --output-junit "$logs/$name.xml" --output-on-failure \
+    ctest --test-dir "build/$preset" -j "$jobs" --output-junit "$logs/$name.xml" --output-on-failure \
         --timeout 300 --test-output-size-passed 1000000 --test-output-size-failed 1000000 "$@"
 }
 
@@ -183,7 +183,8 @@ if [ $quick = no ]; then
     step fuzz runner run_fuzz
     step bench pytest /usr/bin/python3 -m pytest -q --junitxml "$logs/bench.xml" tests/bench
     [ -n "$(ls tests/e2e/test_*.py 2>/dev/null)" ] &&
-        step e2e pytest /usr/bin/python3 -m pytest -q --junitxml "$logs/e2e.xml" tests/e2e
+        step e2e pytest /usr/bin/python3 -m pytest -q -n 2 --dist loadfile \
+            --junitxml "$logs/e2e.xml" tests/e2e
 fi
 
 echo "=== all steps took $(($(date +%s) - began)) s"

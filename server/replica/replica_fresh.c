@@ -8,7 +8,8 @@
  * this across restarts. Votes for the first configuration of a new cluster are the exception: for
  * a server that it has itself chosen to make it (replica_bootstrap.c). It chooses while no member
  * has state, so a server that lost its log never chooses; the file remembers whom it chose, since
- * it may be started again between the choice and the vote. */
+ * it may be started again between the choice and the vote, or between the vote and the first
+ * entry. */
 
 #include <assert.h>
 #include <errno.h>
@@ -27,7 +28,12 @@ enum { FRESH_PATH_BYTES_MAX = 4096 };
 static const char fresh_text[] =
     "This server has not caught up with its cluster yet, and does not vote. Do not remove.\n";
 
-enum { FRESH_FILE_BYTES_MAX = sizeof(fresh_text) + FRESH_CHOSEN_MAX * 17 };
+/* It has given one whom it chose its vote: with the first entry it is no longer fresh. */
+static const char fresh_voted_text[] = "voted\n";
+
+enum {
+    FRESH_FILE_BYTES_MAX = sizeof(fresh_text) + FRESH_CHOSEN_MAX * 17 + sizeof(fresh_voted_text)
+};
 
 static void fresh_path(const struct replica *replica, char *out)
 {
@@ -61,6 +67,9 @@ static int fresh_write(const struct replica *replica, const char *path, struct e
         size += snprintf(text + size, sizeof(text) - (size_t)size, "%016" PRIx64 "\n",
                          replica->fresh_chosen[i]);
     }
+    if (replica->fresh_voted) {
+        size += snprintf(text + size, sizeof(text) - (size_t)size, "%s", fresh_voted_text);
+    }
     assert((size_t)size < sizeof(text));
     written = write(fd, text, (size_t)size) == size && fsync(fd) == 0;
     if (close(fd) != 0 || !written || replica_sync_dir(replica->server->config->data_dir) != 0) {
@@ -82,9 +91,24 @@ static void fresh_read(struct replica *replica, const char *path)
             replica->fresh_chosen_count < FRESH_CHOSEN_MAX) {
             replica->fresh_chosen[replica->fresh_chosen_count++] = strtoull(line, NULL, 16);
         }
+        replica->fresh_voted = replica->fresh_voted || strcmp(line, fresh_voted_text) == 0;
     }
     if (file != NULL) {
         (void)fclose(file); /* Only read from. */
+    }
+}
+
+static void fresh_remove(const struct replica *replica)
+{
+    char path[FRESH_PATH_BYTES_MAX];
+
+    if (replica->server->config->data_dir == NULL) {
+        return;
+    }
+    fresh_path(replica, path);
+    if (unlink(path) != 0 && errno != ENOENT) {
+        /* It will catch up once more after the next start: no harm. */
+        log_write(LOG_WARN, REPLICA_LOG, "cannot remove %s: %s", path, strerror(errno));
     }
 }
 
@@ -97,9 +121,18 @@ int replica_fresh_open(struct replica *replica, const struct raft_state *state, 
     }
     fresh_path(replica, path);
     if (access(path, F_OK) == 0) {
-        replica->fresh = true;
         fresh_read(replica, path);
-        return 0;
+        if (replica->fresh_voted && state->last_index > 0) {
+            replica->fresh_voted = false;
+            fresh_remove(replica);
+            return 0;
+        }
+        replica->fresh = true;
+        if (!replica->fresh_voted) {
+            return 0;
+        }
+        replica->fresh_voted = false; /* It is asked again. */
+        return fresh_write(replica, path, err);
     }
     if (errno != ENOENT) {
         return errmsg_set_errno(err, STORE_EIO, "cannot look for %.300s", path);
@@ -113,19 +146,9 @@ int replica_fresh_open(struct replica *replica, const struct raft_state *state, 
 
 void replica_fresh_end(struct replica *replica)
 {
-    char path[FRESH_PATH_BYTES_MAX];
-
-    if (!replica->fresh) {
-        return;
-    }
-    replica->fresh = false;
-    if (replica->server->config->data_dir == NULL) {
-        return;
-    }
-    fresh_path(replica, path);
-    if (unlink(path) != 0 && errno != ENOENT) {
-        /* It will catch up once more after the next start: no harm. */
-        log_write(LOG_WARN, REPLICA_LOG, "cannot remove %s: %s", path, strerror(errno));
+    if (replica->fresh) {
+        replica->fresh = false;
+        fresh_remove(replica);
     }
 }
 
@@ -176,6 +199,21 @@ static bool fresh_is_beginning(const struct replica *replica, const struct raft_
            fresh_has_chosen(replica, message->from);
 }
 
+/* The file stays until there is an entry: were this server started again before, nobody would have
+ * its vote, and if that happened to most of them, no leader could be elected any more. */
+static void fresh_vote(struct replica *replica)
+{
+    char path[FRESH_PATH_BYTES_MAX];
+    struct errmsg err;
+
+    replica->fresh = false;
+    replica->fresh_voted = true;
+    fresh_path(replica, path);
+    if (fresh_write(replica, path, &err) != 0) {
+        log_write(LOG_WARN, REPLICA_LOG, "%s", err.text);
+    }
+}
+
 bool replica_fresh_takes(struct replica *replica, const struct raft_message *message)
 {
     if (!replica->fresh) {
@@ -185,7 +223,7 @@ bool replica_fresh_takes(struct replica *replica, const struct raft_message *mes
     case RAFT_PRE_VOTE_REQUEST:
     case RAFT_VOTE_REQUEST:
         if (fresh_is_beginning(replica, message)) {
-            replica_fresh_end(replica);
+            fresh_vote(replica);
             return true;
         }
         return false;
@@ -209,6 +247,10 @@ bool replica_fresh_sends(const struct replica *replica, const struct raft_messag
 
 void replica_fresh_heard(struct replica *replica, const struct raft_message *message)
 {
+    if (replica->fresh_voted && replica->apply_index > 0) {
+        replica->fresh_voted = false;
+        fresh_remove(replica);
+    }
     if (!replica->fresh || message->type != RAFT_APPEND_REQUEST ||
         message->term != raft_term_now(replica->raft)) {
         return;

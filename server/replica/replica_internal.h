@@ -234,7 +234,8 @@ struct replica {
     raft_index fresh_index;                 /* what was committed when it first heard it */
     raft_id fresh_chosen[FRESH_CHOSEN_MAX]; /* to make a new cluster */
     size_t fresh_chosen_count;
-    bool recovered; /* replica_recover.c: the log has a new configuration */
+    bool fresh_voted; /* for one of them, and has no entry yet: the file is kept */
+    bool recovered;   /* replica_recover.c: the log has a new configuration */
 
     uv_async_t *durable_async;
     atomic_uint_least64_t durable_sequence; /* set by the log writer, read by the loop */

@@ -80,6 +80,15 @@ static void cluster_stop(struct cluster *cluster, int which)
     server->replica = NULL;
 }
 
+static void stop_all(struct cluster *cluster)
+{
+    for (int i = 0; i < SERVERS_MAX; i++) {
+        if (cluster->servers[i].replica != NULL) {
+            cluster_stop(cluster, i);
+        }
+    }
+}
+
 static int64_t stabilization_ns = INT64_C(10000000000);
 
 static void cluster_prepare(struct cluster *cluster, int i, int expect)
@@ -1160,9 +1169,57 @@ static void whom_a_server_chose_to_begin_with_has_its_vote_after_a_restart(void 
     }
     cluster_stop(cluster, 0);
     cluster_start(cluster, 0);
-    /* Its log is empty still, so it is a fresh one again; but it has chosen nobody. */
+    /* Its log is empty still, so it is a fresh one again, and takes the same. */
     assert_true(cluster->servers[0].replica->fresh);
-    assert_int_equal(cluster->servers[0].replica->fresh_chosen_count, 0);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]) - 1; i++) {
+        const struct raft_message message = {
+            .type = cases[i].type, .from = cases[i].from, .last_index = cases[i].last_index};
+
+        if (replica_fresh_takes(cluster->servers[0].replica, &message) != cases[i].takes) {
+            fail_msg("again: %s", cases[i].name);
+        }
+    }
+    cluster_free(cluster);
+}
+
+/* Nobody has the file that says that a server does not vote. */
+static bool all_have_caught_up(struct cluster *cluster)
+{
+    for (int i = 0; i < SERVERS_MAX; i++) {
+        char path[128];
+
+        (void)snprintf(path, sizeof(path), "%s/catching-up", cluster->dirs[i]);
+        if (cluster->servers[i].replica != NULL && access(path, F_OK) == 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Else those who began the cluster would wait for a leader to catch up with, and none could come.
+ */
+static void who_voted_to_begin_with_goes_on_voting_once_it_has_an_entry(void **state)
+{
+    struct cluster *cluster = cluster_new(3);
+
+    (void)state;
+    cluster_wait(cluster, all_know_a_leader);
+    cluster_wait(cluster, all_have_caught_up);
+    stop_all(cluster);
+    for (int i = 0; i < 3; i++) {
+        char path[128];
+        FILE *file;
+
+        (void)snprintf(path, sizeof(path), "%s/catching-up", cluster->dirs[i]);
+        file = fopen(path, "w");
+        assert_non_null(file);
+        (void)fprintf(file, "This server has not caught up.\n0000000000000007\nvoted\n");
+        assert_int_equal(fclose(file), 0);
+        cluster_start(cluster, i);
+        assert_false(cluster->servers[i].replica->fresh);
+    }
+    assert_true(all_have_caught_up(cluster));
+    cluster_wait(cluster, all_know_a_leader);
     cluster_free(cluster);
 }
 
@@ -1223,15 +1280,6 @@ static void write_peers(struct cluster *cluster, int which, int count)
     assert_int_equal(fclose(file), 0);
 }
 
-static void stop_all(struct cluster *cluster)
-{
-    for (int i = 0; i < SERVERS_MAX; i++) {
-        if (cluster->servers[i].replica != NULL) {
-            cluster_stop(cluster, i);
-        }
-    }
-}
-
 /* Symptom: a server that crashed before it had removed peers.json wrote its configuration again, in
  * a term far ahead of the others': with a log that was behind theirs it became their leader, and
  * what only they held was lost. */
@@ -1243,6 +1291,8 @@ static void a_recovery_that_was_cut_short_is_not_made_twice(void **state)
 
     (void)state;
     cluster_wait(cluster, all_know_a_leader);
+    cluster_fill(cluster);
+    cluster_wait(cluster, all_stores_equal);
     stop_all(cluster);
     write_peers(cluster, 0, 2);
     cluster_start(cluster, 0);
@@ -1312,6 +1362,7 @@ int main(void)
         cmocka_unit_test(a_wiped_server_under_its_old_id_does_not_vote),
         cmocka_unit_test(a_wiped_server_under_its_old_id_joins_as_a_new_one),
         cmocka_unit_test(whom_a_server_chose_to_begin_with_has_its_vote_after_a_restart),
+        cmocka_unit_test(who_voted_to_begin_with_goes_on_voting_once_it_has_an_entry),
         cmocka_unit_test(a_recovery_that_was_cut_short_is_not_made_twice),
         cmocka_unit_test(whom_peers_json_names_votes_though_it_has_not_caught_up),
     };

@@ -2,7 +2,8 @@
  * its records can be given out, are what a restore takes, and amount to what it says.
  *
  * The first byte says how deep the rest goes: 0 is sent as it is; 1 is compressed first, so that it
- * is read as a tar file; 2 becomes state.bin of an otherwise right archive. */
+ * is read as a tar file; 2 becomes state.bin of an otherwise right archive, with its checksums
+ * put right. */
 
 #include <assert.h>
 #include <stdio.h>
@@ -14,12 +15,14 @@
 
 #include "server/snapshot/archive.h"
 #include "server/snapshot/sha256.h"
+#include "tests/fuzz/snapshot_repair.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 enum { FUZZ_BYTES_MAX = 64 * 1024, FUZZ_STATE_BYTES_MAX = 1024 * 1024, FUZZ_BLOCK_BYTES = 512 };
 
 static char fuzz_folder[64];
+static struct crc32c fuzz_crc32c;
 
 static void fuzz_remove(void)
 {
@@ -122,7 +125,7 @@ static void fuzz_use(struct archive *archive)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    struct buffer tar = {0}, bytes = {0};
+    struct buffer state = {0}, tar = {0}, bytes = {0};
     struct archive *archive = NULL;
     struct errmsg err = {""};
 
@@ -134,11 +137,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         const int made = mkdir(fuzz_folder, 0700);
         assert(made == 0);
         (void)atexit(fuzz_remove);
+        crc32c_init(&fuzz_crc32c);
     }
     struct slice input = slice_from((const char *)data + 1, size - 1);
 
     if (data[0] == 2) {
-        fuzz_wrap(input, &tar);
+        buffer_append_slice(&state, input);
+        fuzz_repair(&fuzz_crc32c, (uint8_t *)state.data, state.size);
+        fuzz_wrap(buffer_slice(&state), &tar);
         input = buffer_slice(&tar);
     }
     if (data[0] == 1 || data[0] == 2) {
@@ -153,6 +159,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         assert(archive == NULL && err.text[0] != '\0');
     }
     archive_free(archive);
+    buffer_deinit(&state);
     buffer_deinit(&tar);
     buffer_deinit(&bytes);
     const int removed = rmdir(fuzz_folder); /* Nothing was left. */

@@ -1,0 +1,172 @@
+/* /v1/agent/monitor over real connections: who does not read is cut off, and takes nobody along. */
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#define HTTP_FIXTURE_AGENT
+#include "server/http/http_agent.h"
+#include "server/log.h"
+#include "server/monitor.h"
+#include "tests/unit/http_client.h"
+
+#define FOLLOW "GET /v1/agent/monitor?loglevel=debug HTTP/1.1\r\nHost: x\r\n\r\n"
+
+enum {
+    LINE_BYTES = 900,
+    ROUNDS_MAX = 4000, /* of 50 lines: more than any socket's buffers hold */
+    UNSENT_BYTES_MAX = 512 * 1024,
+};
+
+const struct http_route http_routes_agent[] = {
+    {"/v1/agent/monitor", HTTP_METHOD_GET, "OPTIONS,GET", http_agent_monitor},
+    {NULL, 0, NULL, NULL},
+};
+
+static void follow(struct http_fixture *fixture, struct client *client)
+{
+    client_open(fixture, client);
+    client_send(fixture, client, FOLLOW);
+}
+
+static void wait_for_followers(struct http_fixture *fixture, size_t count)
+{
+    for (int i = 0; i < CLIENT_WAIT_MS_MAX * 2; i++) {
+        if (monitor_count(fixture->server.monitor) == count) {
+            return;
+        }
+        loop_turn(fixture);
+    }
+    fail_msg("%zu follow", monitor_count(fixture->server.monitor));
+}
+
+/* What waits in the server for its clients. */
+static size_t unsent_bytes(const struct http_fixture *fixture)
+{
+    size_t bytes = 0;
+
+    for (const struct http_conn *conn = fixture->server.http->conns; conn != NULL;
+         conn = conn->next) {
+        bytes += conn->tcp.write_queue_size;
+    }
+    return bytes;
+}
+
+static void write_lines(void)
+{
+    char text[LINE_BYTES];
+
+    memset(text, 'x', sizeof(text));
+    for (int i = 0; i < 50; i++) {
+        log_write(LOG_DEBUG, "test", "%.*s", (int)sizeof(text), text);
+    }
+}
+
+static void who_does_not_read_is_cut_off_and_others_follow_on(void **state)
+{
+    struct http_fixture *fixture = *state;
+    struct client reader, stalled;
+    int round;
+
+    follow(fixture, &reader);
+    follow(fixture, &stalled);
+    wait_for_followers(fixture, 2);
+    for (round = 0; round < ROUNDS_MAX && monitor_count(fixture->server.monitor) == 2; round++) {
+        write_lines();
+        loop_turn(fixture);
+        assert_in_range(unsent_bytes(fixture), 0, UNSENT_BYTES_MAX);
+        reader.size = 0;
+        client_read(&reader);
+    }
+    assert_in_range(round, 1, ROUNDS_MAX - 1);
+    wait_for_followers(fixture, 1);
+    log_write(LOG_DEBUG, "test", "to the end");
+    client_expect(fixture, &reader, "to the end\n", 1);
+    assert_false(reader.closed);
+    client_expect_close(fixture, &stalled); /* It sees that the log was cut. */
+    assert_null(strstr(stalled.data, "\r\n0\r\n\r\n"));
+    client_close(&reader);
+    client_close(&stalled);
+    wait_for_followers(fixture, 0);
+}
+
+static void clients_may_go_while_they_are_told(void **state)
+{
+    struct http_fixture *fixture = *state;
+    struct client clients[8];
+
+    for (size_t i = 0; i < 8; i++) {
+        follow(fixture, &clients[i]);
+    }
+    wait_for_followers(fixture, 8);
+    for (size_t i = 0; i < 8; i++) {
+        write_lines(); /* Some of it unread: a reset, not an end. */
+        if (i % 2 == 0) {
+            loop_turn(fixture);
+        }
+        client_close(&clients[i]);
+        write_lines();
+    }
+    wait_for_followers(fixture, 0);
+    assert_int_equal(unsent_bytes(fixture), 0);
+}
+
+static void the_log_of_a_server_without_token_is_nobodys(void **state)
+{
+    struct http_fixture *fixture = *state;
+    struct client client;
+    char secret[] = "secret";
+
+    fixture->config.acl_enabled = true;
+    fixture->config.acl_token = secret;
+    follow(fixture, &client);
+    client_expect(fixture, &client, "HTTP/1.1 403 Forbidden\r\n", 1);
+    assert_int_equal(monitor_count(fixture->server.monitor), 0);
+    client_close(&client);
+    fixture->config.acl_enabled = false;
+}
+
+static void what_a_stranger_wrote_stays_within_its_line(void **state)
+{
+    struct http_fixture *fixture = *state;
+    struct client client;
+
+    follow(fixture, &client);
+    wait_for_followers(fixture, 1);
+    log_write(LOG_WARN, "test", "name=%s", "a\r\n\r\n0\r\n\r\nHTTP/1.1 200 OK\x1b[2J");
+    client_expect(fixture, &client, "name=a\\x0d\\n\\x0d\\n0", 1);
+    client_expect(fixture, &client, "200 OK\\x1b[2J\n\r\n", 1);
+    client_close(&client);
+    wait_for_followers(fixture, 0);
+}
+
+static int monitor_setup(void **state)
+{
+    log_level_set(LOG_ERROR);
+    return setup(state);
+}
+
+static int monitor_teardown(void **state)
+{
+    struct http_fixture *fixture = *state;
+
+    monitor_free(fixture->server.monitor);
+    fixture->server.monitor = NULL;
+    return teardown(state);
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, monitor_setup, monitor_teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(who_does_not_read_is_cut_off_and_others_follow_on),
+        TEST(clients_may_go_while_they_are_told),
+        TEST(the_log_of_a_server_without_token_is_nobodys),
+        TEST(what_a_stranger_wrote_stays_within_its_line),
+    };
+#undef TEST
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -123,12 +123,13 @@ void replica_operate(struct replica *replica, enum replica_operation operation,
  * get smaller, and tells the others. `done` is called once, later, whether or not that worked. */
 void replica_leave(struct replica *replica, void (*done)(void *context), void *context);
 
+enum { REPLICA_ADDRESS_BYTES = 96 }; /* of a server in the configuration, with its port */
 /* What the leader knows of one server. */
 struct replica_server_health {
     char id[UUID_TEXT_BYTES + 1];
     char name[128];
-    char address[64]; /* "ip:port" */
-    uint8_t status;   /* enum member_status, 0: no member */
+    char address[REPLICA_ADDRESS_BYTES]; /* "ip:port", or a name's, of peers.json */
+    uint8_t status;                      /* enum member_status, 0: no member */
     bool leader, voter, healthy;
     uint64_t last_contact_ms; /* UINT64_MAX: none yet */
     uint64_t last_term, last_index;
@@ -163,7 +164,7 @@ void replica_leader_address(const struct replica *replica, char *out, size_t out
 struct replica_peer {
     char id[UUID_TEXT_BYTES + 1];
     char name[128];
-    char address[64]; /* "ip:port" */
+    char address[REPLICA_ADDRESS_BYTES];
     bool voter;
     bool leader;
 };

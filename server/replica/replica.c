@@ -778,7 +778,7 @@ size_t replica_peers(const struct replica *replica, struct replica_peer *out, si
         }
         uuid_format(&info.node_id, peer->id);
         (void)snprintf(peer->name, sizeof(peer->name), "%s", info.name);
-        (void)snprintf(peer->address, sizeof(peer->address), "%.63s", info.address);
+        (void)snprintf(peer->address, sizeof(peer->address), "%s", info.address);
         peer->voter = configuration->servers[i].voter;
         peer->leader = configuration->servers[i].id == replica->leader;
         count++;

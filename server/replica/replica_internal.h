@@ -436,7 +436,7 @@ void replica_bootstrap_forget(struct replica *replica);
 struct replica_server_info {
     struct uuid node_id;
     char name[LINK_NAME_BYTES_MAX];
-    char address[96]; /* "ip:port" */
+    char address[REPLICA_ADDRESS_BYTES]; /* "ip:port" */
 };
 bool replica_server_info(const struct raft_server *server, struct replica_server_info *out);
 

@@ -1079,6 +1079,37 @@ static void a_dead_server_is_given_up_while_min_quorum_allows(void **state)
     cluster_free(cluster);
 }
 
+/* Symptom: one server of peers.json with a long name, and nobody heard how any of them were. */
+static void a_server_with_the_longest_address_has_its_health_told(void **state)
+{
+    struct raft_configuration configuration = {.count = 0};
+    struct replica_server_info info;
+    struct replica_health health;
+    struct buffer bytes = {0};
+    char address[sizeof(info.address)];
+
+    (void)state;
+    memset(address, 'a', sizeof(address));
+    memcpy(address + sizeof(address) - 6, ":8300", 6);
+    assert_true(replica_server_info(
+        replica_configuration_add(&configuration, &(struct uuid){{1}}, "n", address), &info));
+    buffer_put_u8(&bytes, 1);
+    buffer_put_u32(&bytes, 0);
+    buffer_put_u32(&bytes, 1);
+    buffer_append(&bytes, info.node_id.bytes, UUID_BYTES);
+    buffer_put_string(&bytes, slice_from_text(info.name));
+    buffer_put_string(&bytes, slice_from_text(info.address));
+    for (int i = 0; i < 4; i++) {
+        buffer_put_u8(&bytes, 1);
+    }
+    for (int i = 0; i < 4; i++) {
+        buffer_put_u64(&bytes, 1);
+    }
+    assert_true(replica_health_decode(buffer_slice(&bytes), &health));
+    assert_string_equal(health.servers[0].address, address);
+    buffer_deinit(&bytes);
+}
+
 static void the_last_voter_stays(void **state)
 {
     struct cluster *cluster = cluster_new(1);
@@ -1358,6 +1389,7 @@ int main(void)
         cmocka_unit_test(a_server_that_joins_gets_a_vote_once_it_is_stable),
         cmocka_unit_test(an_operator_removes_a_server_and_moves_leadership_through_any_server),
         cmocka_unit_test(a_dead_server_is_given_up_while_min_quorum_allows),
+        cmocka_unit_test(a_server_with_the_longest_address_has_its_health_told),
         cmocka_unit_test(the_last_voter_stays),
         cmocka_unit_test(a_wiped_server_under_its_old_id_does_not_vote),
         cmocka_unit_test(a_wiped_server_under_its_old_id_joins_as_a_new_one),

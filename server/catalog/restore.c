@@ -460,6 +460,36 @@ static int record_fits(struct store_txn *txn, enum store_table table, struct sli
     }
 }
 
+/* Two nodes of one id would share what is derived from it, and the second could not go without it.
+ * Noted among what is put aside, where no piece can put it. */
+static int node_id_claim(struct store_txn *txn, struct slice key, struct slice value,
+                         struct errmsg *err)
+{
+    struct catalog_node node;
+    struct catalog_key id;
+    struct buffer staged = {0};
+    struct slice holder;
+
+    if (!catalog_node_decode(value, &node)) {
+        return STORE_ECORRUPT;
+    }
+    if (!catalog_key_begin(&id, node.id)) {
+        return STORE_OK;
+    }
+    buffer_put_u8(&staged, STORE_NODE_ID);
+    buffer_append_slice(&staged, catalog_key_slice(&id));
+    int rc =
+        staged.failed ? STORE_ENOMEM : store_get(txn, STORE_STAGED, buffer_slice(&staged), &holder);
+
+    if (rc == STORE_ENOTFOUND) {
+        rc = store_put(txn, STORE_STAGED, buffer_slice(&staged), key);
+    } else if (rc == STORE_OK && !slice_equal(holder, key)) {
+        rc = errmsg_set(err, RESTORE_EINVAL, "two nodes of the state have the same id");
+    }
+    buffer_deinit(&staged);
+    return rc;
+}
+
 static int staged_check(struct store_txn *txn, const struct restore_sum *expected,
                         struct errmsg *err)
 {
@@ -474,8 +504,8 @@ static int staged_check(struct store_txn *txn, const struct restore_sum *expecte
         enum store_table table;
         struct slice key;
 
-        if (staged.size == 0) {
-            continue; /* the head */
+        if (staged.size == 0 || staged.data[0] == (char)STORE_NODE_ID) {
+            continue; /* the head; an id that was claimed */
         }
         if (!staged_key_split(staged, &table, &key)) {
             rc = STORE_ECORRUPT;
@@ -486,6 +516,9 @@ static int staged_check(struct store_txn *txn, const struct restore_sum *expecte
         if (rc == STORE_ENOTFOUND) {
             rc = errmsg_set(err, RESTORE_EINVAL,
                             "the state refers to a node, service or session that it lacks");
+        }
+        if (rc == STORE_OK && table == STORE_NODE) {
+            rc = node_id_claim(txn, key, value, err);
         }
         if (rc != STORE_OK) {
             break;

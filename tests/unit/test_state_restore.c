@@ -263,6 +263,47 @@ static void incomplete_or_contradicting_restores_change_nothing(void **state)
     fixture_close(&fixture);
 }
 
+/* By its id one node can be found: the second of two could not be removed, on any server. */
+static void two_nodes_of_one_id_are_refused(void **state)
+{
+    static const char id[] = "6c0d1a5e-0000-4000-8000-000000000001";
+    static const char *const names[] = {"x", "y"};
+    struct fixture fixture;
+    struct buffer records = {0}, record = {0}, command = {0};
+    struct restore_sum sum = {0};
+
+    (void)state;
+    fixture_open(&fixture);
+    for (size_t i = 0; i < 2; i++) {
+        const struct catalog_node node = {.id = text(id),
+                                          .name = text(names[i]),
+                                          .address = text("10.0.0.1"),
+                                          .create_index = 1,
+                                          .modify_index = 1};
+        buffer_clear(&record);
+        catalog_node_encode(&record, &node);
+        restore_record_put(&records, STORE_NODE, text(names[i]), buffer_slice(&record));
+        restore_sum_add(&sum, STORE_NODE, text(names[i]), buffer_slice(&record));
+    }
+    (void)step(&fixture, 1, COMMAND_RESTORE_BEGIN, &restore_id, SLICE_EMPTY, NULL);
+    (void)step(&fixture, 2, COMMAND_RESTORE_ADD, &restore_id, buffer_slice(&records), NULL);
+    for (uint64_t index = 3; index < 5; index++) {
+        const struct command_result result =
+            step(&fixture, index, COMMAND_RESTORE_FINISH, &restore_id, SLICE_EMPTY, &sum);
+        assert_int_equal(result.status, COMMAND_REFUSED);
+        assert_string_equal(result.error.text, "two nodes of the state have the same id");
+    }
+    for (size_t i = 0; i < 2; i++) {
+        buffer_clear(&command);
+        command_encode_deregister(&command, text(names[i]), SLICE_EMPTY, SLICE_EMPTY);
+        assert_true(apply(&fixture, 5 + i, &command).ok);
+    }
+    buffer_deinit(&command);
+    buffer_deinit(&record);
+    buffer_deinit(&records);
+    fixture_close(&fixture);
+}
+
 /* A leader that dies leaves it open whether its last command counts: it is sent again. */
 static void steps_may_come_twice(void **state)
 {
@@ -369,6 +410,7 @@ int main(void)
         cmocka_unit_test(restored_state_is_the_saved_one_and_indexes_rise),
         cmocka_unit_test(indexes_of_another_log_are_brought_down),
         cmocka_unit_test(incomplete_or_contradicting_restores_change_nothing),
+        cmocka_unit_test(two_nodes_of_one_id_are_refused),
         cmocka_unit_test(steps_may_come_twice),
         cmocka_unit_test(given_up_restores_are_forgotten),
         cmocka_unit_test(malformed_records_are_no_command),

@@ -236,6 +236,7 @@ struct replica {
     size_t fresh_chosen_count;
     bool fresh_voted; /* for one of them, and has no entry yet: the file is kept */
     bool recovered;   /* replica_recover.c: the log has a new configuration */
+    struct raft_configuration recovered_before; /* in force if that is taken back */
 
     uv_async_t *durable_async;
     atomic_uint_least64_t durable_sequence; /* set by the log writer, read by the loop */

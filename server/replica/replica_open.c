@@ -208,6 +208,21 @@ static int open_recover(struct replica *replica, struct raft_state *state, struc
     return rc == 0 ? replica_recover_end(replica, err) : rc;
 }
 
+/* The server that is ahead takes back what this one has in excess, as far as its applied entries:
+ * even a configuration that was never committed. What is in force then is the operator's. */
+static void open_complete_recovered(struct replica *replica, struct raft_state *state)
+{
+    const raft_index certain = replica->applied_index > 0 ? replica->applied_index : 1;
+
+    if (!replica->recovered || state->configuration_before == NULL ||
+        state->configuration_before->index <= certain) {
+        return;
+    }
+    replica->recovered_before = *state->configuration;
+    replica->recovered_before.index = certain;
+    state->configuration_before = &replica->recovered_before;
+}
+
 static int open_read_applied(struct replica *replica, struct errmsg *err)
 {
     struct store_txn txn;
@@ -360,6 +375,7 @@ int replica_open(struct replica *replica, struct errmsg *err)
     }
     if (rc == 0) {
         open_complete_state(replica, &state);
+        open_complete_recovered(replica, &state);
         rc = open_core(replica, &state, err);
     }
     if (rc != 0) {

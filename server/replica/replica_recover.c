@@ -247,7 +247,6 @@ int replica_recover_end(struct replica *replica, struct errmsg *err)
     if (!replica->recovered || !replica_recover_path(replica, path, sizeof(path))) {
         return 0;
     }
-    replica->recovered = false;
     /* The operator has said whose votes there are: nobody else may be left to catch up with. And
      * what this server may have promised in a log that it lost was in earlier terms. */
     rc = replica_fresh_forget(replica, err);

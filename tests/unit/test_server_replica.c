@@ -1342,6 +1342,64 @@ static void a_recovery_that_was_cut_short_is_not_made_twice(void **state)
     cluster_free(cluster);
 }
 
+/* Puts a configuration behind all that a server's log has, as if from a leader. */
+static void log_append(struct replica *replica, const struct raft_configuration *configuration)
+{
+    uint8_t bytes[RAFT_CONFIGURATION_BYTES_MAX];
+    const struct raft_entry entry = {.index = raft_last_index(replica->raft) + 1,
+                                     .term = raft_last_term(replica->raft),
+                                     .type = RAFT_ENTRY_CONFIGURATION,
+                                     .data = bytes,
+                                     .size = raft_configuration_encode(configuration, bytes)};
+    const struct wal_write write = {.sequence = 1 << 20, .entries = &entry, .entry_count = 1};
+
+    assert_int_equal(wal_write(replica->wal, &write), WAL_OK);
+}
+
+/* Symptom: a server whose log held a change of the configuration that nobody else had, from a
+ * leader that was lost, took no entry of the recovered cluster any more. */
+static void a_recovered_server_gives_up_a_configuration_that_only_it_has(void **state)
+{
+    struct cluster *cluster = cluster_new(3);
+    struct raft_configuration change;
+    struct raft_entry noop = {.type = RAFT_ENTRY_NOOP};
+    struct raft_message message = {.type = RAFT_APPEND_REQUEST, .entry_count = 1, .round = 1};
+    struct raft_event event = {
+        .type = RAFT_EVENT_MESSAGE, .message = &message, .entries = &noop, .entry_count = 1};
+    struct replica *replica;
+    int rc;
+
+    (void)state;
+    cluster_wait(cluster, all_know_a_leader);
+    cluster_fill(cluster);
+    cluster_wait(cluster, all_stores_equal);
+    stop_all(cluster);
+    cluster_start(cluster, 0);
+    replica = cluster->servers[0].replica;
+    message.prev_index = raft_last_index(replica->raft);
+    message.prev_term = raft_last_term(replica->raft);
+    change = *raft_configuration(replica->raft);
+    change.servers[0].voter = !change.servers[0].voter;
+    log_append(replica, &change);
+    cluster_stop(cluster, 0);
+    write_peers(cluster, 0, 2);
+    cluster_start(cluster, 0);
+    replica = cluster->servers[0].replica;
+    assert_int_equal(raft_last_index(replica->raft), message.prev_index + 2);
+    /* The other one leads: its log had entries of a later term. */
+    message.from = peers_id(&cluster->servers[1].node_id);
+    message.to = replica->id;
+    message.term = raft_term_now(replica->raft) + 1;
+    noop.index = message.prev_index + 1;
+    noop.term = message.term;
+    event.now_ms = replica_clock_ms(replica);
+    replica_step(replica, &event, &rc);
+    assert_int_equal(rc, RAFT_OK);
+    assert_int_equal(raft_last_index(replica->raft), message.prev_index + 1);
+    assert_int_equal(raft_configuration(replica->raft)->count, 2);
+    cluster_free(cluster);
+}
+
 /* Symptom: those who were left when the rest was lost had not all caught up; nobody was there to
  * catch up with, so they never voted, whatever peers.json said. */
 static void whom_peers_json_names_votes_though_it_has_not_caught_up(void **state)
@@ -1396,6 +1454,7 @@ int main(void)
         cmocka_unit_test(whom_a_server_chose_to_begin_with_has_its_vote_after_a_restart),
         cmocka_unit_test(who_voted_to_begin_with_goes_on_voting_once_it_has_an_entry),
         cmocka_unit_test(a_recovery_that_was_cut_short_is_not_made_twice),
+        cmocka_unit_test(a_recovered_server_gives_up_a_configuration_that_only_it_has),
         cmocka_unit_test(whom_peers_json_names_votes_though_it_has_not_caught_up),
     };
 

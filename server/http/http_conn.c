@@ -481,17 +481,23 @@ static void conn_on_input(struct http_conn *conn, size_t count)
     }
 }
 
-static void conn_on_eof(struct http_conn *conn)
+bool http_conn_sleeps(const struct http_conn *conn)
 {
     const enum http_phase phase = conn->private.phase;
 
+    return conn->state == HTTP_CONN_BUSY &&
+           (phase == HTTP_PHASE_PARKED || phase == HTTP_PHASE_WOKEN ||
+            (phase == HTTP_PHASE_HANDLER && conn->request.on_cancel != NULL));
+}
+
+static void conn_on_eof(struct http_conn *conn)
+{
     conn->eof = true;
     switch (conn->state) {
     case HTTP_CONN_BUSY:
         /* A client that half-closes after its request gets its answer; one whose blocking query
          * sleeps is taken to be gone. */
-        if (phase == HTTP_PHASE_PARKED || phase == HTTP_PHASE_WOKEN || phase == HTTP_PHASE_READ ||
-            (phase == HTTP_PHASE_HANDLER && conn->request.on_cancel != NULL)) {
+        if (http_conn_sleeps(conn) || conn->private.phase == HTTP_PHASE_READ) {
             http_conn_close(conn);
         }
         break;

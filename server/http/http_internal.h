@@ -290,6 +290,9 @@ void http_conn_discard(struct http_conn *conn);
 /* Port of the first listener, 0 without one: tests listen on port 0. */
 uint16_t http_server_port(const struct http_server *http);
 
+/* Its request waits for something to happen: a client that has closed its side meanwhile, or
+ * before, is taken to be gone. */
+bool http_conn_sleeps(const struct http_conn *conn);
 /* Ends it now; what waits is cancelled. */
 void http_conn_close(struct http_conn *conn);
 /* Ends it after what is queued was written, and what still comes was read away. */

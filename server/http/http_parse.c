@@ -457,11 +457,8 @@ void http_conn_advance(struct http_conn *conn)
         more = conn_step(conn);
     }
     conn->entered--;
-    if (conn->eof &&
-        (conn->state == HTTP_CONN_HEAD || conn->state == HTTP_CONN_BODY ||
-         conn->state == HTTP_CONN_DRAIN ||
-         (conn->state == HTTP_CONN_BUSY &&
-          (conn->private.phase == HTTP_PHASE_PARKED || conn->private.phase == HTTP_PHASE_WOKEN)))) {
+    if (conn->eof && (conn->state == HTTP_CONN_HEAD || conn->state == HTTP_CONN_BODY ||
+                      conn->state == HTTP_CONN_DRAIN || http_conn_sleeps(conn))) {
         http_conn_close(conn); /* Nothing more comes to complete it, or nobody waits for it. */
     }
 }

@@ -30,6 +30,7 @@ static const char *status_text(int status)
         {409, "Conflict"},
         {413, "Request Entity Too Large"},
         {414, "Request URI Too Long"},
+        {415, "Unsupported Media Type"},
         {417, "Expectation Failed"},
         {429, "Too Many Requests"},
         {431, "Request Header Fields Too Large"},

@@ -21,7 +21,13 @@ enum {
     UNSENT_BYTES_MAX = 512 * 1024,
 };
 
+static void refuse_format(struct http_request *request)
+{
+    http_reply_error(request, 415, "not this one");
+}
+
 const struct http_route http_routes_agent[] = {
+    {"/v1/agent/metrics", HTTP_METHOD_GET, "OPTIONS,GET", refuse_format},
     {"/v1/agent/monitor", HTTP_METHOD_GET, "OPTIONS,GET", http_agent_monitor},
     {NULL, 0, NULL, NULL},
 };
@@ -114,6 +120,44 @@ static void clients_may_go_while_they_are_told(void **state)
     assert_int_equal(unsent_bytes(fixture), 0);
 }
 
+/* The end of the client's side came while it was sent something else. */
+static void who_has_ended_its_side_does_not_follow(void **state)
+{
+    enum { BIG_BYTES = 16 * 1024 * 1024 }; /* more than sockets hold */
+    struct http_fixture *fixture = *state;
+    struct client client;
+    char *big = calloc(1, BIG_BYTES);
+
+    assert_non_null(big);
+    fixture->config.kv_value_bytes_max = BIG_BYTES;
+    client_open(fixture, &client);
+    client_send(fixture, &client,
+                "PUT /v1/kv/big HTTP/1.1\r\nHost: x\r\nContent-Length: 16777216\r\n\r\n");
+    client_send_bytes(fixture, &client, big, BIG_BYTES);
+    client_expect(fixture, &client, "true", 1);
+    client_send(fixture, &client, "GET /v1/kv/big?raw HTTP/1.1\r\nHost: x\r\n\r\n");
+    client_send(fixture, &client, FOLLOW);
+    assert_int_equal(shutdown(client.fd, SHUT_WR), 0);
+    turns(fixture, 50);
+    assert_int_equal(monitor_count(fixture->server.monitor), 0); /* It has not come so far. */
+    client_expect_close(fixture, &client);
+    assert_in_range(client.size, (size_t)BIG_BYTES, SIZE_MAX);
+    wait_for_followers(fixture, 0);
+    client_close(&client);
+    free(big);
+}
+
+static void each_status_has_its_reason(void **state)
+{
+    struct http_fixture *fixture = *state;
+    struct client client;
+
+    client_open(fixture, &client);
+    client_send(fixture, &client, "GET /v1/agent/metrics HTTP/1.1\r\nHost: x\r\n\r\n");
+    client_expect(fixture, &client, "HTTP/1.1 415 Unsupported Media Type\r\n", 1);
+    client_close(&client);
+}
+
 static void the_log_of_a_server_without_token_is_nobodys(void **state)
 {
     struct http_fixture *fixture = *state;
@@ -164,6 +208,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(who_does_not_read_is_cut_off_and_others_follow_on),
         TEST(clients_may_go_while_they_are_told),
+        TEST(who_has_ended_its_side_does_not_follow),
+        TEST(each_status_has_its_reason),
         TEST(the_log_of_a_server_without_token_is_nobodys),
         TEST(what_a_stranger_wrote_stays_within_its_line),
     };

@@ -190,6 +190,32 @@ static void its_time_over_the_whole_group_is_killed(void **state)
     assert_int_equal(unlink(path), 0);
 }
 
+/* It holds the pipe, and writes until that is closed. */
+static void a_child_that_outlives_it_is_not_waited_for(void **state)
+{
+    struct outcome outcome;
+    char path[] = "/tmp/proconsul-script-XXXXXX";
+    char command[128], text[32] = "";
+    const int fd = mkstemp(path);
+
+    (void)state;
+    assert_true(fd >= 0);
+    (void)snprintf(command, sizeof(command), "trap '' TERM; yes & echo $! > %s; exit 1", path);
+    run(&outcome, shell(command), 60000, 64 * 1024);
+    assert_int_equal(outcome.status, PROBE_WARNING);
+    assert_in_range(outcome.output_bytes, 0, 64 * 1024 + 128);
+    assert_in_range(read(fd, text, sizeof(text) - 1), 2, sizeof(text) - 1);
+    assert_int_equal(close(fd), 0);
+    assert_int_equal(unlink(path), 0);
+    const long pid = strtol(text, NULL, 10);
+
+    assert_true(pid > 0);
+    for (int i = 0; is_alive(pid) && i < 60000; i++) {
+        (void)usleep(1000);
+    }
+    assert_false(is_alive(pid));
+}
+
 static void one_that_is_cancelled_reports_nothing_whenever_it_is(void **state)
 {
     (void)state;
@@ -235,6 +261,7 @@ int main(void)
         cmocka_unit_test(what_cannot_be_started_is_critical_in_gos_words),
         cmocka_unit_test(the_end_of_a_long_output_is_kept),
         cmocka_unit_test(its_time_over_the_whole_group_is_killed),
+        cmocka_unit_test(a_child_that_outlives_it_is_not_waited_for),
         cmocka_unit_test(one_that_is_cancelled_reports_nothing_whenever_it_is),
         cmocka_unit_test(a_command_beyond_the_bound_is_not_started),
     };

@@ -1259,6 +1259,20 @@ static bool the_joined_one_has_caught_up(struct cluster *cluster)
     return the_joined_one_is_not_fresh(cluster) && the_joined_one_votes(cluster);
 }
 
+/* Whichever leads then: `joined` is a follower of it that has acknowledged all. Else that leader
+ * would have nothing to be mistaken about, and would send all from the beginning. */
+static bool the_joined_one_has_acknowledged(struct cluster *cluster)
+{
+    const int leader = leader_of(cluster);
+    struct raft_progress progress;
+
+    joined = (leader + 1) % 3;
+    return leader >= 0 &&
+           raft_progress(cluster->servers[leader].replica->raft,
+                         peers_id(&cluster->servers[joined].node_id), 0, &progress) &&
+           progress.match_index == raft_last_index(cluster->servers[leader].replica->raft);
+}
+
 static int wiped_by; /* the leader when `joined` lost its log, */
 static uint64_t wiped_term;
 
@@ -1278,12 +1292,11 @@ static void a_wiped_server_under_its_old_id_joins_as_a_new_one(void **state)
     (void)state;
     cluster_wait(cluster, all_know_a_leader);
     cluster_fill(cluster);
-    joined = (leader_of(cluster) + 1) % 3;
-    cluster_stop(cluster, joined);
-    cluster_wipe(cluster, joined);
-    cluster_wait(cluster, all_know_a_leader);
+    cluster_wait(cluster, the_joined_one_has_acknowledged);
     wiped_by = leader_of(cluster);
     wiped_term = cluster->servers[wiped_by].replica->term;
+    cluster_stop(cluster, joined);
+    cluster_wipe(cluster, joined);
     cluster_start(cluster, joined);
     cluster_wait(cluster, the_joined_one_is_out_or_another_leads);
     cluster_wait(cluster, the_joined_one_has_caught_up);

@@ -14,41 +14,27 @@ enum { AUTOPILOT_NS_PER_MS = 1000000 };
 
 /* --- the configuration --- */
 
-static void autopilot_on_initial(void *context, const char *failure,
-                                 const struct command_result *result)
-{
-    (void)context;
-    (void)result;
-    if (failure != NULL) {
-        log_write(LOG_WARN, "agent.server.autopilot",
-                  "cannot store the first configuration, the next leader will: %s", failure);
-    }
-}
-
-/* The cluster's, or what this server would have it begin with. */
-static void autopilot_load(struct replica *replica)
+/* The cluster's, or what this server would have it begin with. False when the cluster has none. */
+static bool autopilot_load(struct replica *replica)
 {
     struct store_txn txn;
     int rc = store_read_begin(replica->server->store, &txn);
 
     if (rc != STORE_OK) {
-        return; /* The one known before stays. */
+        return true; /* The one known before stays. */
     }
     rc = autopilot_get(&txn, &replica->autopilot.config);
     store_read_end(&txn);
-    if (rc == STORE_OK) {
-        return;
+    if (rc != STORE_OK) {
+        replica->autopilot.config = replica->server->config->autopilot;
     }
-    replica->autopilot.config = replica->server->config->autopilot;
-    if (rc != STORE_ENOTFOUND || replica->autopilot.initial_sent) {
-        return;
-    }
-    replica->autopilot.initial_sent = true;
-    buffer_clear(&replica->command);
-    command_encode_autopilot(&replica->command, AUTOPILOT_SET_INITIAL, 0,
-                             &replica->autopilot.config);
-    if (!replica->command.failed) {
-        replica_propose(replica, buffer_slice(&replica->command), autopilot_on_initial, NULL);
+    return rc != STORE_ENOTFOUND;
+}
+
+void replica_autopilot_start(struct replica *replica, struct buffer *out)
+{
+    if (!autopilot_load(replica)) {
+        command_encode_autopilot(out, AUTOPILOT_SET_INITIAL, 0, &replica->autopilot.config);
     }
 }
 
@@ -150,7 +136,7 @@ void replica_autopilot_turn(struct replica *replica, uint64_t now_ms)
         return;
     }
     replica->autopilot.next_ms = now_ms + REPLICA_AUTOPILOT_MS;
-    autopilot_load(replica);
+    (void)autopilot_load(replica);
     autopilot_watch_all(replica, now_ms);
 }
 

@@ -43,7 +43,7 @@ enum {
     REPLICA_QUEUE_BYTES_MAX = 64 * 1024 * 1024,    /* writes waiting for a leader, all told */
     REPLICA_REMOTE_BYTES_MAX = 48 * 1024 * 1024,   /* forwarded commands waiting for the turn */
     REPLICA_PENDING_BYTES_MAX = 128 * 1024 * 1024, /* in the log, waiting for a slow disk */
-    REPLICA_BATCH_MAX = 1 + MESSAGE_COMMANDS_MAX,  /* a leader's start, and a forwarded batch */
+    REPLICA_BATCH_MAX = 2 + MESSAGE_COMMANDS_MAX,  /* a leader's start, and a forwarded batch */
     REPLICA_COMMIT_MS = 30 * 1000, /* a write in a leader's log, waiting to be committed */
     REPLICA_RESEND_MS = 1000,      /* a read that the leader has not answered is asked again */
     REPLICA_SWEEP_MS = 100,        /* granularity of these limits */
@@ -330,7 +330,6 @@ struct replica {
         uint64_t term; /* the leadership that this is of; 0: none */
         uint64_t since_ms;
         uint64_t next_ms;
-        bool initial_sent;
         struct autopilot_config config;
         size_t count;
         struct replica_watched servers[RAFT_SERVERS_MAX];
@@ -460,6 +459,9 @@ void replica_membership_ban(struct replica *replica, raft_id id, uint64_t now_ms
 const struct member *replica_member(const struct replica *replica, raft_id id);
 
 /* replica_autopilot.c */
+/* Appends to `out` the command that stores the first autopilot settings, if the cluster has none.
+ */
+void replica_autopilot_start(struct replica *replica, struct buffer *out);
 void replica_autopilot_turn(struct replica *replica, uint64_t now_ms);
 /* Whom to give a vote, or whom to take out, if anybody; 0: nobody. */
 raft_id replica_autopilot_promotion(const struct replica *replica, uint64_t now_ms);

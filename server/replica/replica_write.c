@@ -226,14 +226,24 @@ struct write_turn {
     size_t local_taken;
 };
 
+/* The first settings of a new cluster go with the start of its first term, so that nobody reads
+ * their absence and then compares with it. */
 static void write_collect_start(struct replica *replica, struct write_turn *turn)
 {
+    size_t start_size;
+
     buffer_clear(&replica->command);
     command_encode_leader_start(&replica->command);
+    start_size = replica->command.size;
+    replica_autopilot_start(replica, &replica->command);
     if (replica->command.failed) {
         replica_fatal("out of memory");
     }
-    write_batch_add(replica, &turn->count, replica->command.data, replica->command.size);
+    write_batch_add(replica, &turn->count, replica->command.data, start_size);
+    if (replica->command.size > start_size) {
+        write_batch_add(replica, &turn->count, replica->command.data + start_size,
+                        replica->command.size - start_size);
+    }
 }
 
 /* A forwarded batch goes in as a whole, since it is answered as a whole; the first one however

@@ -249,8 +249,8 @@ logfile = %s/pgbouncer.log
         return wait_for("%d replicas" % count, streaming_or_false(streaming), seconds)
 
     def resolve(self, name="master.patroni.service.consul"):
-        """Addresses that dnsmasq gives."""
-        answer = subprocess.run(["dig", "+short", "+time=1", "+tries=1", "@" + self.dns_address, name],
+        """Addresses that dnsmasq gives. It may ask a dead server first, and turns to the others when it is asked again."""
+        answer = subprocess.run(["dig", "+short", "+time=1", "+tries=3", "@" + self.dns_address, name],
                                 capture_output=True, text=True, check=False).stdout
         return [line for line in answer.split() if re.fullmatch(r"[0-9.]+", line)]
 

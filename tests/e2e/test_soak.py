@@ -262,12 +262,15 @@ def test_load_strangers_and_deaths_for_long():
         quarter = len(samples) // 4
         early = statistics.median(samples[quarter:2 * quarter])
         late = statistics.median(samples[-quarter:])
+        sixtieth = max(1, len(samples) // 60)
         figures = {"seconds": SECONDS, "kills": kills,
                    "writes": sum(writer.done for writer in writers),
                    "reads": sum(reader.done for reader in readers),
                    "strangers": sum(one.done + one.failed for one in strangers),
                    "memory_kib": {"second quarter": early, "last quarter": late,
-                                  "highest": max(samples)},
+                                  "highest": max(samples),
+                                  "by sixtieths": [statistics.median(samples[i:i + sixtieth])
+                                                   for i in range(0, len(samples), sixtieth)]},
                    "descriptors": {"before": before, "after": descriptors(watched)}}
         print(json.dumps(figures))
         if REPORT:

@@ -49,7 +49,8 @@ install_packages() {
 
 build() {
     say "Building (build/release) ..."
-    { cmake --preset release -DPROCONSUL_TESTS=OFF && cmake --build --preset release; } \
+    { cmake -S . -B build/release -G Ninja -DCMAKE_BUILD_TYPE=Release -DPROCONSUL_TESTS=OFF &&
+        cmake --build build/release; } \
         >"$run.build.log" 2>&1 || {
         tail -n 40 "$run.build.log" >&2
         fail "the build failed (see $run.build.log)"

@@ -5,11 +5,13 @@
     state (server/catalog, server/command) -> state, session, kv
     dns -> dns, state, session, kv                    server -> everything
 
-Libraries have their places, too: LMDB is kv's alone, libuv and llhttp are the server's.
-Prints one line per fault; the last line is "N passed, M failed" (modules).
+Libraries have their places, too: LMDB is kv's alone, libuv and llhttp are the server's. And at the
+top of the tree stand the modules, the build and the README, nothing else.
+Prints one line per fault; the last line is "N passed, M failed" (modules, and the top).
 """
 import os
 import re
+import subprocess
 import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -29,6 +31,7 @@ LIBRARIES = {
     "jansson.h": {"server"},
     "ares.h": {"dns", "server"},
 }
+TOP = {"server", "raft", "kv", "session", "dns", "tests", "docs", "CMakeLists.txt", "README.md"}
 # Headers that would make a pure module impure.
 IMPURE = {
     "raft/raft": {"time.h", "sys/socket.h", "sys/time.h", "unistd.h", "pthread.h", "stdio.h"},
@@ -68,8 +71,23 @@ def faults_of(path):
     return faults
 
 
+def strangers_at_top():
+    """What git keeps at the top, dotfiles aside, that has no place there."""
+    paths = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True,
+                           check=True).stdout.splitlines()
+    tops = {path.split("/", 1)[0] for path in paths if os.path.lexists(os.path.join(ROOT, path))}
+    return sorted(top for top in tops - TOP if not top.startswith("."))
+
+
 def main():
     passed = failed = 0
+    strangers = strangers_at_top()
+    for name in strangers:
+        print("FAIL %s: the top of the tree is for %s" % (name, ", ".join(sorted(TOP))))
+    if strangers:
+        failed += 1
+    else:
+        passed += 1
     for top in ("raft", "kv", "session", "dns", "server"):
         good = bad = 0
         for folder, _, files in sorted(os.walk(os.path.join(ROOT, top))):

@@ -109,16 +109,11 @@ check_tidy() {
     return $status
 }
 
-# build PRESET
-build() {
-    cmake --preset "$1" && cmake --build --preset "$1"
-}
-
-# run_ctest PRESET NAME ARGUMENTS...
+# run_ctest KIND NAME ARGUMENTS...
 run_ctest() {
-    preset=$1 name=$2
+    build_kind=$1 name=$2
     shift 2
-    ctest --test-dir "build/$preset" -j "$jobs" --output-junit "$logs/$name.xml" --output-on-failure \
+    ctest --test-dir "build/$build_kind" -j "$jobs" --output-junit "$logs/$name.xml" --output-on-failure \
         --timeout 300 --test-output-size-passed 1000000 --test-output-size-failed 1000000 "$@"
 }
 
@@ -161,25 +156,25 @@ step format status check_format
 step includes runner python3 tests/check_includes.py
 step docs runner python3 tests/check_docs.py
 step regressions runner python3 tests/check_regressions.py
-step build-release status build release
+step build-release status sh tests/build.sh release
 step unit-release ctest run_ctest release unit-release
 if [ $quick = no ]; then
     step tidy runner check_tidy
-    step build-asan status build asan
+    step build-asan status sh tests/build.sh asan
     step unit-asan ctest run_ctest asan unit-asan -E '^sim_'
     [ -x build/asan/tests/sim ] &&
         step sim-asan status build/asan/tests/sim --seeds $sim_seeds_asan --jobs $jobs
     [ -x build/asan/tests/sim ] &&
         step sim-core-asan status build/asan/tests/sim --core --seeds $sim_seeds_asan --jobs $jobs
-    step build-mutants status cmake --build --preset release --target sim_mutants
+    step build-mutants status sh tests/build.sh release sim_mutants
     step mutants runner python3 tests/sim/mutants/run build/release/tests/sim_mutants
-    step build-tsan status build tsan
+    step build-tsan status sh tests/build.sh tsan
     # Those with threads: the log writer, the store's readers, DNS.
     step unit-tsan ctest run_ctest tsan unit-tsan -R '^test_(wal|kv_store|dns|server)'
     step conformance runner sh tests/conformance/run.sh build/release/proconsul
     step differ pytest /usr/bin/python3 -m pytest -q --junitxml "$logs/differ.xml" \
         -p no:cacheprovider tests/conformance/differ
-    step build-fuzz status build fuzz
+    step build-fuzz status sh tests/build.sh fuzz
     step fuzz runner run_fuzz
     step bench pytest /usr/bin/python3 -m pytest -q --junitxml "$logs/bench.xml" tests/bench
     [ -n "$(ls tests/e2e/test_*.py 2>/dev/null)" ] &&

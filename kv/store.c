@@ -396,8 +396,8 @@ int store_open(const struct store_options *options, struct store **out, bool *wi
     }
     store_mark_open(options->boot_id, &data, mark); /* Durable before the first commit. */
     store_mark_read(store->dir_fd, found);
-    if (strcmp(found, mark) !=
-        0) { /* So that a full disk does not keep a server from restarting. */
+    /* What is there already is not written again: a full disk keeps no server from restarting. */
+    if (strcmp(found, mark) != 0) {
         rc = store_mark_write(store->dir_fd, mark, err);
         if (rc != 0) {
             goto fail;

@@ -13,6 +13,7 @@
 #include "server/agent/agent_internal.h"
 #include "server/config.h"
 #include "server/http/catalog_json.h"
+#include "server/http/http_internal.h"
 #include "server/log.h"
 #include "server/server.h"
 
@@ -106,8 +107,11 @@ static void agent_put_duration(struct buffer *out, const char *name, int64_t ns)
     agent_put_text(out, false, name, text);
 }
 
-/* SessionTTLMin has its place in DebugConfig, as Consul's; Patroni looks for it here. */
-static void agent_put_self_config(struct buffer *out, const struct server *server)
+/* SessionTTLMin has its place in DebugConfig, as Consul's. Patroni looks for it here when its
+ * session's TTL was refused, and gives up to adjust it without: it asks on the connection on which
+ * it was refused, which alone is shown it. */
+static void agent_put_self_config(struct buffer *out, const struct server *server,
+                                  bool with_session_ttl)
 {
     const struct config *config = server->config;
 
@@ -118,8 +122,10 @@ static void agent_put_self_config(struct buffer *out, const struct server *serve
     agent_put_text(out, false, "Revision", "");
     buffer_append_text(out, ",\"Server\":true");
     agent_put_text(out, false, "Version", PROCONSUL_CONSUL_VERSION);
-    catalog_json_key(out, "SessionTTLMin");
-    json_put_u64(out, config->session_ttl_min_ns);
+    if (with_session_ttl) {
+        catalog_json_key(out, "SessionTTLMin");
+        json_put_u64(out, config->session_ttl_min_ns);
+    }
     buffer_append_char(out, '}');
 }
 
@@ -226,7 +232,7 @@ static void agent_self(struct http_request *request)
     struct buffer body = {0};
 
     buffer_append_char(&body, '{');
-    agent_put_self_config(&body, server);
+    agent_put_self_config(&body, server, request->conn->session_ttl_refused);
     agent_put_self_debug(&body, server);
     buffer_append_text(&body, ",\"Coord\":{\"Vec\":[0,0,0,0,0,0,0,0],\"Error\":1.5,"
                               "\"Adjustment\":0,\"Height\":0.00001},\"Member\":");

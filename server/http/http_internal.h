@@ -140,9 +140,10 @@ struct http_conn {
     size_t end;        /* of `in`: where the current request ends, once complete */
     bool archive;      /* it is one of http->archives */
     llhttp_t parser;
-    bool complete; /* the whole request has been read */
-    bool eof;      /* the client has closed its side */
-    bool paused;   /* reading is stopped: too much came ahead */
+    bool complete;            /* the whole request has been read */
+    bool eof;                 /* the client has closed its side */
+    bool paused;              /* reading is stopped: too much came ahead */
+    bool session_ttl_refused; /* on this connection, ever: http_agent.c */
 
     /* The current request. */
     char method[HTTP_METHOD_BYTES_MAX + 1];

@@ -328,6 +328,7 @@ static bool form_check_ttl(struct http_request *request, struct session *session
         return false;
     }
     if (ns != 0 && (ns < ttl_ns_min || ns > SESSION_TTL_NS_MAX)) {
+        request->conn->session_ttl_refused = true;
         duration_format(ttl_ns_min, low, sizeof(low));
         duration_format(SESSION_TTL_NS_MAX, high, sizeof(high));
         http_reply_error(request, 500, "Invalid Session TTL '%" PRId64 "', must be between [%s=%s]",

@@ -18,9 +18,6 @@ while [ $# -gt 1 ]; do
 done
 binary=${1:?usage: run.sh [-v] [--quick] BINARY}
 
-# What is complete. The other sections follow with the endpoints that they ask for.
-http_sections="kv session blocking status errors http txn catalog health event operator coordinate snapshot"
-
 work=$(mktemp -d "${TMPDIR:-/tmp}/conformance.XXXXXX")
 server_pid=
 stop_server() {
@@ -83,19 +80,8 @@ check_server() {
 }
 
 # --- HTTP ---
-set --
-for section in $http_sections; do
-    set -- "$@" "$here/http/$section"
-done
-for case in "$here"/http/*/patroni-*.json; do
-    section=$(basename "$(dirname "$case")")
-    case " $http_sections " in
-    *" $section "*) ;; # is in its section
-    *) set -- "$@" "$case" ;;
-    esac
-done
 start_server main '{"session_ttl_min": "5s"}'
-"$here/run-http" --addr "$addr" -j 8 $verbose "$@" >"$work/http.out" 2>&1
+"$here/run-http" --addr "$addr" -j 8 $verbose "$here/http" >"$work/http.out" 2>&1
 cat "$work/http.out"
 tally "$work/http.out"
 check_server main
@@ -103,16 +89,10 @@ stop_server
 
 if [ $quick = no ]; then
     # The cases that need other settings share one server.
-    set --
-    for section in $http_sections; do
-        for case in "$here"/http/"$section"/config-*.json; do
-            [ -e "$case" ] && set -- "$@" "$case"
-        done
-    done
     profile=$(python3 -c 'import json, sys; print(json.dumps(json.load(open(sys.argv[1]))["config"]))' \
         "$here/http/kv/config-kv-limit.json")
     start_server profile "$profile"
-    "$here/run-http" --config-cases --addr "$addr" $verbose "$@" >"$work/profile.out" 2>&1
+    "$here/run-http" --config-cases --addr "$addr" $verbose "$here/http" >"$work/profile.out" 2>&1
     cat "$work/profile.out"
     tally "$work/profile.out"
     check_server profile

@@ -1,7 +1,11 @@
 """The main job: Patroni on five servers, a failover that works, and outages that are none."""
+import logging
 import time
 
-from cluster import Cluster, wait_for
+import pytest
+from patroni.dcs.consul import Consul, ConsulError
+
+from cluster import HTTP_PORT, Cluster, wait_for
 from patroni_nodes import SCOPE, Group, Inserter
 
 
@@ -19,6 +23,22 @@ def test_patroni_fails_over_and_survives_the_loss_of_servers():
             failed = False
         finally:
             group.close(failed)
+
+
+def test_patroni_takes_the_shortest_ttl_when_its_own_is_refused(caplog):
+    with Cluster(size=1) as cluster:
+        server = cluster.wait_leader()
+        # Half of a ttl of 15 s is asked for, less than the 10 s of session_ttl_min.
+        dcs = Consul({"host": "%s:%d" % (server.address, HTTP_PORT), "scope": SCOPE, "namespace": "/service/",
+                      "name": "pg1", "ttl": 15, "loop_wait": 5, "retry_timeout": 10, "patronictl": True})
+        with caplog.at_level(logging.WARNING):
+            with pytest.raises(ConsulError):
+                dcs.refresh_session()
+            assert "Changing Session TTL from 7.5 to 10.0" in caplog.text
+            dcs.refresh_session()
+        assert [session["TTL"] for session in server.get_json("/v1/session/list")] == ["10.0s"]
+        # Whoever asks elsewhere sees what Consul shows.
+        assert "SessionTTLMin" not in server.get_json("/v1/agent/self")["Config"]
 
 
 def drill(cluster, group, hosts):

@@ -1,55 +1,37 @@
 /* Bodies of any bytes for each endpoint that decodes JSON, down to the store: the first byte says
- * which. The agent's definitions are read as it reads them, without an agent. */
+ * which. The agent has no services and no checks: what would be registered is read as it reads
+ * definitions, and encoded, and left at that. */
 
+#define HTTP_FIXTURE_AGENT
 #define HTTP_FIXTURE_CATALOG
+#define HTTP_FIXTURE_OPERATOR
 #include "server/agent/agent_definition.h"
+#include "server/agent/agent_internal.h"
+#include "server/http/http_agent.h"
 #include "tests/unit/http_fixture.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 enum { FUZZ_BYTES_MAX = 16 * 1024, FUZZ_TURNS = 4 };
 
+/* Inputs that are kept count on the order. */
 static const char *const paths[] = {
     "/v1/session/create",
     "/v1/txn",
     "/v1/catalog/register",
     "/v1/catalog/deregister",
+    "/v1/agent/service/register",
+    "/v1/agent/check/register",
+    "/v1/agent/check/update/x",
+    "/v1/coordinate/update",
+    "/v1/operator/autopilot/configuration",
+    "/v1/operator/autopilot/configuration?cas=1",
 };
 
-enum { PATH_COUNT = sizeof(paths) / sizeof(paths[0]), KIND_COUNT = PATH_COUNT + 2 };
+enum { PATH_COUNT = sizeof(paths) / sizeof(paths[0]) };
 
 static struct http_fixture fixture;
-
-static void fuzz_turns(void)
-{
-    for (int i = 0; i < FUZZ_TURNS; i++) {
-        (void)uv_run(&fixture.loop, UV_RUN_NOWAIT);
-    }
-}
-
-static void fuzz_request(const char *path, struct slice body)
-{
-    char head[128];
-    const int size =
-        snprintf(head, sizeof(head), "PUT %s HTTP/1.1\r\nHost: x\r\nContent-Length: %zu\r\n\r\n",
-                 path, body.size);
-
-    if (fixture.server.http == NULL) {
-        http_fixture_open(&fixture, -1); /* No listener. */
-    }
-    struct http_conn *conn = http_conn_new(fixture.server.http);
-
-    assert(conn != NULL);
-    http_conn_feed(conn, slice_from(head, (size_t)size));
-    if (body.size > 0 && conn->state != HTTP_CONN_CLOSED) {
-        http_conn_feed(conn, body);
-    }
-    fuzz_turns();
-    http_conn_discard(conn);
-    fuzz_turns();
-    assert(fixture.server.http->conn_count == 0);
-    (void)http_fixture_close; /* The process ends with it open: it serves all inputs. */
-}
+static struct agent agent;
 
 static int fuzz_visit_check(void *host, const json_t *json)
 {
@@ -65,7 +47,18 @@ static int fuzz_visit_check(void *host, const json_t *json)
     return 0;
 }
 
-static void fuzz_service(const json_t *json)
+static void fuzz_definition(struct http_request *request, void (*read)(const json_t *json))
+{
+    json_t *json = http_body_json(request, "Request decode failed");
+
+    if (json != NULL) {
+        read(json);
+        json_decref(json);
+        http_reply_empty(request, 200);
+    }
+}
+
+static void fuzz_read_service(const json_t *json)
 {
     struct agent_service_definition service;
     struct buffer record = {0};
@@ -81,7 +74,7 @@ static void fuzz_service(const json_t *json)
     buffer_deinit(&record);
 }
 
-static void fuzz_check(const json_t *json)
+static void fuzz_read_check(const json_t *json)
 {
     const struct agent_scripts scripts = {.remote = false};
     struct agent_check_definition check;
@@ -95,26 +88,57 @@ static void fuzz_check(const json_t *json)
     }
 }
 
+static void fuzz_service(struct http_request *request)
+{
+    fuzz_definition(request, fuzz_read_service);
+}
+
+static void fuzz_check(struct http_request *request)
+{
+    fuzz_definition(request, fuzz_read_check);
+}
+
+const struct http_route http_routes_agent[] = {
+    {"/v1/agent/service/register", HTTP_METHOD_PUT, "OPTIONS,PUT", fuzz_service},
+    {"/v1/agent/check/register", HTTP_METHOD_PUT, "OPTIONS,PUT", fuzz_check},
+    {"/v1/agent/check/update/", HTTP_METHOD_PUT, "OPTIONS,PUT", http_agent_check_update},
+    {NULL, 0, NULL, NULL},
+};
+
+static void fuzz_turns(void)
+{
+    for (int i = 0; i < FUZZ_TURNS; i++) {
+        (void)uv_run(&fixture.loop, UV_RUN_NOWAIT);
+    }
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+    char head[128];
+
     if (size < 1 || size > FUZZ_BYTES_MAX) {
         return 0;
     }
-    const unsigned kind = data[0] % KIND_COUNT;
+    if (fixture.server.http == NULL) {
+        http_fixture_open(&fixture, -1); /* No listener. */
+        agent.server = &fixture.server;
+        fixture.server.agent = &agent;
+    }
     const struct slice body = {(const char *)data + 1, size - 1};
+    const int head_size =
+        snprintf(head, sizeof(head), "PUT %s HTTP/1.1\r\nHost: x\r\nContent-Length: %zu\r\n\r\n",
+                 paths[data[0] % PATH_COUNT], body.size);
+    struct http_conn *conn = http_conn_new(fixture.server.http);
 
-    if (kind < PATH_COUNT) {
-        fuzz_request(paths[kind], body);
-        return 0;
+    assert(conn != NULL);
+    http_conn_feed(conn, slice_from(head, (size_t)head_size));
+    if (body.size > 0 && conn->state != HTTP_CONN_CLOSED) {
+        http_conn_feed(conn, body);
     }
-    json_t *json = json_loadb(body.data, body.size,
-                              JSON_DISABLE_EOF_CHECK | JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL);
-
-    if (json != NULL && kind == PATH_COUNT) {
-        fuzz_service(json);
-    } else if (json != NULL) {
-        fuzz_check(json);
-    }
-    json_decref(json);
+    fuzz_turns();
+    http_conn_discard(conn);
+    fuzz_turns();
+    assert(fixture.server.http->conn_count == 0);
+    (void)http_fixture_close; /* The process ends with it open: it serves all inputs. */
     return 0;
 }

@@ -59,7 +59,9 @@ struct http_fixture {
 #ifndef HTTP_FIXTURE_AGENT /* A program that defines it brings its own. */
 const struct http_route http_routes_agent[] = {{NULL, 0, NULL, NULL}};
 #endif
+#ifndef HTTP_FIXTURE_OPERATOR /* A program that defines it takes the real ones. */
 const struct http_route http_routes_operator[] = {{NULL, 0, NULL, NULL}};
+#endif
 #ifndef HTTP_FIXTURE_CATALOG /* A program that defines it takes the real ones. */
 const struct http_route http_routes_catalog[] = {{NULL, 0, NULL, NULL}};
 const struct http_route http_routes_health[] = {{NULL, 0, NULL, NULL}};
@@ -296,6 +298,28 @@ void replica_stats(const struct replica *replica, struct replica_stats *out)
 {
     *out = (struct replica_stats){.term = 1, .applied_index = replica->index, .state = "Leader"};
 }
+
+#ifdef HTTP_FIXTURE_OPERATOR /* It asks for more; nobody is there who could be asked. */
+void replica_operate(struct replica *replica, enum replica_operation operation,
+                     struct slice argument, replica_operate_done done, void *context)
+{
+    (void)operation;
+    (void)argument;
+    done(context, replica->failure == NULL ? "No cluster leader" : replica->failure, SLICE_EMPTY);
+}
+
+bool replica_health_decode(struct slice bytes, struct replica_health *out)
+{
+    (void)bytes;
+    memset(out, 0, sizeof(*out));
+    return true;
+}
+
+uint64_t replica_peers_index(const struct replica *replica)
+{
+    return replica->index;
+}
+#endif
 
 /* The node that sessions are made on, with its serfHealth. */
 static void fake_register_node(struct replica *replica)

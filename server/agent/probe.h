@@ -1,9 +1,9 @@
 #ifndef SERVER_AGENT_PROBE_H
 #define SERVER_AGENT_PROBE_H
 
-/* One run of an HTTP or TCP health check, on libuv: looks the name up, connects, asks, reads, and
- * tells the status with Consul's output text. What the other side sends is untrusted and bounded.
- */
+/* One run of an HTTP or TCP health check, on libuv: asks (probe_url, probe_request, probe_stream),
+ * reads (probe_answer), and tells the status with Consul's output text. What the other side sends
+ * is untrusted and bounded. */
 
 #include <jansson.h>
 #include <stdint.h>
@@ -16,9 +16,7 @@
 enum {
     PROBE_OUTPUT_BYTES_MAX = 64 * 1024, /* the last bytes of a longer body are kept, as in Consul */
     PROBE_OUTPUT_BYTES_DEFAULT = 4096,
-    PROBE_RESPONSE_BYTES_MAX = 1 << 20, /* then the answer counts as complete */
     PROBE_REDIRECTS_MAX = 10,
-    PROBE_ADDRESSES_MAX = 8, /* of one name, tried in order */
 };
 
 enum probe_status { PROBE_PASSING, PROBE_WARNING, PROBE_CRITICAL };
@@ -49,16 +47,5 @@ struct probe *probe_start(uv_loop_t *loop, const struct probe_spec *spec, probe_
 /* Ends it without calling `done`. Its memory lives until libuv has closed its handles, so the loop
  * must go on. */
 void probe_cancel(struct probe *probe);
-
-/* "http://host:port/path?query" in parts, for tests. Borrowed. */
-struct probe_url {
-    struct slice scheme;
-    struct slice authority; /* as written: what Host says */
-    struct slice host;      /* without brackets */
-    struct slice port;      /* "" : the scheme's */
-    struct slice path;      /* from the first '/', '?' or the end; the fragment is cut off */
-};
-/* False when it is no URL that could be asked; `problem` is Go's text for it. */
-bool probe_url_parse(struct slice text, struct probe_url *out, struct buffer *problem);
 
 #endif

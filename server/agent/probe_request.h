@@ -1,0 +1,31 @@
+#ifndef SERVER_AGENT_PROBE_REQUEST_H
+#define SERVER_AGENT_PROBE_REQUEST_H
+
+/* The request of an HTTP check. Method, headers and body are the registration's, so they are
+ * untrusted: whatever could end a line or the request early is left out. */
+
+#include <jansson.h>
+
+#include "kv/buffer.h"
+#include "kv/slice.h"
+#include "server/agent/probe_url.h"
+
+struct probe_request {
+    struct buffer method;
+    struct buffer header; /* lines, each with its CRLF */
+    struct buffer host;   /* the registration's own Host, or empty: the URL's */
+    struct buffer body;
+};
+
+/* Copies all. `method` "" or not a token means GET; `header` is an object of lists of strings, or
+ * NULL. A failed allocation shows in probe_request_write. */
+void probe_request_init(struct probe_request *request, struct slice method, const json_t *header,
+                        struct slice body);
+void probe_request_deinit(struct probe_request *request);
+
+/* Appends the request for `url`: as Consul's agent sends it, but for Accept-Encoding, since we
+ * could not unpack what came. Without memory `out` is marked as failed. */
+void probe_request_write(const struct probe_request *request, const struct probe_url *url,
+                         struct buffer *out);
+
+#endif

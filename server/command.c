@@ -645,6 +645,16 @@ struct slice command_answer(const struct command_result *result)
     return slice_from(all.data + result->answer_offset, result->answer_bytes);
 }
 
+static int apply_unknown(struct slice bytes, struct errmsg *err)
+{
+    struct reader reader = reader_from(bytes);
+    const unsigned version = reader_u8(&reader);
+    const unsigned type = reader_u8(&reader);
+
+    return errmsg_set(err, COMMAND_EUNKNOWN, "format=%u type=%u bytes=%zu", version, type,
+                      bytes.size);
+}
+
 int command_apply(struct store_txn *txn, uint64_t term, uint64_t index, struct slice bytes,
                   const struct command_observer *observer, struct command_result *result)
 {
@@ -655,8 +665,7 @@ int command_apply(struct store_txn *txn, uint64_t term, uint64_t index, struct s
     *result = (struct command_result){.status = COMMAND_DONE, .index = index};
     struct apply apply = {.txn = txn, .index = index, .observer = observer, .result = result};
     if (!command_decode(bytes, &command)) {
-        (void)errmsg_set(&result->error, 0, "command of an unknown kind, or malformed");
-        return apply_refused(&apply);
+        return apply_unknown(bytes, &result->error);
     }
     apply.stamp = (struct session_stamp){.term = term, .now_ms = command.now_ms};
 

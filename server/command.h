@@ -21,7 +21,8 @@
 
 /* Layout: u8 version, u8 type, u64 the leader's clock in milliseconds (little-endian, as all
  * numbers), then what the type has. Bytes of another version, of an unknown type, or with anything
- * after their end are no command.
+ * after their end are no command. A change of what a command means, or of what its type may have,
+ * is a new type or version, never the same bytes: servers that do not know it stop at it.
  *
  * Bounds: a key has at most COMMAND_KEY_BYTES_MAX bytes, and is empty for delete-prefix alone; a
  * cause at most COMMAND_CAUSE_BYTES_MAX. Values and registrations are bounded by whoever takes them
@@ -104,6 +105,9 @@ bool command_grows(struct slice command);
  * transaction of its own. Afterwards everybody who waits for anything must be woken. */
 bool command_replaces_state(struct slice command);
 
+/* Beside the store's errors. */
+enum { COMMAND_EUNKNOWN = -401 };
+
 enum command_status {
     COMMAND_DONE = 0,    /* `ok` is the answer */
     COMMAND_REFUSED = 1, /* `error` is Consul's text, for a 500 */
@@ -134,9 +138,11 @@ struct command_observer {
 
 /* Applies one command. A refused one leaves the transaction as it was, so that many can share one.
  * Returns 0 (with *result filled, a refusal included), or a store error: then
- * the whole transaction must be aborted and tried again later, nothing of it counts. Bytes that do
- * not decode (from a newer version) are a refusal, the same on every server. `observer` may be
- * NULL. Observers are called for what this transaction did, so the caller must commit it, or
+ * the whole transaction must be aborted and tried again later, nothing of it counts.
+ * COMMAND_EUNKNOWN, with what is unknown in result->error: the bytes are not command_valid, so a
+ * leader of a newer version took them, and whoever knows them did something with them. Neither a
+ * refusal nor going on without them would leave the same state: this server must stop. `observer`
+ * may be NULL. Observers are called for what this transaction did, so the caller must commit it, or
  * restart them, whatever it does then. */
 int command_apply(struct store_txn *txn, uint64_t term, uint64_t index, struct slice bytes,
                   const struct command_observer *observer, struct command_result *result);

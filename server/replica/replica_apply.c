@@ -12,6 +12,14 @@ bool replica_apply_pending(const struct replica *replica)
            !replica->apply_held;
 }
 
+void replica_apply_unknown(raft_index index, const struct command_result *result)
+{
+    replica_fatal("entry %llu of the Raft log is a write that this version, %s, does not know: %s. "
+                  "A newer version took it. Nothing is lost, and nothing of it was applied here: "
+                  "upgrade this server to the version of the others and start it again",
+                  (unsigned long long)index, PROCONSUL_VERSION, result->error.text);
+}
+
 /* Applies entries up to `last` inside the transaction; `*reached` is the last one that was. What
  * transactions of local clients answer goes to `answers`. Store errors pass through. */
 static int replica_apply_batch(struct replica *replica, struct store_txn *txn, raft_index last,
@@ -43,6 +51,9 @@ static int replica_apply_batch(struct replica *replica, struct store_txn *txn, r
             observer.answers = result == &ignored ? NULL : answers;
             rc = command_apply(txn, entry.term, index, slice_from(entry.data, entry.size),
                                &observer, result);
+            if (rc == COMMAND_EUNKNOWN) {
+                replica_apply_unknown(index, result);
+            }
             if (rc != STORE_OK) {
                 return rc;
             }

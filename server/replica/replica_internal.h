@@ -103,6 +103,7 @@ struct replica_proposal {
     void *context;
     uint64_t start_ms;
     uint64_t start_ns; /* by uv_hrtime, for the metrics */
+    bool malformed;    /* not command_valid */
     raft_id sent_to;   /* SENT: whom, */
     uint64_t request;  /* in which message, */
     uint32_t position; /* and where in it */
@@ -384,6 +385,8 @@ bool replica_restore_is(const struct raft_entry *entry);
 bool replica_restore_start(struct replica *replica);
 
 /* replica_apply.c */
+/* What stands at `index` is for a newer version: to go on would be to have another state. */
+_Noreturn void replica_apply_unknown(raft_index index, const struct command_result *result);
 /* The store took nothing: it is tried again until there is space. */
 void replica_apply_failed(struct replica *replica, int rc, uint64_t now_ms);
 void replica_apply(struct replica *replica);

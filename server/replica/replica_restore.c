@@ -86,6 +86,9 @@ static void restore_on_worked(uv_work_t *request, int status)
     (void)status;
     replica->restore_work = NULL;
     replica->apply_held = false;
+    if (work->rc == COMMAND_EUNKNOWN) {
+        replica_apply_unknown(work->index, &work->result);
+    }
     if (!replica->stopping) {
         if (work->rc == STORE_OK) {
             restore_applied(replica, work);

@@ -44,6 +44,7 @@ void replica_propose(struct replica *replica, struct slice command, replica_prop
     proposal->state = PROPOSAL_QUEUED;
     proposal->start_ms = replica_now_ms(replica);
     proposal->start_ns = uv_hrtime();
+    proposal->malformed = !command_valid(command);
     proposal->request = 0;
     proposal->position = 0;
     proposal->term = 0;
@@ -458,7 +459,8 @@ void replica_on_proposed(struct replica *replica, struct slice payload)
 
 /* --- the turn --- */
 
-/* Local writes that this server must refuse by itself. */
+/* Local writes that this server must refuse by itself. What is no command must not get into the
+ * log: every server would stop at it. */
 static void write_refuse_queued(struct replica *replica)
 {
     struct replica_proposal *next;
@@ -471,10 +473,12 @@ static void write_refuse_queued(struct replica *replica)
     }
     for (struct replica_proposal *proposal = replica->queued.first; proposal != NULL;
          proposal = next) {
-        const char *refusal =
-            write_refusal(replica, slice_from(proposal->command, proposal->command_size));
+        const char *refusal = "the write is malformed, or beyond a bound";
 
         next = proposal->next;
+        if (!proposal->malformed) {
+            refusal = write_refusal(replica, slice_from(proposal->command, proposal->command_size));
+        }
         if (refusal != NULL) {
             write_unqueue(replica, proposal);
             write_fail(proposal, refusal);

@@ -61,8 +61,9 @@ struct txn_op {
     struct catalog_check check;
 };
 
-/* Encoding: txn_op_encode for each. Decoding: txn_decode checks everything; then txn_op_next cannot
- * fail before the end. */
+/* Encoding: txn_op_encode for each. Decoding: txn_decode checks everything (false: no list of
+ * operations, or too many); then txn_op_next, which borrows from the bytes, cannot fail before the
+ * end. It returns false at the end, and, with it->failed, for bytes that are no operation. */
 void txn_op_encode(struct buffer *out, const struct txn_op *op);
 bool txn_decode(struct slice ops, uint32_t *count);
 bool txn_op_next(struct reader *it, struct txn_op *op);

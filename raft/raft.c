@@ -420,7 +420,7 @@ static int raft_event_check(const struct raft *raft, const struct raft_event *ev
     case RAFT_EVENT_PEER_LOST:
         return RAFT_OK;
     case RAFT_EVENT_TRANSFER:
-        return raft_transfer_check(raft, event->peer);
+        return raft_transfer_check(raft, event);
     case RAFT_EVENT_SNAPSHOT_INSTALLED:
         return raft_snapshot_installed_check(raft, &event->snapshot);
     }
@@ -509,7 +509,7 @@ static void raft_handle(struct raft *raft, const struct raft_event *event)
         raft_leader_lost(raft, event->peer);
         break;
     case RAFT_EVENT_TRANSFER:
-        raft_transfer(raft, event->peer);
+        raft_transfer(raft, event);
         break;
     case RAFT_EVENT_SNAPSHOT_INSTALLED:
         raft_snapshot_installed(raft, &event->snapshot);

@@ -175,10 +175,11 @@ enum raft_event_type {
      * afterwards takes it back: deliver what was received on the connection first. Repeated and
      * mistaken ones do no harm. */
     RAFT_EVENT_PEER_LOST,
-    /* Leader: hand leadership to `peer`, a voter; 0: to the one with the longest log. Until it is
+    /* Leader: hand leadership to `peer`, a voter; 0: to one that answers, needs no snapshot and is
+     * not in `avoid`: whoever has the longest log, and among those was heard last. Until it is
      * over (update->role tells; see raft_transfer_target), at most election_ms, proposals are
-     * answered with RAFT_ETRANSFER. RAFT_ENOTLEADER; RAFT_EINVAL: no such voter, or none that
-     * answers; RAFT_ETRANSFER: one to another server is under way. */
+     * answered with RAFT_ETRANSFER. RAFT_ENOTLEADER; RAFT_EINVAL: no such voter; RAFT_ETRANSFER:
+     * one to another server is under way. */
     RAFT_EVENT_TRANSFER,
     /* snapshot: is durable and is this server's state now. The log begins behind it; what follows
      * in the log is kept if it fits. RAFT_ESTALE: not wanted, see raft_snapshot_wanted(), which
@@ -205,6 +206,8 @@ struct raft_event {
     uint64_t read_token;
     bool read_quorum; /* confirm leadership with a quorum even while the lease holds */
     raft_id peer;
+    const raft_id *avoid;
+    size_t avoid_count;
     struct raft_snapshot snapshot;
 };
 

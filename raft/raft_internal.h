@@ -254,8 +254,8 @@ struct raft_peer *raft_peer_find(struct raft *raft, raft_id id);
 
 /* --- raft_transfer.c: handing leadership over --- */
 
-int raft_transfer_check(const struct raft *raft, raft_id target);
-void raft_transfer(struct raft *raft, raft_id target);
+int raft_transfer_check(const struct raft *raft, const struct raft_event *event);
+void raft_transfer(struct raft *raft, const struct raft_event *event);
 /* Gives up when its time is over. */
 void raft_transfer_timer(struct raft *raft);
 /* Steps down when the committed configuration gives this leader no vote. */

@@ -22,25 +22,51 @@ static bool raft_transfer_possible(const struct raft *raft, const struct raft_pe
            raft->now_ms < peer->answered_ms + raft->options.election_ms;
 }
 
-/* The voter that lacks least; NULL if none has answered lately. */
-static const struct raft_peer *raft_transfer_best(const struct raft *raft)
+static bool raft_transfer_better(const struct raft_peer *peer, const struct raft_peer *than)
+{
+    if (peer->match_index != than->match_index) {
+        return peer->match_index > than->match_index;
+    }
+    /* While nothing is written, one that has just died lacks as little as the others. */
+    return peer->answered_ms > than->answered_ms;
+}
+
+static bool raft_transfer_avoided(const struct raft_event *event, raft_id id)
+{
+    for (size_t i = 0; event != NULL && i < event->avoid_count; i++) {
+        if (event->avoid[i] == id) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The voter that lacks least, and among those the one that was heard last; NULL if none has
+ * answered lately, or all of them need a snapshot first: that takes too long. `event` says whom to
+ * avoid; NULL: nobody. */
+static const struct raft_peer *raft_transfer_best(const struct raft *raft,
+                                                  const struct raft_event *event)
 {
     const struct raft_peer *best = NULL;
 
     for (size_t i = 0; i < raft->peer_count; i++) {
         const struct raft_peer *peer = &raft->peers[i];
-        if (raft_transfer_possible(raft, peer) &&
-            (best == NULL || peer->match_index > best->match_index)) {
+        if (raft_transfer_possible(raft, peer) && peer->state != RAFT_PEER_SNAPSHOT &&
+            !raft_transfer_avoided(event, peer->id) &&
+            (best == NULL || raft_transfer_better(peer, best))) {
             best = peer;
         }
     }
     return best;
 }
 
-static const struct raft_peer *raft_transfer_choose(const struct raft *raft, raft_id target)
+static const struct raft_peer *raft_transfer_choose(const struct raft *raft,
+                                                    const struct raft_event *event)
 {
+    const raft_id target = event->peer;
+
     if (target == 0) {
-        return raft_transfer_best(raft);
+        return raft_transfer_best(raft, event);
     }
     for (size_t i = 0; i < raft->peer_count; i++) {
         if (raft->peers[i].id == target && raft->peers[i].voter) {
@@ -50,18 +76,20 @@ static const struct raft_peer *raft_transfer_choose(const struct raft *raft, raf
     return NULL;
 }
 
-int raft_transfer_check(const struct raft *raft, raft_id target)
+int raft_transfer_check(const struct raft *raft, const struct raft_event *event)
 {
+    const raft_id target = event->peer;
+
     if (raft->role != RAFT_LEADER) {
         return RAFT_ENOTLEADER;
     }
     if (raft->transfer_to != 0) {
         return target == 0 || target == raft->transfer_to ? RAFT_OK : RAFT_ETRANSFER;
     }
-    return raft_transfer_choose(raft, target) != NULL ? RAFT_OK : RAFT_EINVAL;
+    return raft_transfer_choose(raft, event) != NULL ? RAFT_OK : RAFT_EINVAL;
 }
 
-void raft_transfer(struct raft *raft, raft_id target)
+void raft_transfer(struct raft *raft, const struct raft_event *event)
 {
     assert(raft->role == RAFT_LEADER);
 
@@ -69,7 +97,7 @@ void raft_transfer(struct raft *raft, raft_id target)
         return; /* The same again does not get more time. */
     }
     /* Checked with the event. Time may have passed since, but not in favour of another answer. */
-    const struct raft_peer *peer = raft_transfer_choose(raft, target);
+    const struct raft_peer *peer = raft_transfer_choose(raft, event);
     if (peer == NULL) {
         return;
     }
@@ -97,7 +125,7 @@ void raft_transfer_removed(struct raft *raft)
     }
     /* This step's messages tell the others that the change is committed (4.2.2). One of them takes
      * over at once rather than after a time-out. */
-    const struct raft_peer *peer = raft_transfer_best(raft);
+    const struct raft_peer *peer = raft_transfer_best(raft, NULL);
     if (peer != NULL && peer->match_index == raft->log.last_index) {
         raft_message_add(raft, RAFT_TIMEOUT_NOW, peer->id)->round = raft_round_now(raft);
     }

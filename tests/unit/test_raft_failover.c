@@ -243,6 +243,52 @@ static void test_transfer_without_a_target_takes_the_longest_log(void **state)
     core_deinit(&core);
 }
 
+/* Nothing is written, so one that died a moment ago lacks as little as the one that answers. */
+static void test_transfer_among_equals_takes_who_was_heard_last(void **state)
+{
+    (void)state;
+    for (raft_id dead = 2; dead <= 3; dead++) {
+        const raft_id alive = 5 - dead;
+        struct core core;
+
+        core_init(&core, &three);
+        core_lead(&core);
+        core_propose(&core, 1);
+        const uint64_t round = core_sent(&core, RAFT_APPEND_REQUEST, alive)->round;
+        core_persist(&core, core.update.sequence);
+        core_acknowledge(&core, dead, raft_last_index(core.raft), round);
+        core_acknowledge(&core, alive, raft_last_index(core.raft), round);
+        core_tick(&core, CORE_HEARTBEAT_MS);
+        const uint64_t later = core_sent(&core, RAFT_APPEND_REQUEST, alive)->round;
+        core_acknowledge(&core, alive, raft_last_index(core.raft), later);
+        assert_int_equal(transfer(&core, 0), RAFT_OK);
+        assert_int_equal(raft_transfer_target(core.raft), alive);
+        core_deinit(&core);
+    }
+}
+
+static void test_transfer_without_a_target_avoids_whom_the_host_names(void **state)
+{
+    const raft_id avoid[] = {3, 2};
+    struct raft_event event = {.type = RAFT_EVENT_TRANSFER, .avoid = avoid, .avoid_count = 2};
+    struct core core;
+
+    (void)state;
+    core_init(&core, &three);
+    core_lead(&core);
+    core_propose(&core, 1);
+    const uint64_t round = core_sent(&core, RAFT_APPEND_REQUEST, 3)->round;
+    core_persist(&core, core.update.sequence);
+    core_acknowledge(&core, 2, raft_last_index(core.raft) - 1, round);
+    core_acknowledge(&core, 3, raft_last_index(core.raft), round);
+    assert_int_equal(core_try(&core, &event), RAFT_EINVAL);
+    assert_int_equal(raft_transfer_target(core.raft), 0);
+    event.avoid_count = 1;
+    assert_int_equal(core_try(&core, &event), RAFT_OK);
+    assert_int_equal(raft_transfer_target(core.raft), 2);
+    core_deinit(&core);
+}
+
 static void test_transfer_to_nobody_is_refused(void **state)
 {
     struct core core;
@@ -392,6 +438,8 @@ int main(void)
         cmocka_unit_test(test_transfer_waits_until_the_target_has_everything),
         cmocka_unit_test(test_transfer_accepts_no_proposals_until_it_is_given_up),
         cmocka_unit_test(test_transfer_without_a_target_takes_the_longest_log),
+        cmocka_unit_test(test_transfer_among_equals_takes_who_was_heard_last),
+        cmocka_unit_test(test_transfer_without_a_target_avoids_whom_the_host_names),
         cmocka_unit_test(test_transfer_to_nobody_is_refused),
         cmocka_unit_test(test_transfer_gives_the_lease_up_for_the_rest_of_the_term),
         cmocka_unit_test(test_the_target_campaigns_at_once_and_says_why),

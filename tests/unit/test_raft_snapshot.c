@@ -114,6 +114,30 @@ static void test_the_whole_log_can_be_compacted(void **state)
     core_deinit(&core);
 }
 
+/* It would take longer than leadership may be in the balance. */
+static void test_who_needs_a_snapshot_first_is_not_handed_leadership(void **state)
+{
+    const raft_id other = 3;
+    struct raft_event transfer = {.type = RAFT_EVENT_TRANSFER, .avoid = &other, .avoid_count = 1};
+    struct core core;
+
+    (void)state;
+    core_init(&core, &(struct core_start){.servers = 3, .term = 2, .log = {1, 1, 1, 2, 2}});
+    core_elect(&core);
+    const uint64_t round = core_sent(&core, RAFT_APPEND_REQUEST, 2)->round;
+    core_persist(&core, core.update.sequence);
+    core_acknowledge(&core, 3, raft_last_index(core.raft), round);
+    assert_int_equal(raft_compact(core.raft, 4), RAFT_OK);
+    refuse(&core, 2, raft_last_index(core.raft) - 1, 0);
+    refuse(&core, 2, raft_first_index(core.raft) - 1, 0);
+    assert_non_null(core_sent(&core, RAFT_SNAPSHOT_REQUEST, 2));
+    assert_int_equal(core_try(&core, &transfer), RAFT_EINVAL);
+    transfer.avoid_count = 0;
+    assert_int_equal(core_try(&core, &transfer), RAFT_OK);
+    assert_int_equal(raft_transfer_target(core.raft), 3);
+    core_deinit(&core);
+}
+
 static void test_a_follower_that_needs_what_is_compacted_is_asked_to_fetch(void **state)
 {
     struct core core;
@@ -520,6 +544,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_compaction_keeps_the_term_before_the_log),
         cmocka_unit_test(test_the_whole_log_can_be_compacted),
+        cmocka_unit_test(test_who_needs_a_snapshot_first_is_not_handed_leadership),
         cmocka_unit_test(test_a_follower_that_needs_what_is_compacted_is_asked_to_fetch),
         cmocka_unit_test(test_the_request_to_fetch_is_repeated_and_heartbeats_go_on),
         cmocka_unit_test(test_a_follower_that_has_installed_goes_on_with_the_log),

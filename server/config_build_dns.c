@@ -1,0 +1,150 @@
+/* What the DNS server is told. */
+
+#include <stdio.h>
+#include <string.h>
+
+#include "server/config_builder.h"
+
+/* A domain in lower case without its final dot. */
+static char *build_domain(struct config_builder *builder, const char *path, const char *otherwise)
+{
+    char *domain = builder_copy(builder, builder_text(builder, path, otherwise));
+    size_t size = domain != NULL ? strlen(domain) : 0;
+
+    while (size > 0 && domain[size - 1] == '.') {
+        domain[--size] = '\0';
+    }
+    for (size_t i = 0; i < size; i++) {
+        domain[i] = slice_lower(domain[i]);
+    }
+    if (size > CONFIG_DOMAIN_BYTES_MAX) {
+        builder_fail(builder, "%s cannot be longer than %d bytes", path, CONFIG_DOMAIN_BYTES_MAX);
+    }
+    return domain;
+}
+
+static void build_service_ttls(struct config_builder *builder, struct dns_config *dns)
+{
+    json_t *ttls = builder_get(builder, "dns_config.service_ttl");
+    const char *name;
+    json_t *value;
+
+    if (json_object_size(ttls) > DNS_SERVICE_TTLS_MAX) {
+        builder_fail(builder, "dns_config.service_ttl: more than %d entries", DNS_SERVICE_TTLS_MAX);
+        return;
+    }
+    json_object_foreach(ttls, name, value)
+    {
+        const struct slice text = slice_from_text(json_string_value(value));
+        struct errmsg reason;
+        int64_t ns = 0;
+
+        if (!duration_parse(text, &ns, &reason)) {
+            builder_fail(builder,
+                         "dns_config.service_ttl[%.100s]: invalid duration: \"%.50s\": %.100s",
+                         name, text.data, reason.text);
+            return;
+        }
+        if (ns < 0 || ns / CONFIG_SECOND_NS > UINT32_MAX) {
+            builder_fail(builder, "dns_config.service_ttl[%.100s] cannot be %.50s", name,
+                         text.data);
+            return;
+        }
+        dns->service_ttls[dns->service_ttl_count++] = (struct dns_service_ttl){
+            .name = name, /* the settings' text, kept in config->sources */
+            .ttl_s = (uint32_t)(ns / CONFIG_SECOND_NS),
+        };
+    }
+}
+
+/* "ip", "ip:port", "[ip6]:port". */
+static bool build_recursor_is_right(const char *text)
+{
+    char address[64];
+    unsigned port;
+    int used = 0;
+
+    if (config_is_ip(text)) {
+        return true;
+    }
+    if (sscanf(text, "[%45[^]]]:%5u%n", address, &port, &used) == 2 ||
+        sscanf(text, "%45[0-9.]:%5u%n", address, &port, &used) == 2) {
+        return text[used] == '\0' && port >= 1 && port <= CONFIG_PORT_MAX && config_is_ip(address);
+    }
+    return false;
+}
+
+static void build_recursors(struct config_builder *builder, struct dns_config *dns)
+{
+    const json_t *list = builder_get(builder, "recursors");
+
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const char *text = json_string_value(json_array_get(list, i));
+
+        if (!build_recursor_is_right(text)) {
+            builder_fail(builder, "recursors: invalid recursor address: %.100s", text);
+        } else if (dns->recursor_count == DNS_RECURSORS_MAX) {
+            builder_fail(builder, "recursors: more than %d", DNS_RECURSORS_MAX);
+        } else {
+            dns->recursors[dns->recursor_count++] = text;
+        }
+    }
+}
+
+/* Consul's default, ten years: as good as no bound. */
+#define CONFIG_STALE_UNBOUNDED_NS (INT64_C(87600) * 3600 * CONFIG_SECOND_NS)
+
+static void build_recursor_strategy(struct config_builder *builder, struct dns_config *dns)
+{
+    const char *text = builder_text(builder, "dns_config.recursor_strategy", "sequential");
+
+    dns->recursor_random = strcmp(text, "random") == 0;
+    if (!dns->recursor_random && text[0] != '\0' && strcmp(text, "sequential") != 0) {
+        builder_fail(
+            builder,
+            "dns_config.recursor_strategy: Invalid recursor strategy: %.100s. Valid values: "
+            "sequential, random",
+            text);
+    }
+}
+
+void config_build_dns(struct config_builder *builder)
+{
+    struct config *config = builder->config;
+    struct dns_config *dns = &config->dns;
+
+    config->dns_domain = build_domain(builder, "domain", "consul");
+    config->dns_alt_domain = build_domain(builder, "alt_domain", "");
+    dns->domain = config->dns_domain;
+    dns->alt_domain = config->dns_alt_domain;
+    dns->datacenter = config->datacenter;
+    dns->node_name = config->node_name;
+    dns->node_ttl_s = builder_seconds(builder, "dns_config.node_ttl", 0);
+    build_service_ttls(builder, dns);
+    dns->udp_answer_limit =
+        (uint32_t)builder_int(builder, "dns_config.udp_answer_limit", 3, 0, INT32_MAX);
+    dns->a_record_limit =
+        (uint32_t)builder_int(builder, "dns_config.a_record_limit", 0, 0, INT32_MAX);
+    dns->enable_truncate = builder_bool(builder, "dns_config.enable_truncate", false);
+    dns->only_passing = builder_bool(builder, "dns_config.only_passing", false);
+    dns->disable_compression = builder_bool(builder, "dns_config.disable_compression", false);
+    dns->node_meta_txt = builder_bool(builder, "dns_config.enable_additional_node_meta_txt", true);
+    dns->soa.refresh_s =
+        (uint32_t)builder_int(builder, "dns_config.soa.refresh", 3600, 0, UINT32_MAX);
+    dns->soa.retry_s = (uint32_t)builder_int(builder, "dns_config.soa.retry", 600, 0, UINT32_MAX);
+    dns->soa.expire_s =
+        (uint32_t)builder_int(builder, "dns_config.soa.expire", 86400, 0, UINT32_MAX);
+    dns->soa.min_ttl_s = (uint32_t)builder_int(builder, "dns_config.soa.min_ttl", 0, 0, UINT32_MAX);
+    dns->advertise_ra = builder_bool(builder, "dns_config.advertise_ra", false);
+    build_recursors(builder, dns);
+    dns->recursor_timeout_ms =
+        builder_ms(builder, "dns_config.recursor_timeout", 2 * CONFIG_SECOND_NS);
+    build_recursor_strategy(builder, dns);
+    config->dns_threads =
+        (unsigned)builder_int(builder, "dns_config.threads", 1, 1, DNS_THREADS_MAX);
+    dns->confirm_always = !builder_bool(builder, "dns_config.allow_stale", true);
+    const int64_t max_stale_ns =
+        builder_duration(builder, "dns_config.max_stale", CONFIG_STALE_UNBOUNDED_NS);
+    dns->stale_bounded = max_stale_ns < CONFIG_STALE_UNBOUNDED_NS;
+    dns->max_stale_ms = (uint64_t)(max_stale_ns / 1000000);
+}

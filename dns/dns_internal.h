@@ -63,7 +63,7 @@ struct dns_zone {
 struct dns_zone *dns_zone_new(const struct dns_config *config);
 void dns_zone_free(struct dns_zone *zone); /* accepts NULL */
 /* Seconds that a service's records may be kept: its own entry, else the longest prefix's. `service`
- * is lower case. */
+ * is lower case; an entry with capitals is for none, as in Consul. */
 uint32_t dns_zone_service_ttl_s(const struct dns_zone *zone, struct slice service);
 
 /* --- questions (NOTES-dns-cli, section 3) --- */
@@ -87,6 +87,7 @@ struct dns_subject {
     struct slice tag; /* empty: none wanted */
     struct slice node;
     struct slice address; /* hexadecimal digits */
+    size_t shown_size; /* of all of these with bytes escaped as Consul escapes them, dots apart */
 };
 
 void dns_subject_parse(const struct dns_zone *zone, const struct dns_name_text *name, uint16_t type,

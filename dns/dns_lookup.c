@@ -178,8 +178,7 @@ static bool address_record(struct dns_resolver *r, struct slice digits, struct d
 {
     struct dns_ip ip = {.size = (uint8_t)(digits.size / 2)};
 
-    assert(ip.size == 4 || ip.size == 16);
-    if (digits.size % 2 != 0) {
+    if (digits.size != 2 * 4 && digits.size != 2 * 16) {
         return false;
     }
     for (size_t i = 0; i < digits.size; i++) {
@@ -195,9 +194,10 @@ static bool address_record(struct dns_resolver *r, struct slice digits, struct d
     return true;
 }
 
-static bool address_has_size(struct slice digits)
+/* Consul looks at the size first, and at what it takes for digits only if that fits. */
+static bool address_has_size(const struct dns_subject *subject)
 {
-    return digits.size / 2 == 4 || digits.size / 2 == 16;
+    return subject->shown_size / 2 == 4 || subject->shown_size / 2 == 16;
 }
 
 static void chain_step_foreign(struct dns_resolver *r, struct chain *chain,
@@ -231,6 +231,7 @@ static struct slice chain_step(struct dns_resolver *r, struct chain *chain, stru
         name.labels[name.label_count++] = (uint8_t)at;
     }
     dns_subject_parse(r->zone, &name, DNS_ANY, &subject);
+    subject.matchless = false; /* Registered like what it is compared with: nothing is escaped. */
     switch (subject.kind) {
     case DNS_SUBJECT_NODE:
         return chain_step_node(r, chain, &subject, owner);
@@ -242,8 +243,7 @@ static struct slice chain_step(struct dns_resolver *r, struct chain *chain, stru
                                                 .wire_size = name.size,
                                                 .depth = depth});
     case DNS_SUBJECT_ADDRESS:
-        if (address_has_size(subject.address) &&
-            address_record(r, subject.address, owner, &record)) {
+        if (address_record(r, subject.address, owner, &record)) {
             chain_add(chain, record);
         }
         break;
@@ -447,8 +447,8 @@ static void service_answer_srv(struct dns_resolver *r, const struct ask *ask, si
 
 void dns_lookup_service(struct dns_resolver *r, const struct dns_subject *subject)
 {
-    if (subject->service.size == 0) { /* Consul's own failure, for "_._tcp.service". */
-        r->rcode = DNS_SERVFAIL;
+    if (subject->service.size == 0 && !subject->datacenter_unknown) {
+        r->rcode = DNS_SERVFAIL; /* Consul's own failure, for "_._tcp.service". */
         return;
     }
     const size_t count = subject->matchless || subject->datacenter_unknown
@@ -569,7 +569,7 @@ void dns_lookup_address(struct dns_resolver *r, const struct dns_subject *subjec
     struct dns_record record;
     struct dns_name *owner = lower_question_name(r);
 
-    if (!address_has_size(subject->address) || owner == NULL) {
+    if (!address_has_size(subject) || owner == NULL) {
         return;
     }
     if (!address_record(r, subject->address, owner, &record)) {

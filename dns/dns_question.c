@@ -39,10 +39,14 @@ static int suffix_begins_at(const uint8_t *lower, const struct dns_name_text *na
     return -1; /* The bytes agree, but not at a label's begin. */
 }
 
-/* Bytes that Consul's library shows escaped, and so never finds among registered names. */
-static bool byte_is_escaped(uint8_t byte)
+/* Bytes that Consul's library shows escaped, and so never finds among registered names; how many
+ * more it shows for one. */
+static size_t escape_bytes(uint8_t byte)
 {
-    return byte < '!' || byte > '~' || strchr(".();@\"\\", byte) != NULL;
+    if (byte < '!' || byte > '~') {
+        return sizeof("\\000") - 2;
+    }
+    return strchr(".'();@\"\\", byte) != NULL ? 1 : 0;
 }
 
 /* Joins labels [begin, end) with dots into `out`; returns the text. */
@@ -61,9 +65,13 @@ static struct slice join_labels(struct dns_subject *subject, size_t *used, const
         }
         memcpy(out + size, label.data, label.size);
         size += label.size;
-        for (size_t j = 0; j < label.size && !subject->matchless; j++) {
-            subject->matchless = byte_is_escaped((uint8_t)label.data[j]);
+        for (size_t j = 0; j < label.size; j++) {
+            const size_t more = escape_bytes((uint8_t)label.data[j]);
+
+            subject->matchless = subject->matchless || more > 0;
+            subject->shown_size += more;
         }
+        subject->shown_size += label.size;
     }
     *used += size;
     return slice_from(out, size);
@@ -180,6 +188,7 @@ void dns_subject_parse(const struct dns_zone *zone, const struct dns_name_text *
     out->in_domain = false;
     out->datacenter_unknown = false;
     out->matchless = false;
+    out->shown_size = 0;
     out->service = out->tag = out->node = out->address = SLICE_EMPTY;
 
     const int in_domain = suffix_begins_at(lower, name, &zone->domain);

@@ -182,7 +182,8 @@ static bool query_parse_subnet(struct dns_reader *option, struct dns_query *quer
     const size_t size = dns_reader_left(option);
     const size_t address_bytes = bits_max / 8;
 
-    if (bits[0] > bits_max || bits[1] > bits_max) {
+    /* dig sends family 0 with 0 bits; then Consul does not look at the scope. */
+    if (bits[0] > bits_max || (family != 0 && bits[1] > bits_max)) {
         return false;
     }
     memset(query->subnet, 0, sizeof(query->subnet));
@@ -250,9 +251,15 @@ static enum dns_verdict query_parse_question(struct dns_reader *reader, struct d
         return DNS_QUERY_NO_NAME;
     }
     dns_reader_name(reader, &query->name);
-    /* A message may end between the parts of its question; the missing ones are zero. */
+    /* A message may end between the parts of its question, and amid the last; what is missing is
+     * zero. */
     query->type = dns_reader_left(reader) == 0 ? 0 : dns_reader_u16(reader);
-    query->class = dns_reader_left(reader) == 0 ? 0 : dns_reader_u16(reader);
+    query->class = 0;
+    if (dns_reader_left(reader) >= sizeof(query->class)) {
+        query->class = dns_reader_u16(reader);
+    } else {
+        reader->at = reader->end;
+    }
     if (reader->failed) {
         return DNS_QUERY_BAD;
     }

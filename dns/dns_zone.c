@@ -221,15 +221,15 @@ uint32_t dns_zone_service_ttl_s(const struct dns_zone *zone, struct slice servic
         const struct dns_service_ttl *entry = &zone->config.service_ttls[i];
         const struct slice pattern = slice_from_text(entry->name);
 
-        if (slice_equal_nocase(pattern, service)) {
+        if (slice_equal(pattern, service)) {
             return entry->ttl_s;
         }
         if (pattern.size == 0 || pattern.data[pattern.size - 1] != '*' || pattern.size <= longest ||
             pattern.size - 1 > service.size) {
             continue;
         }
-        if (slice_equal_nocase(slice_from(pattern.data, pattern.size - 1),
-                               slice_from(service.data, pattern.size - 1))) {
+        if (slice_equal(slice_from(pattern.data, pattern.size - 1),
+                        slice_from(service.data, pattern.size - 1))) {
             longest = pattern.size;
             ttl_s = entry->ttl_s;
         }

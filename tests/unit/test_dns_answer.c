@@ -89,6 +89,8 @@ static const struct dns_fixture_entry entries[] = {
     {.node = "alias", .address = "pool.service.consul", .service = "inside", .port = 443},
     {.node = "alias2", .address = "n1.node.consul", .meta = "own meta"},
     {.node = "loop", .address = "loop.node.consul"},
+    {.node = "at@home", .address = "10.0.0.11"},
+    {.node = "alias3", .address = "at@home.node.consul"},
     {.node = "w2",
      .address = "10.2.0.3",
      .service = "self",
@@ -174,6 +176,7 @@ static void questions_are_answered_as_recorded(void **state)
          "|ar pool.node.dc1.consul 0 A 10.2.0.1|ar pool.node.dc1.consul 0 A 10.2.0.1"},
         {"_pool._tcp.consul A", UNKNOWN},
         {"_._tcp.service.consul SRV", "SERVFAIL aa rd"},
+        {"_._tcp.service.dc2.consul SRV", UNKNOWN},
         {"pool.service.consul A", "NOERROR aa rd|an pool.service.consul 0 A 10.2.0.1"},
         {"pool.service.consul AAAA", NOTHING_FITS},
         {"pool.service.consul MX", NOTHING_FITS},
@@ -209,6 +212,10 @@ static void questions_are_answered_as_recorded(void **state)
          "NOERROR aa rd|an alias2.node.consul 0 CNAME n1.node.consul"
          "|an n1.node.consul 0 A 10.0.0.1|an n1.node.consul 0 TXT \"rack=r1\""
          "|ar alias2.node.consul 0 TXT \"own=meta\""},
+        /* Names with odd bytes are found from inside only. */
+        {"at@home.node.consul A", UNKNOWN},
+        {"alias3.node.consul A", "NOERROR aa rd|an alias3.node.consul 0 CNAME at@home.node.consul"
+                                 "|an at@home.node.consul 0 A 10.0.0.11"},
         {"loop.node.consul A", "NOERROR aa rd|an loop.node.consul 0 CNAME loop.node.consul"
                                "|an loop.node.consul 0 CNAME loop.node.consul"
                                "|an loop.node.consul 0 CNAME loop.node.consul"
@@ -222,6 +229,8 @@ static void questions_are_answered_as_recorded(void **state)
         {"0a00000.addr.consul A", "NOERROR aa rd"},
         {"0a000000f.addr.consul A", UNKNOWN},
         {"0a00000g.addr.consul A", UNKNOWN},
+        {"0a0000\xc3\xa9.addr.consul A", "NOERROR aa rd"}, /* 14 digits, shown escaped */
+        {"0000\xff.addr.consul A", UNKNOWN},               /* 8 */
         {"x.0a000001.addr.consul A", UNKNOWN},
         /* The zone; a node that is no host name is no name server. */
         {"any.thing.Consul NS", "NOERROR aa rd|an consul 0 NS n1.node.dc1.consul"
@@ -276,7 +285,8 @@ static void settings_change_answers(void **state)
     config.service_ttls[1] = (struct dns_service_ttl){"poo*", 5};
     config.service_ttls[2] = (struct dns_service_ttl){"*", 1};
     config.service_ttls[3] = (struct dns_service_ttl){"pg", 7};
-    config.service_ttl_count = 4;
+    config.service_ttls[4] = (struct dns_service_ttl){"POOL", 8}; /* for none: capitals */
+    config.service_ttl_count = 5;
     config.recursors[0] = "192.0.2.1";
     config.recursor_count = 1;
     static const struct {

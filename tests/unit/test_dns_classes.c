@@ -272,6 +272,9 @@ static void counts_classes_and_what_follows(void **state)
          BYTES("\x12\x34\1\0\0\1\0\0\0\0\0\0" N1 "\0\1\0\1\x12\x34\1\0\0\1\0\0\0\0\0\0" N1
                "\0\1\0\1"),
          DNS_NOERROR},
+        {"no class", BYTES("\x12\x34\1\0\0\1\0\0\0\0\0\0" N1 "\0\1"), DNS_NOERROR},
+        {"half a class", BYTES("\x12\x34\1\0\0\1\0\0\0\0\0\1" N1 "\0\1\0"), DNS_NOERROR},
+        {"half a type", BYTES("\x12\x34\1\0\0\1\0\0\0\0\0\0" N1 "\0"), DNS_FORMERR},
         {"11 bytes", BYTES("\x12\x34\1\0\0\1\0\0\0\0\0"), -1},
         {"nothing", BYTES(""), -1},
     };

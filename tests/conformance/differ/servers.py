@@ -16,6 +16,7 @@ import normalise
 import sequences
 
 WAIT_SECONDS = 30
+DNS_PORT = 8600
 ANSWER_SECONDS = 10
 
 
@@ -32,25 +33,39 @@ def free_address():
     raise RuntimeError("no free loopback address")
 
 
+def is_consul(path):
+    """Whether that is a real one: Proconsul goes by the same name."""
+    try:
+        said = subprocess.run([path, "version"], stdout=subprocess.PIPE, timeout=20, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return said.startswith(b"Consul v") and b"Proconsul" not in said
+
+
 def quoted(text):
     return urllib.parse.quote(text, safe="")
 
 
 class Server:
-    def __init__(self, binary, folder):
+    def __init__(self, binary, folder, settings=None, dns=False):
         self.folder = folder
         self.address = free_address()
         self.config = os.path.join(folder, "config.json")
-        with open(self.config, "w", encoding="utf-8") as file:
-            json.dump({"server": True, "bootstrap": True, "node_name": "node1",
-                       "bind_addr": self.address, "client_addr": self.address,
-                       "data_dir": os.path.join(folder, "data"), "disable_update_check": True,
-                       "performance": {"raft_multiplier": 1},
-                       "ports": {"http": 8500, "dns": -1, "server": 8300, "serf_lan": 8301,
-                                 "serf_wan": -1}}, file)
+        self.dns = dns
+        self.configure(settings or {})
         with open(os.path.join(folder, "log"), "wb") as log:
             self.process = subprocess.Popen([binary, "agent", "-config-file", self.config],
                                             stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    def configure(self, settings):
+        """Writes its configuration; a running one reads it again when it is told to."""
+        with open(self.config, "w", encoding="utf-8") as file:
+            json.dump({"server": True, "bootstrap": True, "node_name": "node1",
+                       "bind_addr": self.address, "client_addr": self.address,
+                       "data_dir": os.path.join(self.folder, "data"), "disable_update_check": True,
+                       "performance": {"raft_multiplier": 1},
+                       "ports": {"http": 8500, "dns": DNS_PORT if self.dns else -1, "server": 8300,
+                                 "serf_lan": 8301, "serf_wan": -1}, **settings}, file)
 
     def wait(self):
         deadline = time.monotonic() + WAIT_SECONDS
@@ -68,10 +83,11 @@ class Server:
         self.process.kill()
         self.process.wait(10)
 
-    def ask(self, method, target, data):
+    def ask(self, method, target, data, headers=()):
         connection = http.client.HTTPConnection(self.address, 8500, timeout=ANSWER_SECONDS)
         try:
-            connection.request(method, target, body=data)
+            connection.request(method, target, body=data,
+                               headers={name: value.encode() for name, value in headers})
             answer = connection.getresponse()
             return answer.status, answer.headers, answer.read()
         except TimeoutError:
@@ -99,13 +115,18 @@ class Server:
 
         answers = []
         for step in steps:
+            if "sleep" in step:
+                time.sleep(step["sleep"])
+                answers.append(normalise.answer(200, {}, b"", names))
+                continue
             query = "&".join(name if value is None else "%s=%s" % (name, quoted(filled(value)))
                              for name, value in step.get("params", []))
             path = filled(step["path"]).replace(" ", "%20")
             target = path + (("&" if "?" in path else "?") + query if query else "")
             data = sequences.dumps(step)
             data = filled(data).encode() if data is not None else None
-            status, headers, raw = self.ask(step["method"], target, data)
+            status, headers, raw = self.ask(step["method"], target, data,
+                                            step.get("headers", ()))
             for name, where in step.get("capture", {}).items():
                 remember(name, capture(raw, where))
             answers.append(normalise.answer(status, headers, raw, names,
@@ -117,6 +138,7 @@ class Server:
         """Removes what the steps made."""
         self.ask("DELETE", "/v1/kv/%s?recurse" % prefix, None)
         self.ask("DELETE", "/v1/kv/?recurse", None)
+        self.ask("PUT", "/v1/operator/autopilot/configuration", b"{}")
         for session in self.listed("/v1/session/list"):
             self.ask("PUT", "/v1/session/destroy/" + session["ID"], None)
         for one in self.listed("/v1/agent/services"):
@@ -146,14 +168,14 @@ def capture(raw, where):
 
 
 @contextlib.contextmanager
-def pair(ours, theirs):
-    """Proconsul and Consul, started; stopped and removed at the end."""
+def pair(ours, theirs, settings=None, dns=False):
+    """Proconsul and Consul, started with these settings; stopped and removed at the end."""
     folder = tempfile.mkdtemp(prefix="differ-")
     started = []
     try:
         for name, binary in (("ours", ours), ("theirs", theirs)):
             os.mkdir(os.path.join(folder, name))
-            started.append(Server(binary, os.path.join(folder, name)))
+            started.append(Server(binary, os.path.join(folder, name), settings, dns))
         for server in started:
             server.wait()
         yield started

@@ -1,0 +1,69 @@
+"""Differences that stay, each explained in docs/dns.md. A rule looks at the question, at the steps that
+led to it, at the first difference (path, ours, theirs), and at the settings."""
+import json
+
+
+def sizes_are_compared(question):
+    """We point into the question only where it ends in the domain, spelled as we do; Consul also to a
+    part of the domain, and to names that happen to be those of the zone."""
+    name = question.get("name", "")
+    if question.get("type") in (2, 6) and below(question, "node"):
+        return False
+    return name == name.lower() and not name.startswith(("hostmaster.", "ns."))
+
+
+def below(question, word):
+    return ".%s." % word in ".%s." % question.get("name", "").lower()
+
+
+def answers_that_it_cannot_pack(question, steps, found, settings):
+    """Metadata of more than 255 bytes, labels of more than 63: Consul says nothing at all."""
+    return found[2] is None and "raw" not in question and "counts" not in question
+
+
+def addresses_below_the_alternative_domain(question, steps, found, settings):
+    """Consul 1.8 moves their owner to the primary domain; later ones answer as asked, as we do."""
+    return "alt_domain" in settings and found[0].startswith((".records", ".size")) and \
+        (below(question, "addr") or ".addr." in str(found[1]))
+
+
+def flags_of_errors(question, steps, found, settings):
+    """Consul sends a message that it cannot read back with all flags that it came with."""
+    return found[0] == ".flags" and found[1].split()[:1] == ["qr"] and \
+        set(found[2].split()) - set(found[1].split()) <= {"ra", "ad", "cd", "z", "tc"} and "aa" not in found[2]
+
+
+def datacenter_written_as_later(question, steps, found, settings):
+    """NAME.service.dc1.dc.consul, since Consul 1.14."""
+    return below(question, settings["datacenter"].lower() + ".dc")
+
+
+def backslashes(question, steps, found, settings):
+    """Consul takes them as escape signs in metadata."""
+    return "\\\\" in json.dumps(found[1:])
+
+
+def addresses_in_any_spelling(question, steps, found, settings):
+    """A service's address counts for its reverse name however it is written."""
+    return below(question, "arpa") and found[2] in ("", 2) and (found[1] in ("PTR", 0))
+
+
+def records_in_a_question(question, steps, found, settings):
+    """What stands in a question's answer and authority sections is stepped over, not decoded."""
+    counts = question.get("counts") or [int(question["raw"][at:at + 4] or "0", 16) for at in (8, 12, 16, 20)] \
+        if "raw" in question or "counts" in question else [1]
+    return any(counts[1:3]) and found[0] == ".rcode" and found[2] == 1
+
+
+def own_names_are_never_forwarded(question, steps, found, settings):
+    """Consul gives questions of type DS to its recursors, also those for names below the domain."""
+    return bool(settings.get("recursors")) and (question.get("type") == 43 or "002b" in question.get("raw", ""))
+
+
+RULES = [own_names_are_never_forwarded, records_in_a_question, answers_that_it_cannot_pack, addresses_below_the_alternative_domain, flags_of_errors,
+         datacenter_written_as_later, backslashes, addresses_in_any_spelling]
+
+
+def explains(question, steps, found, settings):
+    """Whether the difference stays."""
+    return any(rule(question, steps, found, settings) for rule in RULES)

@@ -23,6 +23,26 @@ static char *build_domain(struct config_builder *builder, const char *path, cons
     return domain;
 }
 
+/* Below such a domain every name would be ambiguous. */
+static void build_check_alt_domain(struct config_builder *builder)
+{
+    static const char *const words[] = {"service", "connect", "node", "query", "addr"};
+    const char *text = builder_text(builder, "alt_domain", "");
+    const char *datacenter = builder->config->datacenter;
+    const char *dot = strchr(text, '.');
+    const size_t size = dot == NULL || datacenter == NULL ? 0 : (size_t)(dot - text);
+    const struct slice first = slice_from(text, size);
+    bool taken = size > 0 && slice_equal(first, slice_from_text(datacenter));
+
+    for (size_t i = 0; i < sizeof(words) / sizeof(words[0]) && size > 0; i++) {
+        taken = taken || slice_equal(first, slice_from_text(words[i]));
+    }
+    if (taken) {
+        builder_fail(builder, "alt_domain cannot start with {service,connect,node,query,addr,%s}",
+                     datacenter);
+    }
+}
+
 static void build_service_ttls(struct config_builder *builder, struct dns_config *dns)
 {
     json_t *ttls = builder_get(builder, "dns_config.service_ttl");
@@ -115,6 +135,7 @@ void config_build_dns(struct config_builder *builder)
 
     config->dns_domain = build_domain(builder, "domain", "consul");
     config->dns_alt_domain = build_domain(builder, "alt_domain", "");
+    build_check_alt_domain(builder);
     dns->domain = config->dns_domain;
     dns->alt_domain = config->dns_alt_domain;
     dns->datacenter = config->datacenter;

@@ -138,6 +138,12 @@ static const struct {
     /* names */
     {"datacenter with blank", "{" BASE ", \"datacenter\": \"a b\"}",
      "datacenter cannot be \"a b\". Please use only [a-z0-9-_]"},
+    {"alternative domain that begins like a name", "{" BASE ", \"alt_domain\": \"node.x\"}",
+     "alt_domain cannot start with {service,connect,node,query,addr,dc1}"},
+    {"alternative domain that begins with the datacenter",
+     "{" BASE ", \"datacenter\": \"East\", \"alt_domain\": \"east.x\"}",
+     "alt_domain cannot start with {service,connect,node,query,addr,east}"},
+    {"alternative domain of one such label", "{" BASE ", \"alt_domain\": \"node\"}", NULL},
     {"datacenter empty", "{" BASE ", \"datacenter\": \"\"}", "datacenter cannot be empty"},
     {"node name with blank is only warned of", "{" BASE ", \"node_name\": \"a b\"}", NULL},
     {"node id of wrong form", "{" BASE ", \"node_id\": \"abc\"}", "specified NodeID is invalid"},

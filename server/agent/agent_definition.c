@@ -1,6 +1,5 @@
 #include "server/agent/agent_definition.h"
 
-#include <arpa/inet.h>
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
@@ -49,6 +48,13 @@ static const struct json_field check_fields[] = {
     CHECK_FIELD("AliasService", JSON_FIELD_STRING, alias_service),
     CHECK_FIELD("TLSSkipVerify", JSON_FIELD_BOOL, tls_skip_verify),
     CHECK_FIELD("TLSServerName", JSON_FIELD_STRING, tls_server_name),
+    /* Other spellings that Consul takes from clients; files may write any name so. */
+    CHECK_FIELD("service_id", JSON_FIELD_STRING, service_id),
+    CHECK_FIELD("script_args", JSON_FIELD_STRINGS, args),
+    CHECK_FIELD("docker_container_id", JSON_FIELD_STRING, docker),
+    CHECK_FIELD("tls_skip_verify", JSON_FIELD_BOOL, tls_skip_verify),
+    CHECK_FIELD("tls_server_name", JSON_FIELD_STRING, tls_server_name),
+    CHECK_FIELD("deregister_critical_service_after", JSON_FIELD_DURATION, deregister_ns),
     CHECK_FIELD("FailuresBeforeWarning", JSON_FIELD_INT, failures_before_warning),
     CHECK_FIELD("DisableRedirects", JSON_FIELD_BOOL, disable_redirects),
     CHECK_FIELD("UDP", JSON_FIELD_STRING, udp),
@@ -62,8 +68,21 @@ static const struct json_field check_fields[] = {
     {"ProxyGRPC", JSON_FIELD_ANY, 0},
 };
 
+/* A file may write any name with underscores. */
+static bool agent_definition_decode(enum agent_origin origin, const json_t *json,
+                                    const struct json_field *fields, size_t count, void *out,
+                                    struct errmsg *err)
+{
+    return (origin == AGENT_ORIGIN_FILE ? json_decode_file : json_decode)(json, "", fields, count,
+                                                                          out, err);
+}
+
 static const struct json_field service_fields[] = {
     SERVICE_JSON_FIELDS(struct agent_service_definition, common, "Name"),
+    {"tagged_addresses", JSON_FIELD_OBJECT,
+     offsetof(struct agent_service_definition, common.tagged_addresses)},
+    {"enable_tag_override", JSON_FIELD_BOOL,
+     offsetof(struct agent_service_definition, common.enable_tag_override)},
     {"Check", JSON_FIELD_OBJECT, offsetof(struct agent_service_definition, check)},
     {"Checks", JSON_FIELD_ARRAY, offsetof(struct agent_service_definition, checks)},
     {"Token", JSON_FIELD_ANY, 0},
@@ -116,35 +135,10 @@ int agent_definition_read_check(const json_t *json, enum agent_origin origin,
         .h2ping = SLICE_EMPTY,
         .os_service = SLICE_EMPTY,
     };
-    if (!json_decode(json, "", fields, count, out, &cause)) {
+    if (!agent_definition_decode(origin, json, fields, count, out, &cause)) {
         return agent_definition_decode_error(origin, &cause, err);
     }
     return AGENT_OK;
-}
-
-/* What a service's definition holds inside, looked at only to refuse it: visited again later. */
-static bool agent_definition_read_nested(const struct agent_service_definition *service,
-                                         struct errmsg *err)
-{
-    struct service_json_weights weights;
-    struct service_json_address address;
-    size_t count = 0;
-    bool ok = true;
-
-    if (service->common.weights != NULL &&
-        !service_json_weights(service->common.weights, &weights, err)) {
-        return false;
-    }
-    if (service->common.tagged_addresses == NULL) {
-        return true;
-    }
-    const char **keys = catalog_json_sorted_keys(service->common.tagged_addresses, &count);
-    for (size_t i = 0; ok && i < count; i++) {
-        ok = service_json_address(json_object_get(service->common.tagged_addresses, keys[i]),
-                                  &address, err);
-    }
-    free(keys);
-    return ok;
 }
 
 struct agent_definition_visit {
@@ -170,8 +164,9 @@ int agent_definition_read_service(const json_t *json, enum agent_origin origin,
     };
 
     *out = (struct agent_service_definition){.common = SERVICE_JSON_EMPTY};
-    if (!json_decode(json, "", service_fields, COUNT(service_fields), out, &cause) ||
-        !agent_definition_read_nested(out, &cause)) {
+    if (!agent_definition_decode(origin, json, service_fields, COUNT(service_fields), out,
+                                 &cause) ||
+        !service_json_check(&out->common, &cause)) {
         return agent_definition_decode_error(origin, &cause, err);
     }
     return agent_definition_visit_checks(out, agent_definition_decode_check, &visit);
@@ -344,26 +339,20 @@ static int agent_definition_check_meta(const json_t *meta, struct errmsg *err)
     return rc;
 }
 
-static int agent_definition_check_weights(const json_t *json, struct errmsg *err)
+static const char *agent_definition_weights_problem(const struct service_json *service)
 {
-    struct service_json_weights weights;
-    struct errmsg cause;
-    const char *problem = NULL;
+    const struct service_json_weights weights = service_json_weights(service);
 
-    if (!service_json_weights(json, &weights, &cause)) {
-        return errmsg_set(err, AGENT_EINVAL, "%s", cause.text);
-    }
     if (weights.passing < 1) {
-        problem = "Passing must be greater than 0";
-    } else if (weights.warning < 0) {
-        problem = "Warning must be greater or equal than 0";
-    } else if (weights.passing > SERVICE_WEIGHT_MAX || weights.warning > SERVICE_WEIGHT_MAX) {
-        problem = "DNS Weight must be between 0 and 65535";
+        return "Passing must be greater than 0";
     }
-    if (problem != NULL) {
-        return errmsg_set(err, AGENT_EINVAL, "Invalid Weights: %s", problem);
+    if (weights.warning < 0) {
+        return "Warning must be greater or equal than 0";
     }
-    return AGENT_OK;
+    if (weights.passing > SERVICE_WEIGHT_MAX || weights.warning > SERVICE_WEIGHT_MAX) {
+        return "DNS Weight must be between 0 and 65535";
+    }
+    return NULL;
 }
 
 /* What only makes sense in a service mesh. */
@@ -399,16 +388,12 @@ int agent_definition_check_service(const struct agent_service_definition *servic
         slice_equal(service->common.address, SLICE_LITERAL("[::]"))) {
         return errmsg_set(err, AGENT_EINVAL, "Invalid service address");
     }
-    if (service->common.weights != NULL) {
-        const int rc = agent_definition_check_weights(service->common.weights, err);
-        if (rc != AGENT_OK) {
-            return rc;
-        }
+    const char *problem = agent_definition_weights_problem(&service->common);
+    if (problem != NULL) {
+        return errmsg_set(err, AGENT_EINVAL, "Invalid Weights: %s", problem);
     }
     /* Consul takes any number here and then writes a port that no client can use. */
-    const int64_t port = service_json_port(&service->common);
-
-    if (port < 0 || port > SERVICE_PORT_MAX) {
+    if (!service_json_ports_in_range(&service->common)) {
         return errmsg_set(err, AGENT_EINVAL, "Invalid service port: must be between 0 and %d",
                           SERVICE_PORT_MAX);
     }
@@ -436,88 +421,15 @@ json_t *agent_definition_copy_without(const json_t *json, const char *const *nam
     return copy;
 }
 
-struct agent_tagged {
-    const char *name;
-    struct slice address;
-    int64_t port;
-};
-
-static int agent_definition_compare_tagged(const void *a, const void *b)
-{
-    const struct agent_tagged *left = a;
-    const struct agent_tagged *right = b;
-
-    return strcmp(left->name, right->name);
-}
-
-/* Consul's rule: an IP address is also listed as lan_ipv4 and wan_ipv4 (or _ipv6), unless given. */
-static struct strings agent_definition_pack_tagged(struct buffer *buffer,
-                                                   const struct agent_service_definition *service)
-{
-    static const char *const added[2][2] = {{"lan_ipv4", "wan_ipv4"}, {"lan_ipv6", "wan_ipv6"}};
-    size_t count = 0;
-    const char **keys = service->common.tagged_addresses == NULL
-                            ? NULL
-                            : catalog_json_sorted_keys(service->common.tagged_addresses, &count);
-    struct agent_tagged *list = calloc(count + 2, sizeof(*list));
-    unsigned char bytes[sizeof(struct in6_addr)];
-    char text[INET6_ADDRSTRLEN + 1];
-    size_t used = 0;
-
-    buffer_clear(buffer);
-    if (list == NULL) {
-        free(keys);
-        buffer->failed = true;
-        return STRINGS_NULL;
-    }
-    for (size_t i = 0; i < count; i++) {
-        struct service_json_address address;
-        struct errmsg ignored;
-        if (service_json_address(json_object_get(service->common.tagged_addresses, keys[i]),
-                                 &address, &ignored)) {
-            list[used++] = (struct agent_tagged){keys[i], address.address, address.port};
-        }
-    }
-    if (service->common.address.size > 0 && service->common.address.size < sizeof(text)) {
-        memcpy(text, service->common.address.data, service->common.address.size);
-        text[service->common.address.size] = '\0';
-        const int family = inet_pton(AF_INET, text, bytes) == 1    ? 0
-                           : inet_pton(AF_INET6, text, bytes) == 1 ? 1
-                                                                   : -1;
-        for (size_t i = 0; family >= 0 && i < 2; i++) {
-            if (json_object_get(service->common.tagged_addresses, added[family][i]) == NULL) {
-                list[used++] = (struct agent_tagged){added[family][i], service->common.address,
-                                                     service_json_port(&service->common)};
-            }
-        }
-    }
-    qsort(list, used, sizeof(*list), agent_definition_compare_tagged);
-    for (size_t i = 0; i < used; i++) {
-        char port[24];
-        (void)snprintf(port, sizeof(port), "%lld", (long long)list[i].port);
-        strings_pack_add(buffer, slice_from_text(list[i].name));
-        strings_pack_add(buffer, list[i].address);
-        strings_pack_add(buffer, slice_from_text(port));
-    }
-    free(list);
-    free(keys);
-    return used == 0 ? STRINGS_NULL
-                     : strings_from_packed(buffer_slice(buffer), (uint32_t)(3 * used));
-}
-
 void agent_definition_encode_service(struct buffer *out,
                                      const struct agent_service_definition *service)
 {
     struct buffer tags = {0};
     struct buffer meta = {0};
     struct buffer tagged = {0};
-    struct service_json_weights weights = {1, 1};
-    struct errmsg ignored;
+    const struct service_json_weights weights = service_json_weights(&service->common);
     char *extra = service_json_extra(&service->common);
 
-    if (service->common.weights != NULL) {
-        (void)service_json_weights(service->common.weights, &weights, &ignored);
-    }
     const struct catalog_service record = {
         .node = SLICE_EMPTY,
         .kind = service->common.kind,
@@ -526,7 +438,7 @@ void agent_definition_encode_service(struct buffer *out,
         .tags = catalog_json_pack_list(&tags, service->common.tags),
         .meta = catalog_json_pack_map(&meta, service->common.meta),
         .address = service->common.address,
-        .tagged_addresses = agent_definition_pack_tagged(&tagged, service),
+        .tagged_addresses = service_json_pack_addresses(&tagged, &service->common, true),
         .port = (uint32_t)service_json_port(&service->common),
         .weight_passing = (uint32_t)weights.passing,
         .weight_warning = (uint32_t)weights.warning,

@@ -182,41 +182,18 @@ static void catalog_refuse_body(struct http_request *request, const struct errms
 
 /* --- the service --- */
 
-static bool catalog_pack_tagged(struct buffer *out, const json_t *object, uint32_t *count,
-                                struct errmsg *err)
-{
-    size_t key_count;
-    const char **keys = catalog_json_sorted_keys(object, &key_count);
-    bool ok = true;
-
-    for (size_t i = 0; ok && i < key_count; i++) {
-        struct service_json_address address;
-        char port[24];
-        ok = service_json_address(json_object_get(object, keys[i]), &address, err);
-        (void)snprintf(port, sizeof(port), "%lld", (long long)address.port);
-        strings_pack_add(out, slice_from_text(keys[i]));
-        strings_pack_add(out, address.address);
-        strings_pack_add(out, slice_from_text(port));
-    }
-    free(keys);
-    *count = (uint32_t)(3 * key_count);
-    return ok;
-}
-
 bool http_catalog_read_service(const json_t *json, const char *type_name,
                                struct catalog_service_buffers *buffers, struct catalog_service *out,
                                struct errmsg *err)
 {
     struct service_request request = {.common = SERVICE_JSON_EMPTY};
     const struct service_json *service = &request.common;
-    struct service_json_weights weights = {1, 1};
-    uint32_t tagged_count = 0;
 
     if (!json_decode(json, type_name, service_fields, COUNT(service_fields), &request, err) ||
-        (service->weights != NULL && !service_json_weights(service->weights, &weights, err)) ||
-        !catalog_pack_tagged(&buffers->tagged, service->tagged_addresses, &tagged_count, err)) {
+        !service_json_check(service, err)) {
         return false;
     }
+    const struct service_json_weights weights = service_json_weights(service);
     /* Consul stores any numbers; those that DNS could not say become the default. */
     const bool weights_ok = weights.passing >= 1 && weights.passing <= SERVICE_WEIGHT_MAX &&
                             weights.warning >= 0 && weights.warning <= SERVICE_WEIGHT_MAX;
@@ -230,9 +207,7 @@ bool http_catalog_read_service(const json_t *json, const char *type_name,
         .tags = catalog_json_pack_list(&buffers->tags, service->tags),
         .meta = catalog_json_pack_map(&buffers->meta, service->meta),
         .address = service->address,
-        .tagged_addresses = tagged_count == 0
-                                ? STRINGS_NULL
-                                : strings_from_packed(buffer_slice(&buffers->tagged), tagged_count),
+        .tagged_addresses = service_json_pack_addresses(&buffers->tagged, service, false),
         .port = port < 0 || port > UINT16_MAX ? 0 : (uint32_t)port,
         .weight_passing = weights_ok ? (uint32_t)weights.passing : 1,
         .weight_warning = weights_ok ? (uint32_t)weights.warning : 1,

@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "kv/buffer.h"
 #include "kv/errmsg.h"
 #include "kv/slice.h"
 #include "server/http/json_decode.h"
@@ -64,21 +65,29 @@ struct service_json {
         "EnableTagOverride", JSON_FIELD_BOOL, offsetof(type, member.enable_tag_override)           \
     }
 
+/* Whether what stands inside (weights, addresses, ports, locality) has the right types: to be asked
+ * once, right after json_decode. The functions below rely on it. False with Go's text in `err`. */
+bool service_json_check(const struct service_json *service, struct errmsg *err);
+
 struct service_json_weights {
     int64_t passing;
     int64_t warning;
 };
-/* Members that are missing stay 0. False with Go's text in `err`. */
-bool service_json_weights(const json_t *json, struct service_json_weights *out, struct errmsg *err);
-
-struct service_json_address {
-    struct slice address;
-    int64_t port;
-};
-bool service_json_address(const json_t *json, struct service_json_address *out, struct errmsg *err);
+/* As given: they may be out of range. 1 and 1 when none are given, 0 for a single one that is not.
+ */
+struct service_json_weights service_json_weights(const struct service_json *service);
 
 /* The port; with several ports the default one counts wherever one is asked for. */
 int64_t service_json_port(const struct service_json *service);
+/* Whether all of them are from 0 to SERVICE_PORT_MAX. */
+bool service_json_ports_in_range(const struct service_json *service);
+
+/* The tagged addresses as the catalog keeps them (name, address, port, ...), sorted by name. With
+ * `own`, an IP address of the service is also listed as lan_ipv4 and wan_ipv4 (or _ipv6) unless
+ * these are given, as Consul's agent does. Borrows `buffer`'s bytes, which it replaces; without
+ * memory the buffer is marked failed. */
+struct strings service_json_pack_addresses(struct buffer *buffer,
+                                           const struct service_json *service, bool own);
 
 /* What is kept as text, for nothing here understands it (Proxy, Connect, SocketPath, Ports,
  * Locality): an object's text. Returns owned, NULL if there is nothing. */

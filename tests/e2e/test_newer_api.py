@@ -1,10 +1,11 @@
 """What today's clients send and look for although Consul 1.8 did not have it, and what they are told where
 there is nothing (docs/compatibility.md)."""
 import json
+import subprocess
 
 import pytest
 
-from cluster import Cluster, wait_for
+from cluster import DNS_PORT, Cluster, wait_for
 
 
 @pytest.fixture(scope="module", name="server")
@@ -59,6 +60,47 @@ def test_a_service_s_socket_ports_and_locality_are_kept_and_its_default_port_cou
     assert service["Port"] == 8080 and service["Ports"] == ports
     assert service["SocketPath"] == "/run/x" and service["Locality"]["Zone"] == "z"
     assert server.get_json("/v1/catalog/service/multi")[0]["ServicePort"] == 8080
+
+
+def agent_register(server, **body):
+    return server.request("PUT", "/v1/agent/service/register", json.dumps(body).encode())
+
+
+def test_an_agent_s_service_shows_them_in_every_answer_and_in_dns(server):
+    ports = [{"Name": "a", "Port": 1}, {"Name": "b", "Port": 8080, "Default": True}]
+    newer = {"SocketPath": "/run/x", "Ports": ports, "Locality": {"Region": "r", "Zone": "z"}}
+    # Member names count without case, and are shown in Consul's spelling.
+    assert agent_register(server, Name="local", ID="local1", Address="10.0.0.7",
+                          socketpath="/run/x", locality={"region": "r", "zone": "z"},
+                          ports=[{"name": "a", "port": 1},
+                                 {"name": "b", "port": 8080, "default": True}])[0] == 200
+    wait_for("the catalog has it", lambda: server.get_json("/v1/catalog/service/local"), 60)
+    answers = [
+        server.get_json("/v1/agent/services")["local1"],
+        server.get_json("/v1/agent/service/local1"),
+        server.get_json("/v1/agent/health/service/id/local1")["Service"],
+        server.get_json("/v1/health/service/local")[0]["Service"],
+    ]
+    for service in answers:
+        assert service["Port"] == 8080
+        assert {name: service[name] for name in newer} == newer
+    entry = server.get_json("/v1/catalog/service/local")[0]
+    assert entry["ServicePort"] == 8080
+    assert {name: entry["Service" + name] for name in newer} == newer
+    assert entry["ServiceTaggedAddresses"]["lan_ipv4"] == {"Address": "10.0.0.7", "Port": 8080}
+    answer = subprocess.run(["dig", "+short", "+tcp", "@" + server.address, "-p", str(DNS_PORT), "SRV",
+                             "local.service.consul"], capture_output=True, text=True, check=True)
+    assert answer.stdout.split()[2:] == ["8080", "0a000007.addr.dc1.consul."]
+
+
+@pytest.mark.parametrize("newer", [
+    {"Ports": [1]}, {"Ports": [{"Port": "x"}]}, {"Ports": [{"Prt": 1}]}, {"Ports": {"http": 1}},
+    {"Ports": [{"Port": 70000}]}, {"Ports": [{"Port": -1, "Default": True}]},
+    {"Locality": "r"}, {"Locality": {"Region": 1}}, {"SocketPath": 1},
+])
+def test_ports_and_localities_of_another_form_are_refused(server, newer):
+    assert agent_register(server, Name="wrong", **newer)[0] == 400
+    assert "wrong" not in server.get_json("/v1/agent/services")
 
 
 def test_names_of_services_can_be_filtered(server):

@@ -1,46 +1,31 @@
 /* Questions that the recursors are asked: whole ones, passed on as they came, and those for names
- * that answers lead to.
- *
- * Each attempt has a connected socket of its own in the thread's epoll: the kernel draws its source
- * port and takes datagrams of that recursor alone, a refusal shows at once, and the answer must
- * carry our random id and the question (RFC 5452). c-ares, which could send prepared questions too,
- * keeps one UDP socket per server in the releases that we build on (before 1.20), cuts datagrams at
- * 4096 bytes and asks again without EDNS by itself, so that answers would not be passed on whole.
- */
+ * that answers lead to. Who waits for them, which recursor is next, and within what bounds;
+ * dns_upstream.c asks one recursor. */
 
 #include <assert.h>
 #include <errno.h>
 #include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
-#include <sys/random.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "dns/dns_server_internal.h"
 
-enum {
-    CHASE_QUERY_BYTES_MAX = 12 + DNS_NAME_BYTES_MAX + 4,
-    RCODE_MASK = 0xf,
-};
+enum { CHASE_QUERY_BYTES_MAX = 12 + DNS_NAME_BYTES_MAX + 4 };
 
 struct job;
 
-/* One question to the recursors, in their order; `source.fd` is -1 between attempts. */
+/* One question to the recursors, in their order. */
 struct forward {
-    struct dns_source source;
+    struct dns_upstream upstream; /* waits while this is in the list by deadline */
+    enum dns_upstream_kind kind;
     struct job *job;
     struct forward *next_free;
     struct forward *sooner, *later; /* those under way, by deadline */
     uint64_t deadline_ms;
     size_t recursor_tries; /* how many were given up */
-    uint16_t id;
-    bool under_way;
-    size_t sent;     /* TCP: bytes, the length with them */
-    size_t received; /* TCP: likewise */
-    uint8_t head[DNS_FRAME_BYTES];
-    uint8_t *answer; /* owned */
+    uint8_t *answer;       /* owned; of a chase */
     size_t answer_size;
     size_t chase_size; /* 0: the job's own query is asked */
     uint8_t chase[CHASE_QUERY_BYTES_MAX];
@@ -73,7 +58,8 @@ struct dns_forwarder {
     size_t job_count; /* jobs that were ever used; behind them memory is untouched */
     size_t forward_count;
     struct job *free_jobs;
-    struct forward *free_forwards;
+    struct forward *free_forwards[DNS_UPSTREAM_KINDS + 1]; /* by kind of their channels */
+    size_t idle_channels;                                  /* of those that have one */
     struct forward *soonest, *latest;
     struct job_key keys[DNS_JOBS_MAX];
     struct job jobs[DNS_JOBS_MAX];
@@ -89,7 +75,12 @@ struct dns_forwarder *dns_forwarder_new(void)
 
 void dns_forwarder_free(struct dns_forwarder *forwarder)
 {
-    free(forwarder);
+    if (forwarder != NULL) {
+        for (size_t i = 0; i < forwarder->forward_count; i++) {
+            dns_upstream_close(&forwarder->forwards[i].upstream);
+        }
+        free(forwarder);
+    }
 }
 
 /* --- recursors that are ourselves --- */
@@ -201,6 +192,7 @@ static void forward_link(struct dns_forwarder *forwarder, struct forward *forwar
 {
     struct forward *sooner = forwarder->latest;
 
+    forward->deadline_ms = dns_upstream_deadline_ms(&forward->upstream);
     while (sooner != NULL && sooner->deadline_ms > forward->deadline_ms) {
         sooner = sooner->sooner;
     }
@@ -218,97 +210,23 @@ static void forward_link(struct dns_forwarder *forwarder, struct forward *forwar
     }
 }
 
-static void forward_close_socket(struct forward *forward)
+/* Ends what is under way; what was answered stays. */
+static void forward_stop(struct dns_forwarder *forwarder, struct forward *forward)
 {
-    if (forward->source.fd >= 0) {
-        (void)close(forward->source.fd); /* Leaves epoll, too. */
-        forward->source.fd = -1;
-    }
-}
-
-static void forward_close(struct dns_forwarder *forwarder, struct forward *forward)
-{
-    forward_close_socket(forward);
-    if (forward->under_way) {
+    if (forward->upstream.state != DNS_UPSTREAM_IDLE) {
         forward_unlink(forwarder, forward);
-        forward->under_way = false;
+        dns_upstream_stop(&forward->upstream);
     }
-    free(forward->answer);
-    forward->answer = NULL;
-    forward->answer_size = 0;
 }
 
-static bool forward_is_tcp(const struct forward *forward)
-{
-    return forward->chase_size == 0 && forward->job->client.conn != NULL;
-}
-
-/* The message as it is sent: `out` has room for DNS_FRAME_BYTES and any query. */
-static size_t forward_compose(const struct forward *forward, uint8_t *out)
-{
-    const bool chase = forward->chase_size > 0;
-    const size_t size = chase ? forward->chase_size : forward->job->size;
-
-    out[0] = (uint8_t)(size >> 8);
-    out[1] = (uint8_t)size;
-    memcpy(out + DNS_FRAME_BYTES, chase ? forward->chase : forward->job->query, size);
-    out[DNS_FRAME_BYTES] = (uint8_t)(forward->id >> 8);
-    out[DNS_FRAME_BYTES + 1] = (uint8_t)forward->id;
-    return DNS_FRAME_BYTES + size;
-}
-
-static bool forward_watch(const struct dns_worker *worker, struct forward *forward, int operation,
-                          uint32_t events)
-{
-    struct epoll_event event = {.events = events, .data.ptr = &forward->source};
-
-    return epoll_ctl(worker->epoll_fd, operation, forward->source.fd, &event) == 0;
-}
-
-/* Sends, over TCP as much as goes. False when this recursor cannot be asked. */
-static bool forward_send(const struct dns_worker *worker, struct forward *forward)
-{
-    uint8_t message[DNS_FRAME_BYTES + DNS_UDP_QUERY_BYTES_MAX];
-    const size_t size = forward_compose(forward, message);
-    const int fd = forward->source.fd;
-
-    if (!forward_is_tcp(forward)) {
-        return send(fd, message + DNS_FRAME_BYTES, size - DNS_FRAME_BYTES, MSG_NOSIGNAL) ==
-               (ssize_t)(size - DNS_FRAME_BYTES);
-    }
-    const ssize_t rc = send(fd, message + forward->sent, size - forward->sent, MSG_NOSIGNAL);
-
-    if (rc < 0) {
-        return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR;
-    }
-    forward->sent += (size_t)rc;
-    return forward->sent < size || forward_watch(worker, forward, EPOLL_CTL_MOD, EPOLLIN);
-}
-
-/* Opens a socket to the recursor and sends, or begins to. */
 static bool forward_attempt(struct dns_worker *worker, struct forward *forward,
                             const struct dns_recursor *recursor)
 {
-    const bool tcp = forward_is_tcp(forward);
-    const int fd = socket(recursor->address.ss_family,
-                          (tcp ? SOCK_STREAM : SOCK_DGRAM) | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    const bool chase = forward->chase_size > 0;
 
-    if (fd < 0 || getrandom(&forward->id, sizeof(forward->id), GRND_NONBLOCK) !=
-                      (ssize_t)sizeof(forward->id)) {
-        if (fd >= 0) {
-            (void)close(fd);
-        }
-        return false;
-    }
-    forward->source = (struct dns_source){DNS_SOURCE_MAGIC, DNS_SOURCE_FORWARD, fd};
-    forward->sent = forward->received = 0;
-    forward->answer = NULL;
-    forward->deadline_ms = worker->now_ms + worker->zone->config.recursor_timeout_ms;
-    const int rc = connect(fd, (const struct sockaddr *)&recursor->address, recursor->address_size);
-
-    return (rc == 0 || (tcp && errno == EINPROGRESS)) &&
-           forward_watch(worker, forward, EPOLL_CTL_ADD, tcp ? EPOLLOUT : EPOLLIN) &&
-           (tcp || forward_send(worker, forward));
+    return dns_upstream_ask(worker, &forward->upstream, forward->kind, recursor,
+                            chase ? forward->chase : forward->job->query,
+                            chase ? forward->chase_size : forward->job->size);
 }
 
 /* Asks the next recursor that can be asked; false if none is left. */
@@ -317,7 +235,6 @@ static bool forward_start(struct dns_worker *worker, struct forward *forward)
     const struct dns_zone *zone = worker->zone;
     struct dns_forwarder *forwarder = worker->forwarder;
 
-    assert(!forward->under_way);
     for (; forward->recursor_tries < zone->recursor_count; forward->recursor_tries++) {
         const size_t index = forward->job->recursor_first + forward->recursor_tries;
         const struct dns_recursor *recursor = &zone->recursors[index % zone->recursor_count];
@@ -328,12 +245,10 @@ static bool forward_start(struct dns_worker *worker, struct forward *forward)
         dns_worker_count(worker, DNS_COUNT_FORWARDED);
         if (forward_attempt(worker, forward, recursor)) {
             forward_link(forwarder, forward);
-            forward->under_way = true;
-            forwarder->keys[forward->job - forwarder->jobs].id = forward->id;
+            forwarder->keys[forward->job - forwarder->jobs].id = forward->upstream.id;
             return true;
         }
         dns_worker_count(worker, DNS_COUNT_FORWARD_FAILURES);
-        forward_close_socket(forward);
     }
     return false;
 }
@@ -410,24 +325,70 @@ static struct job *job_take(struct dns_forwarder *forwarder)
     return forwarder->job_count < DNS_JOBS_MAX ? &forwarder->jobs[forwarder->job_count++] : NULL;
 }
 
+static struct forward *forward_pop(struct dns_forwarder *forwarder, size_t kind)
+{
+    struct forward *forward = forwarder->free_forwards[kind];
+
+    if (forward != NULL) {
+        forwarder->free_forwards[kind] = forward->next_free;
+        if (kind != DNS_UPSTREAM_KINDS) {
+            forwarder->idle_channels--;
+        }
+    }
+    return forward;
+}
+
+/* At best one that has a channel of this kind. NULL when there is no room. */
+static struct forward *forward_take(struct dns_forwarder *forwarder, enum dns_upstream_kind kind)
+{
+    struct forward *forward = forward_pop(forwarder, kind);
+
+    if (forward == NULL) {
+        forward = forward_pop(forwarder, DNS_UPSTREAM_KINDS);
+    }
+    if (forward == NULL && forwarder->forward_count < DNS_FORWARDS_MAX) {
+        forward = &forwarder->forwards[forwarder->forward_count++];
+        dns_upstream_init(&forward->upstream);
+    }
+    for (size_t other = 0; forward == NULL && other < DNS_UPSTREAM_KINDS; other++) {
+        forward = forward_pop(forwarder, other);
+    }
+    return forward;
+}
+
+static void forward_give_back(struct dns_forwarder *forwarder, struct forward *forward)
+{
+    forward_stop(forwarder, forward);
+    free(forward->answer);
+    forward->answer = NULL;
+    forward->job = NULL;
+    if (forwarder->idle_channels == DNS_CHANNELS_IDLE_MAX) {
+        dns_upstream_close(&forward->upstream);
+    }
+    const size_t kind = forward->upstream.kind;
+
+    forwarder->idle_channels += kind != DNS_UPSTREAM_KINDS;
+    forward->next_free = forwarder->free_forwards[kind];
+    forwarder->free_forwards[kind] = forward;
+}
+
 /* Gives the job a question; false when there is no room. */
 static bool job_add_forward(struct dns_forwarder *forwarder, struct job *job,
                             const struct dns_wanted *wanted)
 {
-    struct forward *forward = forwarder->free_forwards;
+    const enum dns_upstream_kind kind = wanted != NULL             ? DNS_UPSTREAM_CHASE
+                                        : job->client.conn != NULL ? DNS_UPSTREAM_TCP
+                                                                   : DNS_UPSTREAM_UDP;
+    struct forward *forward = forward_take(forwarder, kind);
 
-    if (forward != NULL) {
-        forwarder->free_forwards = forward->next_free;
-    } else if (forwarder->forward_count < DNS_FORWARDS_MAX) {
-        forward = &forwarder->forwards[forwarder->forward_count++];
-    } else {
+    if (forward == NULL) {
         return false;
     }
-    forward->source = (struct dns_source){DNS_SOURCE_MAGIC, DNS_SOURCE_FORWARD, -1};
     forward->job = job;
+    forward->kind = kind;
     forward->recursor_tries = 0;
-    forward->under_way = false;
     forward->answer = NULL;
+    forward->answer_size = 0;
     forward->chase_size = 0;
     if (wanted != NULL) {
         struct dns_writer writer = {.data = forward->chase, .limit = sizeof(forward->chase)};
@@ -452,12 +413,7 @@ static void job_free(struct dns_forwarder *forwarder, struct job *job)
 {
     assert(job->busy);
     for (size_t i = 0; i < job->forward_count; i++) {
-        struct forward *forward = job->forwards[i];
-
-        forward_close(forwarder, forward);
-        forward->job = NULL;
-        forward->next_free = forwarder->free_forwards;
-        forwarder->free_forwards = forward;
+        forward_give_back(forwarder, job->forwards[i]);
     }
     dns_client_drop(&job->client);
     job->busy = false;
@@ -559,64 +515,13 @@ static void job_answer(struct dns_worker *worker, struct job *job)
     job_deliver(worker, job, size);
 }
 
-/* The recursor cannot answer, does not, or answers what does not count. */
-static void forward_fail(struct dns_worker *worker, struct forward *forward)
+static void job_end_wait(struct dns_worker *worker, struct job *job)
 {
-    struct job *job = forward->job;
-
-    dns_worker_count(worker, DNS_COUNT_FORWARD_FAILURES);
-    forward_close(worker->forwarder, forward);
-    forward->recursor_tries++;
-    if (forward_start(worker, forward)) {
-        return;
-    }
     assert(job->waiting_count > 0);
     job->waiting_count--;
     if (job->waiting_count == 0) {
         job_answer(worker, job);
     }
-}
-
-enum match { MATCH_NOT, MATCH_FAILURE, MATCH_ANSWER };
-
-/* Whether the message answers what was asked; `*question_end` is the question's end in it. */
-static enum match forward_match(const struct forward *forward, const uint8_t *message, size_t size,
-                                size_t *question_end)
-{
-    const bool chase = forward->chase_size > 0;
-    const struct job *job = forward->job;
-    struct dns_reader reader = dns_reader_from(message, size);
-    struct dns_reader asked = dns_reader_from(chase ? forward->chase : job->query,
-                                              chase ? forward->chase_size : job->size);
-    struct dns_name_text name, asked_name;
-    const uint16_t id = dns_reader_u16(&reader);
-    const uint16_t flags = dns_reader_u16(&reader);
-    const uint16_t question_count = dns_reader_u16(&reader);
-    const unsigned rcode = flags & RCODE_MASK;
-    const bool failure = !chase && rcode != DNS_NOERROR && rcode != DNS_NXDOMAIN;
-
-    (void)dns_reader_bytes(&reader, 6);
-    if (reader.failed || id != forward->id || (flags & DNS_FLAG_QR) == 0) {
-        return MATCH_NOT;
-    }
-    if (question_count != 1) { /* Old servers leave it out when they fail. */
-        return question_count == 0 && failure ? MATCH_FAILURE : MATCH_NOT;
-    }
-    (void)dns_reader_bytes(&asked, DNS_HEADER_BYTES);
-    dns_reader_name(&reader, &name);
-    dns_reader_name(&asked, &asked_name);
-    if (!slice_equal_nocase(slice_from((const char *)name.wire, name.size),
-                            slice_from((const char *)asked_name.wire, asked_name.size))) {
-        return MATCH_NOT;
-    }
-    const uint32_t kind = dns_reader_u32(&reader); /* type and class */
-
-    if (reader.failed ||
-        (!asked.failed && dns_reader_left(&asked) >= 4 && kind != dns_reader_u32(&asked))) {
-        return MATCH_NOT;
-    }
-    *question_end = (size_t)(reader.at - message);
-    return failure ? MATCH_FAILURE : MATCH_ANSWER;
 }
 
 /* Passes the message in the worker's TCP buffer on; only the id is the client's, and what is larger
@@ -635,107 +540,48 @@ static void job_pass_on(struct dns_worker *worker, struct job *job, size_t size,
     job_deliver(worker, job, size);
 }
 
-/* Takes a message of `size` bytes in the worker's TCP buffer. Returns false if it is not the
- * answer.
- */
-static bool forward_take(struct dns_worker *worker, struct forward *forward, size_t size)
+/* What has come of the attempt: waiting on, an answer in the worker's TCP buffer, or the next. */
+static void forward_follow(struct dns_worker *worker, struct forward *forward,
+                           enum dns_upstream_state state)
 {
-    const uint8_t *message = worker->tcp_out + DNS_FRAME_BYTES;
+    struct dns_forwarder *forwarder = worker->forwarder;
     struct job *job = forward->job;
-    size_t question_end = 0;
+    const size_t size = forward->upstream.received;
 
-    switch (forward_match(forward, message, size, &question_end)) {
-    case MATCH_NOT:
-        return false;
-    case MATCH_FAILURE:
-        forward_fail(worker, forward);
-        return true;
-    case MATCH_ANSWER:
-        break;
+    if (state == DNS_UPSTREAM_WAITING) { /* It may have more time now, for TCP. */
+        forward_unlink(forwarder, forward);
+        forward_link(forwarder, forward);
+        return;
+    }
+    forward_stop(forwarder, forward);
+    if (state == DNS_UPSTREAM_FAILED) {
+        dns_worker_count(worker, DNS_COUNT_FORWARD_FAILURES);
+        forward->recursor_tries++;
+        if (!forward_start(worker, forward)) {
+            job_end_wait(worker, job);
+        }
+        return;
     }
     if (forward->chase_size == 0) {
-        job_pass_on(worker, job, size, question_end);
-        return true;
+        job_pass_on(worker, job, size, forward->upstream.question_end);
+        return;
     }
-    forward_close(worker->forwarder, forward);
     forward->answer = malloc(size);
     if (forward->answer != NULL) { /* Else the name stays bare. */
-        memcpy(forward->answer, message, size);
+        memcpy(forward->answer, worker->tcp_out + DNS_FRAME_BYTES, size);
         forward->answer_size = size;
     }
-    assert(job->waiting_count > 0);
-    job->waiting_count--;
-    if (job->waiting_count == 0) {
-        job_answer(worker, job);
-    }
-    return true;
-}
-
-static void forward_read_udp(struct dns_worker *worker, struct forward *forward)
-{
-    const ssize_t rc =
-        recv(forward->source.fd, worker->tcp_out + DNS_FRAME_BYTES, DNS_MESSAGE_BYTES_MAX, 0);
-
-    if (rc >= 0) {
-        /* What is not the answer may be somebody's guess: the wait goes on. */
-        (void)forward_take(worker, forward, (size_t)rc);
-    } else if (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR) {
-        forward_fail(worker, forward); /* Nobody listens there. */
-    }
-}
-
-static void forward_read_tcp(struct dns_worker *worker, struct forward *forward)
-{
-    const bool in_head = forward->received < DNS_FRAME_BYTES;
-    uint8_t *place = in_head ? forward->head + forward->received
-                             : forward->answer + (forward->received - DNS_FRAME_BYTES);
-    const size_t room = in_head ? DNS_FRAME_BYTES - forward->received
-                                : DNS_FRAME_BYTES + forward->answer_size - forward->received;
-    const ssize_t rc = recv(forward->source.fd, place, room, 0);
-
-    if (rc < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)) {
-        return;
-    }
-    if (rc <= 0) {
-        forward_fail(worker, forward);
-        return;
-    }
-    forward->received += (size_t)rc;
-    if (in_head && forward->received == DNS_FRAME_BYTES) {
-        forward->answer_size = (size_t)((forward->head[0] << 8) | forward->head[1]);
-        forward->answer = forward->answer_size == 0 ? NULL : malloc(forward->answer_size);
-        if (forward->answer == NULL) {
-            forward_fail(worker, forward);
-        }
-        return;
-    }
-    if (forward->received == DNS_FRAME_BYTES + forward->answer_size) {
-        const size_t size = forward->answer_size;
-
-        memcpy(worker->tcp_out + DNS_FRAME_BYTES, forward->answer, size);
-        if (!forward_take(worker, forward, size)) {
-            forward_fail(worker, forward);
-        }
-    }
+    job_end_wait(worker, job);
 }
 
 void dns_forward_serve(struct dns_worker *worker, struct dns_source *source)
 {
     struct forward *forward = (struct forward *)source;
 
-    /* It may be over since the event was taken, or ask something new: so only what the socket says
+    /* It may be over since the event was taken, or ask something new: so only what the sockets say
      * counts, not the event. */
-    if (!forward->under_way) {
-        return;
-    }
-    if (!forward_is_tcp(forward)) {
-        forward_read_udp(worker, forward);
-    } else if (forward->sent < DNS_FRAME_BYTES + forward->job->size) {
-        if (!forward_send(worker, forward)) {
-            forward_fail(worker, forward);
-        }
-    } else {
-        forward_read_tcp(worker, forward);
+    if (forward->upstream.state == DNS_UPSTREAM_WAITING) {
+        forward_follow(worker, forward, dns_upstream_serve(&forward->upstream));
     }
 }
 
@@ -744,8 +590,10 @@ int dns_forward_expire(struct dns_worker *worker)
     struct dns_forwarder *forwarder = worker->forwarder;
 
     while (forwarder->soonest != NULL && forwarder->soonest->deadline_ms <= worker->now_ms) {
-        assert(forwarder->soonest->under_way);
-        forward_fail(worker, forwarder->soonest); /* The next attempt's deadline is later. */
+        struct forward *forward = forwarder->soonest;
+
+        /* Whether it waits on or asks the next one, its deadline is later then. */
+        forward_follow(worker, forward, dns_upstream_expire(&forward->upstream));
     }
     if (forwarder->soonest == NULL) {
         return -1;

@@ -478,6 +478,8 @@ int dns_server_start(const struct dns_options *options, struct dns_server **out,
     if (server == NULL) {
         return errmsg_set(err, DNS_ENOMEM, "no memory for the DNS server");
     }
+    rc = ares_library_init(ARES_LIB_INIT_ALL); /* It only counts, not for several threads. */
+    assert(rc == ARES_SUCCESS);
     server->store = options->store;
     server->port = options->port;
     server->confirm = options->confirm;
@@ -610,6 +612,7 @@ void dns_server_stop(struct dns_server *dns)
     if (dns->wake_fd >= 0) {
         (void)close(dns->wake_fd);
     }
+    ares_library_cleanup();
     dns_zone_free(dns->config);
     pthread_mutex_destroy(&dns->lock);
     free(dns);

@@ -5,6 +5,7 @@
  * of the configuration and all buffers; only the server's configuration and the wish to stop come
  * from outside. */
 
+#include <ares.h>
 #include <netinet/in.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -28,6 +29,7 @@ enum {
     DNS_JOBS_PER_CLIENT_MAX = 256, /* of one address */
     DNS_JOBS_SAME_MAX = 64,        /* with the same question: a loop of forwarders ends there */
     DNS_FORWARDS_MAX = 1024,       /* questions to recursors under way, a socket each, per thread */
+    DNS_CHANNELS_IDLE_MAX = 64,    /* channels of c-ares kept for the next ones, per thread */
     DNS_PARKED_MAX = 512,          /* queries that wait for the store to be confirmed, per thread */
     DNS_FRAME_BYTES = 2,           /* a message's length, before it over TCP */
 };
@@ -219,6 +221,57 @@ void dns_tcp_close_all(struct dns_worker *worker);
 /* A late answer, its length in front: `size` bytes with it. May close the connection. */
 void dns_tcp_deliver(struct dns_worker *worker, struct dns_conn *conn, const uint8_t *framed,
                      size_t size);
+
+/* dns_upstream.c: one question to one recursor at a time, through c-ares. */
+enum dns_upstream_kind {
+    DNS_UPSTREAM_UDP, /* what is truncated is passed on */
+    DNS_UPSTREAM_TCP,
+    DNS_UPSTREAM_CHASE, /* UDP, then TCP if truncated; an answer of any code is one */
+    DNS_UPSTREAM_KINDS
+};
+
+enum dns_upstream_state {
+    DNS_UPSTREAM_IDLE,
+    DNS_UPSTREAM_WAITING,
+    DNS_UPSTREAM_ANSWERED,
+    DNS_UPSTREAM_FAILED /* refused, failing code, time over, no socket or memory */
+};
+
+struct dns_upstream {
+    struct dns_source source; /* of all its sockets; without a descriptor of its own */
+    enum dns_upstream_state state;
+    enum dns_upstream_kind kind; /* of the channel; DNS_UPSTREAM_KINDS: there is none */
+    ares_channel channel;        /* owned */
+    uint32_t timeout_ms;         /* likewise of the channel */
+    uint64_t asked_ms;           /* when it was used last */
+    struct dns_worker *worker;
+    const uint8_t *question; /* borrowed while it waits */
+    size_t question_size;
+    uint16_t id; /* drawn for this attempt */
+    int udp_fd;  /* the latest one, perhaps closed */
+    int watched_fd;
+    bool unwatched;      /* epoll did not take a socket */
+    size_t received;     /* bytes of the message in the worker's TCP buffer */
+    size_t question_end; /* where its records begin */
+    uint8_t *cut;        /* owned; a truncated answer, for when TCP fails */
+    size_t cut_size;
+};
+
+void dns_upstream_init(struct dns_upstream *upstream);
+/* Stops, and gives the channel up. */
+void dns_upstream_close(struct dns_upstream *upstream);
+/* Sends the message, which must stay, with a new id. False when this recursor cannot be asked. */
+bool dns_upstream_ask(struct dns_worker *worker, struct dns_upstream *upstream,
+                      enum dns_upstream_kind kind, const struct dns_recursor *recursor,
+                      const uint8_t *question, size_t size);
+/* Of a waiting one: looks at its sockets, or at the time. Returns the state then; once ANSWERED,
+ * `received` bytes stand behind the first DNS_FRAME_BYTES of the worker's TCP buffer. */
+enum dns_upstream_state dns_upstream_serve(struct dns_upstream *upstream);
+enum dns_upstream_state dns_upstream_expire(struct dns_upstream *upstream);
+/* When a waiting one must be expired; later than now. */
+uint64_t dns_upstream_deadline_ms(const struct dns_upstream *upstream);
+/* Makes it idle. The channel is kept. */
+void dns_upstream_stop(struct dns_upstream *upstream);
 
 /* dns_forward.c: questions to the recursors. */
 struct dns_forwarder *dns_forwarder_new(void); /* returns owned, or NULL */

@@ -101,15 +101,17 @@ static inline void cluster_prepare(struct cluster *cluster, int which)
     const unsigned pid = (unsigned)getpid();
     struct config *config = &cluster->configs[which];
     struct server *server = &cluster->servers[which];
+    char address[sizeof(cluster->addresses[which])];
 
     (void)snprintf(cluster->dirs[which], sizeof(cluster->dirs[which]), "%s/%d", cluster->dir,
                    which);
     (void)snprintf(cluster->names[which], sizeof(cluster->names[which]), "server-%d", which);
-    (void)snprintf(cluster->addresses[which], sizeof(cluster->addresses[which]), "127.%u.%u.%d",
-                   1 + pid / 256 % 250, pid % 256, which + 1);
+    (void)snprintf(address, sizeof(address), "127.%u.%u.%d", 1 + pid / 256 % 250, pid % 256,
+                   which + 1);
+    memcpy(cluster->addresses[which], address, sizeof(address));
     cluster_take_ports(cluster, which);
-    (void)snprintf(cluster->joins[which], sizeof(cluster->joins[which]), "%s:%d",
-                   cluster->addresses[which], (int)config->serf_lan_port);
+    (void)snprintf(cluster->joins[which], sizeof(cluster->joins[which]), "%s:%d", address,
+                   (int)config->serf_lan_port);
     cluster->join_list[which] = cluster->joins[which];
     config->server = true;
     config->bootstrap_expect = (uint32_t)cluster->plan.expect;

@@ -48,13 +48,6 @@ static const struct json_field check_fields[] = {
     CHECK_FIELD("AliasService", JSON_FIELD_STRING, alias_service),
     CHECK_FIELD("TLSSkipVerify", JSON_FIELD_BOOL, tls_skip_verify),
     CHECK_FIELD("TLSServerName", JSON_FIELD_STRING, tls_server_name),
-    /* Other spellings that Consul takes from clients; files may write any name so. */
-    CHECK_FIELD("service_id", JSON_FIELD_STRING, service_id),
-    CHECK_FIELD("script_args", JSON_FIELD_STRINGS, args),
-    CHECK_FIELD("docker_container_id", JSON_FIELD_STRING, docker),
-    CHECK_FIELD("tls_skip_verify", JSON_FIELD_BOOL, tls_skip_verify),
-    CHECK_FIELD("tls_server_name", JSON_FIELD_STRING, tls_server_name),
-    CHECK_FIELD("deregister_critical_service_after", JSON_FIELD_DURATION, deregister_ns),
     CHECK_FIELD("FailuresBeforeWarning", JSON_FIELD_INT, failures_before_warning),
     CHECK_FIELD("DisableRedirects", JSON_FIELD_BOOL, disable_redirects),
     CHECK_FIELD("UDP", JSON_FIELD_STRING, udp),
@@ -68,21 +61,8 @@ static const struct json_field check_fields[] = {
     {"ProxyGRPC", JSON_FIELD_ANY, 0},
 };
 
-/* A file may write any name with underscores. */
-static bool agent_definition_decode(enum agent_origin origin, const json_t *json,
-                                    const struct json_field *fields, size_t count, void *out,
-                                    struct errmsg *err)
-{
-    return (origin == AGENT_ORIGIN_FILE ? json_decode_file : json_decode)(json, "", fields, count,
-                                                                          out, err);
-}
-
 static const struct json_field service_fields[] = {
     SERVICE_JSON_FIELDS(struct agent_service_definition, common, "Name"),
-    {"tagged_addresses", JSON_FIELD_OBJECT,
-     offsetof(struct agent_service_definition, common.tagged_addresses)},
-    {"enable_tag_override", JSON_FIELD_BOOL,
-     offsetof(struct agent_service_definition, common.enable_tag_override)},
     {"Check", JSON_FIELD_OBJECT, offsetof(struct agent_service_definition, check)},
     {"Checks", JSON_FIELD_ARRAY, offsetof(struct agent_service_definition, checks)},
     {"Token", JSON_FIELD_ANY, 0},
@@ -135,7 +115,7 @@ int agent_definition_read_check(const json_t *json, enum agent_origin origin,
         .h2ping = SLICE_EMPTY,
         .os_service = SLICE_EMPTY,
     };
-    if (!agent_definition_decode(origin, json, fields, count, out, &cause)) {
+    if (!json_decode(json, "", fields, count, out, &cause)) {
         return agent_definition_decode_error(origin, &cause, err);
     }
     return AGENT_OK;
@@ -164,8 +144,7 @@ int agent_definition_read_service(const json_t *json, enum agent_origin origin,
     };
 
     *out = (struct agent_service_definition){.common = SERVICE_JSON_EMPTY};
-    if (!agent_definition_decode(origin, json, service_fields, COUNT(service_fields), out,
-                                 &cause) ||
+    if (!json_decode(json, "", service_fields, COUNT(service_fields), out, &cause) ||
         !service_json_check(&out->common, &cause)) {
         return agent_definition_decode_error(origin, &cause, err);
     }

@@ -13,6 +13,12 @@ void catalog_json_key(struct buffer *out, const char *name)
     buffer_append_text(out, "\":");
 }
 
+void catalog_json_text(struct buffer *out, const char *name, struct slice text)
+{
+    catalog_json_key(out, name);
+    json_put_string(out, text);
+}
+
 void catalog_json_tags(struct buffer *out, struct strings tags)
 {
     if (tags.count == 0) {
@@ -64,19 +70,16 @@ static void catalog_json_indexes(struct buffer *out, uint64_t create_index, uint
 static void catalog_json_datacenter(struct buffer *out, const struct catalog_node *node,
                                     const char *datacenter)
 {
-    catalog_json_key(out, "Datacenter");
-    json_put_string(out,
-                    node->datacenter.size > 0 ? node->datacenter : slice_from_text(datacenter));
+    catalog_json_text(out, "Datacenter",
+                      node->datacenter.size > 0 ? node->datacenter : slice_from_text(datacenter));
 }
 
 void catalog_json_node(struct buffer *out, const struct catalog_node *node, const char *datacenter)
 {
     buffer_append_text(out, "{\"ID\":");
     json_put_string(out, node->id);
-    catalog_json_key(out, "Node");
-    json_put_string(out, node->name);
-    catalog_json_key(out, "Address");
-    json_put_string(out, node->address);
+    catalog_json_text(out, "Node", node->name);
+    catalog_json_text(out, "Address", node->address);
     catalog_json_datacenter(out, node, datacenter);
     catalog_json_key(out, "TaggedAddresses");
     json_put_map(out, node->tagged_addresses);
@@ -136,12 +139,10 @@ static void catalog_json_service_with(struct buffer *out, const struct catalog_s
     }
     buffer_append_text(out, "\"ID\":");
     json_put_string(out, service->id);
-    catalog_json_key(out, "Service");
-    json_put_string(out, service->name);
+    catalog_json_text(out, "Service", service->name);
     catalog_json_key(out, "Tags");
     put_tags(out, service->tags);
-    catalog_json_key(out, "Address");
-    json_put_string(out, service->address);
+    catalog_json_text(out, "Address", service->address);
     if (service->tagged_addresses.count > 0) {
         catalog_json_key(out, "TaggedAddresses");
         catalog_json_tagged_addresses(out, service->tagged_addresses);
@@ -174,25 +175,20 @@ void catalog_json_instance(struct buffer *out, const struct catalog_node *node,
 {
     buffer_append_text(out, "{\"ID\":");
     json_put_string(out, node->id);
-    catalog_json_key(out, "Node");
-    json_put_string(out, service->node); /* As it was spelled when the service was registered. */
-    catalog_json_key(out, "Address");
-    json_put_string(out, node->address);
+    /* As it was spelled when the service was registered. */
+    catalog_json_text(out, "Node", service->node);
+    catalog_json_text(out, "Address", node->address);
     catalog_json_datacenter(out, node, datacenter);
     catalog_json_key(out, "TaggedAddresses");
     json_put_map(out, node->tagged_addresses);
     catalog_json_key(out, "NodeMeta");
     json_put_map(out, node->meta);
-    catalog_json_key(out, "ServiceKind");
-    json_put_string(out, service->kind);
-    catalog_json_key(out, "ServiceID");
-    json_put_string(out, service->id);
-    catalog_json_key(out, "ServiceName");
-    json_put_string(out, service->name);
+    catalog_json_text(out, "ServiceKind", service->kind);
+    catalog_json_text(out, "ServiceID", service->id);
+    catalog_json_text(out, "ServiceName", service->name);
     catalog_json_key(out, "ServiceTags");
     catalog_json_tags(out, service->tags);
-    catalog_json_key(out, "ServiceAddress");
-    json_put_string(out, service->address);
+    catalog_json_text(out, "ServiceAddress", service->address);
     if (service->tagged_addresses.count > 0) {
         catalog_json_key(out, "ServiceTaggedAddresses");
         catalog_json_tagged_addresses(out, service->tagged_addresses);
@@ -215,24 +211,16 @@ static void catalog_json_check_with(struct buffer *out, const struct catalog_che
 {
     buffer_append_text(out, "{\"Node\":");
     json_put_string(out, check->node);
-    catalog_json_key(out, "CheckID");
-    json_put_string(out, check->id);
-    catalog_json_key(out, "Name");
-    json_put_string(out, check->name);
-    catalog_json_key(out, "Status");
-    json_put_string(out, check->status);
-    catalog_json_key(out, "Notes");
-    json_put_string(out, check->notes);
-    catalog_json_key(out, "Output");
-    json_put_string(out, check->output);
-    catalog_json_key(out, "ServiceID");
-    json_put_string(out, check->service_id);
-    catalog_json_key(out, "ServiceName");
-    json_put_string(out, check->service_name);
+    catalog_json_text(out, "CheckID", check->id);
+    catalog_json_text(out, "Name", check->name);
+    catalog_json_text(out, "Status", check->status);
+    catalog_json_text(out, "Notes", check->notes);
+    catalog_json_text(out, "Output", check->output);
+    catalog_json_text(out, "ServiceID", check->service_id);
+    catalog_json_text(out, "ServiceName", check->service_name);
     catalog_json_key(out, "ServiceTags");
     put_tags(out, check->service_tags);
-    catalog_json_key(out, "Type");
-    json_put_string(out, check->type);
+    catalog_json_text(out, "Type", check->type);
     catalog_json_key(out, "Definition");
     if (check->definition.size > 0) {
         buffer_append_slice(out, check->definition);

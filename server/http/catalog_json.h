@@ -28,8 +28,9 @@ void catalog_json_check_stored(struct buffer *out, const struct catalog_check *c
 
 /* {"lan":{"Address":..,"Port":..},..} from triples. */
 void catalog_json_tagged_addresses(struct buffer *out, struct strings triples);
-/* `,"name":` */
+/* `,"name":`, and with a text behind it. */
 void catalog_json_key(struct buffer *out, const char *name);
+void catalog_json_text(struct buffer *out, const char *name, struct slice text);
 /* An empty list instead of null. */
 void catalog_json_tags(struct buffer *out, struct strings tags);
 /* A map, or {} instead of null. */

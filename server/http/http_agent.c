@@ -37,8 +37,7 @@ static void agent_put_member(struct buffer *out, const struct http_request *requ
     } else {
         json_put_string(out, slice_from_text(member->name));
     }
-    catalog_json_key(out, "Addr");
-    json_put_string(out, slice_from_text(member->address));
+    catalog_json_text(out, "Addr", slice_from_text(member->address));
     buffer_printf(out, ",\"Port\":%u,\"Tags\":{\"acls\":\"0\"", (unsigned)member->serf_port);
     if (member->bootstrap || (member->self && config->bootstrap)) {
         buffer_append_text(out, ",\"bootstrap\":\"1\"");

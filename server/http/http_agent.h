@@ -1,10 +1,13 @@
 #ifndef SERVER_HTTP_HTTP_AGENT_H
 #define SERVER_HTTP_HTTP_AGENT_H
 
-/* The handlers below /v1/agent/: local services, checks and health (http_agent_service.c), and
- * what the agent says of itself (http_agent.c, with the routes). */
+/* The handlers below /v1/agent/: local services and checks (http_agent_service.c) and their health
+ * (http_agent_health.c), and what the agent says of itself (http_agent.c, with the routes). */
 
+#include "kv/buffer.h"
 #include "server/http/http.h"
+
+struct agent_service;
 
 void http_agent_services(struct http_request *request);
 void http_agent_service(struct http_request *request);
@@ -25,5 +28,9 @@ void http_agent_host(struct http_request *request); /* http_agent_host.c */
 void http_agent_version(struct http_request *request);
 void http_agent_monitor(struct http_request *request); /* http_monitor.c */
 void http_agent_metrics(struct http_request *request); /* http_metrics.c */
+
+/* Appends a service as the agent shows its own: null lists are empty ones, and no indexes. `hash`
+ * adds the ContentHash. */
+void http_agent_put_service(struct buffer *out, const struct agent_service *service, bool hash);
 
 #endif

@@ -55,6 +55,22 @@ static inline char slice_lower(char c)
     return (c >= 'A' && c <= 'Z') ? (char)(c + ('a' - 'A')) : c;
 }
 
+/* Byte order of both in lower case. */
+static inline int slice_compare_nocase(struct slice a, struct slice b)
+{
+    const size_t size = a.size < b.size ? a.size : b.size;
+
+    for (size_t i = 0; i < size; i++) {
+        const unsigned char left = (unsigned char)slice_lower(a.data[i]);
+        const unsigned char right = (unsigned char)slice_lower(b.data[i]);
+
+        if (left != right) {
+            return left < right ? -1 : 1;
+        }
+    }
+    return (a.size > b.size) - (a.size < b.size);
+}
+
 static inline bool slice_equal_nocase(struct slice a, struct slice b)
 {
     if (a.size != b.size) {

@@ -127,7 +127,8 @@ int catalog_check_get(struct store_txn *txn, struct slice node, struct slice che
  * store_scan_* may keep is all there is to a query. Several may run at once in one transaction. */
 struct catalog_scan {
     struct store_scan scan;
-    bool empty; /* the name is one that nothing can have: no store scan runs */
+    bool empty;       /* the name is one that nothing can have: no store scan runs */
+    struct slice key; /* of the record that was read last; borrowed until the next step */
     size_t prefix_size;
     char prefix[CATALOG_NAME_BYTES_MAX + 1];
 };
@@ -143,6 +144,10 @@ int catalog_instances_next(struct catalog_scan *scan, struct catalog_service *se
 /* Checks of one node (its own and its services'), or all with an empty name. */
 int catalog_checks_begin(struct catalog_scan *scan, struct store_txn *txn, struct slice node);
 int catalog_checks_next(struct catalog_scan *scan, struct catalog_check *out);
+/* Goes on at the first record of the scan whose key is `key`, or behind it. `key` begins as the
+ * keys of the scan do; a scan's own key with a NUL behind it is the place behind that record. After
+ * a failure the scan has ended. */
+int catalog_scan_seek(struct catalog_scan *scan, struct slice key);
 void catalog_scan_end(struct catalog_scan *scan);
 
 /* X-Consul-Index of whole-table answers (0: never changed), and of one service name: its instances,

@@ -216,6 +216,7 @@ static int scan_begin(struct catalog_scan *scan, struct store_txn *txn, enum sto
                       struct slice name)
 {
     scan->prefix_size = 0;
+    scan->key = SLICE_EMPTY;
     scan->empty = name.size > 0 && !catalog_name_valid(name);
     if (scan->empty) {
         return 0;
@@ -235,7 +236,25 @@ static int scan_next(struct catalog_scan *scan, struct slice *key, struct slice 
     if (scan->empty) {
         return STORE_ENOTFOUND;
     }
-    return store_scan_next(&scan->scan, key, value);
+    const int rc = store_scan_next(&scan->scan, key, value);
+
+    scan->key = rc == 0 ? *key : SLICE_EMPTY;
+    return rc;
+}
+
+int catalog_scan_seek(struct catalog_scan *scan, struct slice key)
+{
+    struct store_txn *txn = scan->scan.txn;
+    const enum store_table table = scan->scan.table;
+
+    if (scan->empty) {
+        return 0;
+    }
+    store_scan_end(&scan->scan);
+    const int rc =
+        store_scan_from(&scan->scan, txn, table, slice_from(scan->prefix, scan->prefix_size), key);
+    scan->empty = rc != 0;
+    return rc;
 }
 
 void catalog_scan_end(struct catalog_scan *scan)

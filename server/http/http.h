@@ -113,6 +113,9 @@ struct http_request {
     void *state;
     void (*on_free)(struct http_request *request);
     void (*on_cancel)(struct http_request *request);
+    /* The handler's: it waits for something to happen, maybe for long, so that a client which has
+     * closed its side is taken to be gone. Others get their answer. */
+    bool sleeps;
     bool cancelled;
 
     struct http_request_private *private; /* http_conn.c's, http_read.c's, http_write.c's */
@@ -149,6 +152,8 @@ void http_reply_json(struct http_request *request, struct slice json);
 void http_reply_text(struct http_request *request, int status, struct slice text);
 void http_reply_error(struct http_request *request, int status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+/* Appends Go's %q, for texts in errors. */
+void http_put_quoted(struct buffer *out, struct slice text);
 /* 200 with an empty body and no Content-Type, as agent writes have it. */
 void http_reply_empty(struct http_request *request, int status);
 
@@ -184,7 +189,8 @@ struct http_read_result {
     bool error;               /* body is error text: text/plain */
 };
 
-/* A listing that is read piece by piece, for it may be long. Zeroed but for `out` to begin with. */
+/* A listing that is read piece by piece, for it may be long. Zeroed but for `out` to begin with;
+ * what it owns goes with http_piece_deinit. */
 struct http_piece {
     struct buffer *out; /* appended to; NULL: only the index is wanted */
     struct buffer last; /* the key that was read last */
@@ -192,8 +198,12 @@ struct http_piece {
     bool begun;         /* something was read, or listed */
     bool done;          /* all of it was */
     bool missing;       /* done: there is nothing, a 404 */
+    bool indexed;       /* the index is complete from the first piece on */
     uint64_t index;     /* of what was read; complete when done */
+    void *state;        /* what else it keeps from piece to piece; freed by on_free */
+    void (*on_free)(void *state);
 };
+void http_piece_deinit(struct http_piece *piece);
 
 enum http_read_flags {
     HTTP_READ_INDEX_HEADERS =

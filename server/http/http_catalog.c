@@ -38,125 +38,161 @@ static void catalog_datacenters(struct http_request *request)
 
 /* --- nodes --- */
 
-static int catalog_run_nodes(struct http_request *request, struct store_txn *txn,
-                             struct http_read_result *result)
+static int catalog_nodes_index(struct http_request *request, struct store_txn *txn, uint64_t *index)
 {
-    struct listing listing;
-    struct catalog_scan scan;
-    struct catalog_node node;
+    (void)request;
+    return catalog_index_nodes(txn, index);
+}
 
-    int rc = catalog_index_nodes(txn, &result->index);
-    if (rc == STORE_OK) {
-        rc = catalog_nodes_begin(&scan, txn);
-    }
-    if (rc != STORE_OK) {
+static int catalog_nodes_scan(struct http_request *request, struct store_txn *txn,
+                              struct catalog_scan *scan)
+{
+    (void)request;
+    return catalog_nodes_begin(scan, txn);
+}
+
+static int catalog_put_node(struct listing *listing)
+{
+    struct catalog_node node;
+    const int rc = catalog_nodes_next(&listing->scan, &node);
+
+    if (rc != STORE_OK || !catalog_json_meta_matches(listing->request, node.meta)) {
         return rc;
     }
-    listing_begin(&listing, request, txn, &result->body);
-    while ((rc = catalog_nodes_next(&scan, &node)) == STORE_OK) {
-        if (!catalog_json_meta_matches(request, node.meta)) {
-            continue;
-        }
-        listing_open(&listing);
-        catalog_json_node(&result->body, &node, catalog_datacenter(request));
-        listing_close(&listing, node.name);
-    }
-    catalog_scan_end(&scan);
-    return listing_end(&listing, rc);
+    listing_open(listing);
+    catalog_json_node(listing->out, &node, catalog_datacenter(listing->request));
+    listing_close(listing, node.name);
+    return STORE_OK;
+}
+
+static int catalog_piece_nodes(struct http_request *request, struct store_txn *txn,
+                               struct http_piece *piece)
+{
+    static const struct listing_source source = {
+        .index = catalog_nodes_index, .begin = catalog_nodes_scan, .put = catalog_put_node};
+
+    return listing_piece(request, txn, piece, &source);
 }
 
 static void catalog_nodes(struct http_request *request)
 {
-    struct http_read_spec spec = {
-        .flags = CATALOG_FLAGS, .watch_count = 1, .run = catalog_run_nodes};
+    struct http_read_spec spec = {.flags = CATALOG_FLAGS, .piece = catalog_piece_nodes};
 
     if (!http_check_common(request, CATALOG_FLAGS) ||
         !catalog_json_filter_begin(request, FILTER_NODE, true)) {
         return;
     }
-    spec.watches[0].topic = STORE_TOPIC_NODE;
-    spec.watches[0].key = SLICE_EMPTY;
+    listing_watch(&spec, STORE_TOPIC_NODE);
     http_read_start(request, &spec);
 }
 
 /* --- one node and its services --- */
 
-/* What both views of a node share: the services, as an object by id or as a list. */
-static int catalog_put_node_services(struct http_request *request, struct store_txn *txn,
-                                     struct buffer *out, struct slice name, bool as_list)
+/* Of all nodes and services, whichever changed last: both views of a node show both. */
+static int catalog_node_index(struct http_request *request, struct store_txn *txn, uint64_t *index)
 {
-    struct catalog_scan scan;
-    struct catalog_service service;
+    uint64_t nodes_index;
+    const int rc = catalog_index_nodes(txn, &nodes_index);
 
-    int rc = catalog_services_begin(&scan, txn, name);
-    if (rc != STORE_OK) {
+    (void)request;
+    if (rc != STORE_OK || catalog_index_services(txn, index) != STORE_OK) {
         return rc;
     }
-    buffer_append_char(out, as_list ? '[' : '{');
-    const size_t list = out->size;
-    while ((rc = catalog_services_next(&scan, &service)) == STORE_OK) {
-        const size_t start = catalog_json_next(out);
-        if (!as_list) {
-            json_put_string(out, service.id);
-            buffer_append_char(out, ':');
-        }
-        const size_t object = out->size;
-        catalog_json_service(out, &service);
-        catalog_json_filter_from(request, out, start, object);
-    }
-    catalog_scan_end(&scan);
-    if (as_list && out->size == list && http_param_value(request, "filter").size == 0) {
-        out->size--;
-        buffer_append_text(out, "null"); /* Go's nil: what there was nothing to put into. */
-    } else {
-        buffer_append_char(out, as_list ? ']' : '}');
-    }
-    return rc == STORE_ENOTFOUND ? STORE_OK : rc;
+    *index = nodes_index > *index ? nodes_index : *index;
+    return STORE_OK;
 }
 
-static int catalog_run_node_view(struct http_request *request, struct store_txn *txn,
-                                 struct http_read_result *result, bool as_list)
+static int catalog_node_scan(struct http_request *request, struct store_txn *txn,
+                             struct catalog_scan *scan)
 {
-    struct catalog_node node;
-    uint64_t nodes_index, services_index;
+    return catalog_services_begin(scan, txn, request->rest);
+}
 
-    result->status = 200;
-    int rc = catalog_node_get(txn, request->rest, &node);
-    if (rc == STORE_ENOTFOUND) {
-        result->index = 0; /* Consul's: 1, whatever happened to other nodes. */
-        buffer_append_text(&result->body, as_list ? "{\"Node\":null,\"Services\":null}" : "null");
-        return STORE_OK;
+static int catalog_put_service(struct listing *listing)
+{
+    struct catalog_service service;
+    const int rc = catalog_services_next(&listing->scan, &service);
+
+    if (rc == STORE_OK) {
+        listing_open(listing);
+        catalog_json_service(listing->out, &service);
+        listing_close(listing, service.node);
     }
-    if (rc != STORE_OK || (rc = catalog_index_nodes(txn, &nodes_index)) != STORE_OK ||
-        (rc = catalog_index_services(txn, &services_index)) != STORE_OK) {
-        return rc;
-    }
-    result->index = nodes_index > services_index ? nodes_index : services_index;
-    buffer_append_text(&result->body, "{\"Node\":");
-    catalog_json_node(&result->body, &node, catalog_datacenter(request));
-    catalog_json_key(&result->body, "Services");
-    rc = catalog_put_node_services(request, txn, &result->body, node.name, as_list);
-    buffer_append_char(&result->body, '}');
     return rc;
 }
 
-static int catalog_run_node(struct http_request *request, struct store_txn *txn,
-                            struct http_read_result *result)
+static int catalog_put_service_by_id(struct listing *listing)
 {
-    return catalog_run_node_view(request, txn, result, false);
+    struct catalog_service service;
+    const int rc = catalog_services_next(&listing->scan, &service);
+
+    if (rc == STORE_OK) {
+        listing_open_member(listing, service.id);
+        catalog_json_service(listing->out, &service);
+        listing_close(listing, service.node);
+    }
+    return rc;
 }
 
-static int catalog_run_node_services(struct http_request *request, struct store_txn *txn,
-                                     struct http_read_result *result)
+/* A node and what `source` lists of it; `nothing` when there is no such node. */
+static int catalog_piece_of_node(struct http_request *request, struct store_txn *txn,
+                                 struct http_piece *piece, const struct listing_source *source,
+                                 const char *nothing)
 {
-    return catalog_run_node_view(request, txn, result, true);
+    struct catalog_node node;
+    int rc;
+
+    if (!piece->indexed) {
+        rc = catalog_node_get(txn, request->rest, &node);
+        if (rc == STORE_ENOTFOUND) {
+            piece->indexed = true; /* 0: Consul's is 1, whatever happened to other nodes. */
+            piece->done = true;
+            buffer_append_text(piece->out, nothing);
+            return STORE_OK;
+        }
+        if (rc != STORE_OK) {
+            return rc;
+        }
+        buffer_append_text(piece->out, "{\"Node\":");
+        catalog_json_node(piece->out, &node, catalog_datacenter(request));
+        catalog_json_key(piece->out, "Services");
+    }
+    rc = listing_piece(request, txn, piece, source);
+    if (rc == STORE_OK && piece->done) {
+        buffer_append_char(piece->out, '}');
+    }
+    return rc;
+}
+
+static int catalog_piece_node(struct http_request *request, struct store_txn *txn,
+                              struct http_piece *piece)
+{
+    static const struct listing_source source = {.index = catalog_node_index,
+                                                 .begin = catalog_node_scan,
+                                                 .put = catalog_put_service_by_id,
+                                                 .by_name = true,
+                                                 .fixed = true};
+
+    return catalog_piece_of_node(request, txn, piece, &source, "null");
+}
+
+static int catalog_piece_node_services(struct http_request *request, struct store_txn *txn,
+                                       struct http_piece *piece)
+{
+    static const struct listing_source source = {.index = catalog_node_index,
+                                                 .begin = catalog_node_scan,
+                                                 .put = catalog_put_service,
+                                                 .null = true,
+                                                 .fixed = true};
+
+    return catalog_piece_of_node(request, txn, piece, &source, "{\"Node\":null,\"Services\":null}");
 }
 
 static void catalog_start_node(struct http_request *request,
-                               int (*run)(struct http_request *request, struct store_txn *txn,
-                                          struct http_read_result *result))
+                               int (*piece)(struct http_request *request, struct store_txn *txn,
+                                            struct http_piece *piece))
 {
-    struct http_read_spec spec = {.flags = CATALOG_FLAGS, .watch_count = 2, .run = run};
+    struct http_read_spec spec = {.flags = CATALOG_FLAGS, .piece = piece};
 
     if (!http_check_named(request, CATALOG_FLAGS, "Missing node name")) {
         return;
@@ -164,72 +200,105 @@ static void catalog_start_node(struct http_request *request,
     if (!catalog_json_filter_begin(request, FILTER_NODE_SERVICE, true)) {
         return;
     }
-    spec.watches[0].topic = STORE_TOPIC_NODE;
-    spec.watches[0].key = SLICE_EMPTY;
-    spec.watches[1].topic = STORE_TOPIC_SERVICES;
-    spec.watches[1].key = SLICE_EMPTY;
+    listing_watch(&spec, STORE_TOPIC_NODE);
+    listing_watch(&spec, STORE_TOPIC_SERVICES);
     http_read_start(request, &spec);
 }
 
 static void catalog_node(struct http_request *request)
 {
-    catalog_start_node(request, catalog_run_node);
+    catalog_start_node(request, catalog_piece_node);
 }
 
 static void catalog_node_services(struct http_request *request)
 {
-    catalog_start_node(request, catalog_run_node_services);
+    catalog_start_node(request, catalog_piece_node_services);
 }
 
 /* --- services --- */
 
-/* Adds a service's tags, each once, to the set under its name. */
-static bool catalog_collect_service(json_t *names, const struct catalog_service *service)
+/* The names of all services that were found, each with its tags, and the order they come in. */
+struct catalog_names {
+    json_t *tags; /* by name: an object whose members are the tags */
+    struct listing_order *order;
+    bool complete;
+    size_t bytes; /* about */
+};
+
+enum { CATALOG_NAME_COST_BYTES = 256 }; /* what a name or a tag takes beside its text, about */
+
+static void catalog_names_free(void *state)
 {
-    json_t *tags = json_object_getn(names, service->name.data, service->name.size);
+    struct catalog_names *names = state;
+
+    json_decref(names->tags);
+    listing_order_free(names->order);
+    free(names);
+}
+
+/* NULL without memory. */
+static struct catalog_names *catalog_names_of(struct http_piece *piece)
+{
+    if (piece->state == NULL) {
+        struct catalog_names *names = calloc(1, sizeof(*names));
+
+        if (names == NULL) {
+            return NULL;
+        }
+        names->tags = json_object();
+        names->order = listing_order_new();
+        piece->state = names;
+        piece->on_free = catalog_names_free;
+    }
+    struct catalog_names *names = piece->state;
+
+    return names->tags == NULL || names->order == NULL ? NULL : names;
+}
+
+/* Adds a service's tags, each once, to the set under its name. */
+static int catalog_collect_service(struct catalog_names *names,
+                                   const struct catalog_service *service)
+{
+    const struct slice name = service->name;
+    json_t *tags = json_object_getn(names->tags, name.data, name.size);
 
     if (tags == NULL) {
         tags = json_object();
-        if (json_object_setn_new_nocheck(names, service->name.data, service->name.size, tags) !=
-            0) {
-            return false;
+        if (json_object_setn_new_nocheck(names->tags, name.data, name.size, tags) != 0 ||
+            listing_order_add(names->order, 0, name) != STORE_OK) {
+            return STORE_ENOMEM;
         }
+        names->bytes += CATALOG_NAME_COST_BYTES + name.size;
     }
     struct reader it = strings_begin(service->tags);
     struct slice tag;
     while (strings_next(&it, &tag)) {
-        if (json_object_setn_new_nocheck(tags, tag.data, tag.size, json_true()) != 0) {
-            return false;
+        if (json_object_getn(tags, tag.data, tag.size) != NULL) {
+            continue;
         }
+        if (json_object_setn_new_nocheck(tags, tag.data, tag.size, json_true()) != 0) {
+            return STORE_ENOMEM;
+        }
+        names->bytes += CATALOG_NAME_COST_BYTES + tag.size;
     }
-    return true;
+    return names->bytes > LISTING_ORDER_BYTES_MAX ? STORE_ENOMEM : STORE_OK;
 }
 
-static void catalog_put_service_names(struct buffer *out, const json_t *names)
+static void catalog_put_name(struct buffer *out, struct slice name, const json_t *tags)
 {
-    size_t name_count;
-    const char **keys = catalog_json_sorted_keys(names, &name_count);
+    size_t count;
+    const char **sorted = catalog_json_sorted_keys(tags, &count);
 
-    buffer_append_char(out, '{');
-    for (size_t i = 0; i < name_count; i++) {
-        size_t tag_count;
-        const char **tags = catalog_json_sorted_keys(json_object_get(names, keys[i]), &tag_count);
+    json_put_string(out, name);
+    buffer_append_text(out, ":[");
+    for (size_t i = 0; i < count; i++) {
         if (i > 0) {
             buffer_append_char(out, ',');
         }
-        json_put_string(out, slice_from_text(keys[i]));
-        buffer_append_text(out, ":[");
-        for (size_t t = 0; t < tag_count; t++) {
-            if (t > 0) {
-                buffer_append_char(out, ',');
-            }
-            json_put_string(out, slice_from_text(tags[t]));
-        }
-        buffer_append_char(out, ']');
-        free(tags);
+        json_put_string(out, slice_from_text(sorted[i]));
     }
-    buffer_append_char(out, '}');
-    free(keys);
+    buffer_append_char(out, ']');
+    free(sorted);
 }
 
 /* Whether the filter takes the instance; its node counts too. */
@@ -250,157 +319,145 @@ static bool catalog_filter_takes(struct http_request *request, struct store_txn 
     return scratch->size > 0;
 }
 
-static int catalog_run_services(struct http_request *request, struct store_txn *txn,
-                                struct http_read_result *result)
+/* Collects until the piece is full, or all is there. */
+static int catalog_collect_names(struct listing *listing, struct catalog_names *names)
 {
+    struct http_request *request = listing->request;
     const bool by_meta = http_has_param(request, "node-meta");
-    struct catalog_scan scan;
     struct catalog_service service;
     struct catalog_node node;
-    struct buffer scratch = {0};
-    json_t *names = json_object();
-    bool collected = names != NULL;
+    int rc = listing_resume(listing->piece, &listing->scan);
 
-    int rc = catalog_index_services(txn, &result->index);
-    if (rc == STORE_OK && by_meta) {
-        uint64_t nodes_index;
-        rc = catalog_index_nodes(txn, &nodes_index);
-        result->index = nodes_index > result->index ? nodes_index : result->index;
+    while (rc == STORE_OK && (rc = catalog_services_next(&listing->scan, &service)) == STORE_OK) {
+        const bool meta_matches =
+            !by_meta || (catalog_node_get(listing->txn, service.node, &node) == STORE_OK &&
+                         catalog_json_meta_matches(request, node.meta));
+
+        if (meta_matches &&
+            catalog_filter_takes(request, listing->txn, &service, &listing->scratch)) {
+            rc = catalog_collect_service(names, &service);
+        }
+        if (rc == STORE_OK && listing_full(listing)) {
+            return listing_pause(listing->piece, listing->scan.key);
+        }
     }
-    if (rc == STORE_OK) {
-        rc = catalog_services_begin(&scan, txn, SLICE_EMPTY);
+    names->complete = rc == STORE_ENOTFOUND;
+    return names->complete ? STORE_OK : rc;
+}
+
+static void catalog_list_names(struct listing *listing, struct catalog_names *names)
+{
+    struct http_piece *piece = listing->piece;
+    struct slice name;
+
+    while (listing_order_next(names->order, &name)) {
+        buffer_append_char(piece->out, piece->begun ? ',' : '{');
+        piece->begun = true;
+        catalog_put_name(piece->out, name, json_object_getn(names->tags, name.data, name.size));
+        if (listing_full(listing)) {
+            return;
+        }
     }
-    if (rc != STORE_OK) {
-        json_decref(names);
+    buffer_append_text(piece->out, piece->begun ? "}" : "{}");
+    piece->done = true;
+}
+
+static int catalog_services_index(struct http_request *request, struct store_txn *txn,
+                                  uint64_t *index)
+{
+    return http_has_param(request, "node-meta") ? catalog_node_index(request, txn, index)
+                                                : catalog_index_services(txn, index);
+}
+
+static int catalog_piece_services(struct http_request *request, struct store_txn *txn,
+                                  struct http_piece *piece)
+{
+    struct listing listing = {.request = request, .txn = txn, .piece = piece, .out = piece->out};
+    struct catalog_names *names;
+    int rc;
+
+    if (listing_is_waited_for(request, txn, piece, catalog_services_index, &rc)) {
         return rc;
     }
-    while (collected && (rc = catalog_services_next(&scan, &service)) == STORE_OK) {
-        if (by_meta && (catalog_node_get(txn, service.node, &node) != STORE_OK ||
-                        !catalog_json_meta_matches(request, node.meta))) {
-            continue;
-        }
-        if (catalog_filter_takes(request, txn, &service, &scratch)) {
-            collected = catalog_collect_service(names, &service);
-        }
+    names = catalog_names_of(piece);
+    if (names == NULL) {
+        return STORE_ENOMEM;
     }
-    catalog_scan_end(&scan);
-    buffer_deinit(&scratch);
-    catalog_put_service_names(&result->body, names);
-    json_decref(names);
-    result->status = 200;
-    return !collected ? STORE_ENOMEM : rc == STORE_ENOTFOUND ? STORE_OK : rc;
+    listing.began_bytes = piece->out->size;
+    if (names->complete) {
+        catalog_list_names(&listing, names);
+        return STORE_OK;
+    }
+    rc = catalog_services_begin(&listing.scan, txn, SLICE_EMPTY);
+    if (rc == STORE_OK) {
+        rc = catalog_collect_names(&listing, names);
+        catalog_scan_end(&listing.scan);
+    }
+    buffer_deinit(&listing.scratch);
+    if (rc == STORE_OK && names->complete) {
+        catalog_list_names(&listing, names);
+    }
+    return rc;
 }
 
 static void catalog_services(struct http_request *request)
 {
     struct http_read_spec spec = {.flags = CATALOG_FLAGS | HTTP_READ_CACHEABLE,
-                                  .watch_count = 1,
-                                  .run = catalog_run_services};
+                                  .piece = catalog_piece_services};
 
     /* 1.8 ignores the filter here; later releases do not. */
     if (!http_check_common(request, CATALOG_FLAGS) ||
         !catalog_json_filter_begin(request, FILTER_INSTANCE, true)) {
         return;
     }
-    spec.watches[0].topic = STORE_TOPIC_SERVICES;
-    spec.watches[0].key = SLICE_EMPTY;
+    listing_watch(&spec, STORE_TOPIC_SERVICES);
     if (http_has_param(request, "node-meta")) {
-        spec.watches[1].topic = STORE_TOPIC_NODE;
-        spec.watches[1].key = SLICE_EMPTY;
-        spec.watch_count = 2;
+        listing_watch(&spec, STORE_TOPIC_NODE);
     }
     http_read_start(request, &spec);
 }
 
 /* --- one service --- */
 
-static void catalog_on_free(struct http_request *request)
+static int catalog_put_instance(struct listing *listing)
 {
-    struct buffer *key = request->state;
-
-    buffer_deinit(key);
-    free(key);
-}
-
-static int catalog_run_service(struct http_request *request, struct store_txn *txn,
-                               struct http_read_result *result)
-{
-    struct listing listing;
-    struct catalog_scan scan;
     struct catalog_service service;
     struct catalog_node node;
+    bool wanted;
+    const int rc = listing_instance_next(listing, &service, &node, &wanted);
 
-    int rc = catalog_index_service(txn, request->rest, &result->index);
-    if (rc == STORE_OK) {
-        rc = catalog_instances_begin(&scan, txn, request->rest);
+    if (rc == STORE_OK && wanted) {
+        listing_open(listing);
+        catalog_json_instance(listing->out, &node, &service, catalog_datacenter(listing->request));
+        listing_close(listing, node.name);
     }
-    if (rc != STORE_OK) {
-        return rc;
-    }
-    listing_begin(&listing, request, txn, &result->body);
-    while ((rc = catalog_instances_next(&scan, &service, &node)) == STORE_OK) {
-        if (!catalog_json_tags_match(request, service.tags) ||
-            !catalog_json_meta_matches(request, node.meta)) {
-            continue;
-        }
-        listing_open(&listing);
-        catalog_json_instance(&result->body, &node, &service, catalog_datacenter(request));
-        listing_close(&listing, node.name);
-    }
-    catalog_scan_end(&scan);
-    return listing_end(&listing, rc);
+    return rc;
+}
+
+static int catalog_piece_service(struct http_request *request, struct store_txn *txn,
+                                 struct http_piece *piece)
+{
+    static const struct listing_source source = {.index = listing_instances_index,
+                                                 .begin = listing_instances_begin,
+                                                 .put = catalog_put_instance};
+
+    return listing_piece(request, txn, piece, &source);
 }
 
 static void catalog_service(struct http_request *request)
 {
-    struct http_read_spec spec = {
-        .flags = CATALOG_FLAGS | HTTP_READ_CACHEABLE, .watch_count = 1, .run = catalog_run_service};
-
-    if (!http_check_named(request, CATALOG_FLAGS, "Missing service name")) {
-        return;
+    if (http_check_named(request, CATALOG_FLAGS, "Missing service name") &&
+        catalog_json_filter_begin(request, FILTER_INSTANCE, true)) {
+        listing_start_service(request, CATALOG_FLAGS, catalog_piece_service);
     }
-    if (!catalog_json_filter_begin(request, FILTER_INSTANCE, true)) {
-        return;
-    }
-    struct buffer *key = calloc(1, sizeof(*key));
-    if (key == NULL) {
-        http_reply_error(request, 500, "out of memory");
-        return;
-    }
-    request->state = key;
-    request->on_free = catalog_on_free;
-    for (size_t i = 0; i < request->rest.size; i++) {
-        buffer_append_char(key, slice_lower(request->rest.data[i]));
-    }
-    spec.watches[0].topic = STORE_TOPIC_SERVICE;
-    spec.watches[0].key = buffer_slice(key);
-    http_read_start(request, &spec);
-}
-
-/* Connect-capable instances: there are none without Connect. */
-static int catalog_run_connect(struct http_request *request, struct store_txn *txn,
-                               struct http_read_result *result)
-{
-    (void)request;
-    buffer_append_text(&result->body, "[]");
-    result->status = 200;
-    return catalog_index_services(txn, &result->index);
 }
 
 static void catalog_connect(struct http_request *request)
 {
-    struct http_read_spec spec = {
-        .flags = CATALOG_FLAGS | HTTP_READ_CACHEABLE, .watch_count = 1, .run = catalog_run_connect};
-
-    if (!http_check_named(request, CATALOG_FLAGS, "Missing service name")) {
-        return;
+    if (http_check_named(request, CATALOG_FLAGS, "Missing service name") &&
+        catalog_json_filter_begin(request, FILTER_INSTANCE, true)) {
+        listing_start_none(request, CATALOG_FLAGS, true);
     }
-    if (!catalog_json_filter_begin(request, FILTER_INSTANCE, true)) {
-        return;
-    }
-    spec.watches[0].topic = STORE_TOPIC_SERVICES;
-    spec.watches[0].key = SLICE_EMPTY;
-    http_read_start(request, &spec);
 }
 
 const struct http_route http_routes_catalog[] = {

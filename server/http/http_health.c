@@ -13,37 +13,6 @@ enum {
     HEALTH_FLAGS = HTTP_READ_INDEX_HEADERS | HTTP_READ_EFFECTIVE | HTTP_READ_ERROR_HEADERS,
 };
 
-/* What a handler keeps for its runs. */
-struct health_request {
-    struct buffer topic_key; /* the service's name in lower case */
-    bool passing;
-};
-
-static void health_on_free(struct http_request *request)
-{
-    struct health_request *state = request->state;
-
-    buffer_deinit(&state->topic_key);
-    free(state);
-}
-
-/* Answers 500 and returns NULL without memory. */
-static struct health_request *health_state(struct http_request *request)
-{
-    struct health_request *state = calloc(1, sizeof(*state));
-
-    if (state == NULL) {
-        http_reply_error(request, 500, "out of memory");
-        return NULL;
-    }
-    request->state = state;
-    request->on_free = health_on_free;
-    for (size_t i = 0; i < request->rest.size; i++) {
-        buffer_append_char(&state->topic_key, slice_lower(request->rest.data[i]));
-    }
-    return state;
-}
-
 /* --- lists of checks --- */
 
 static bool health_check_has_state(const struct catalog_check *check, struct slice state)
@@ -66,33 +35,39 @@ static bool health_check_meta_matches(const struct http_request *request, struct
            catalog_json_meta_matches(request, node.meta);
 }
 
-/* Lists the checks of `node` (empty: of all) that `wanted` takes. */
-static int health_run_checks(struct http_request *request, struct store_txn *txn,
-                             struct http_read_result *result, struct slice node,
-                             bool (*wanted)(const struct http_request *request,
-                                            const struct catalog_check *check))
+static int health_checks_index(struct http_request *request, struct store_txn *txn, uint64_t *index)
 {
-    struct listing listing;
-    struct catalog_scan scan;
-    struct catalog_check check;
+    (void)request;
+    return catalog_index_checks(txn, index);
+}
 
-    int rc = catalog_index_checks(txn, &result->index);
-    if (rc == STORE_OK) {
-        rc = catalog_checks_begin(&scan, txn, node);
+static int health_node_scan(struct http_request *request, struct store_txn *txn,
+                            struct catalog_scan *scan)
+{
+    return catalog_checks_begin(scan, txn, request->rest);
+}
+
+static int health_all_scan(struct http_request *request, struct store_txn *txn,
+                           struct catalog_scan *scan)
+{
+    (void)request;
+    return catalog_checks_begin(scan, txn, SLICE_EMPTY);
+}
+
+static int health_put_check(struct listing *listing,
+                            bool (*wanted)(const struct http_request *request,
+                                           const struct catalog_check *check))
+{
+    struct catalog_check check;
+    const int rc = catalog_checks_next(&listing->scan, &check);
+
+    if (rc == STORE_OK && wanted(listing->request, &check) &&
+        health_check_meta_matches(listing->request, listing->txn, &check)) {
+        listing_open(listing);
+        catalog_json_check(listing->out, &check);
+        listing_close(listing, check.node);
     }
-    if (rc != STORE_OK) {
-        return rc;
-    }
-    listing_begin(&listing, request, txn, &result->body);
-    while ((rc = catalog_checks_next(&scan, &check)) == STORE_OK) {
-        if (wanted(request, &check) && health_check_meta_matches(request, txn, &check)) {
-            listing_open(&listing);
-            catalog_json_check(&result->body, &check);
-            listing_close(&listing, check.node);
-        }
-    }
-    catalog_scan_end(&scan);
-    return listing_end(&listing, rc);
+    return rc;
 }
 
 static bool health_wants_node(const struct http_request *request, const struct catalog_check *check)
@@ -112,29 +87,53 @@ static bool health_wants_service(const struct http_request *request,
     return check->service_id.size > 0 && slice_equal_nocase(check->service_name, request->rest);
 }
 
-static int health_run_node(struct http_request *request, struct store_txn *txn,
-                           struct http_read_result *result)
+static int health_put_of_node(struct listing *listing)
 {
-    return health_run_checks(request, txn, result, request->rest, health_wants_node);
+    return health_put_check(listing, health_wants_node);
 }
 
-static int health_run_state(struct http_request *request, struct store_txn *txn,
-                            struct http_read_result *result)
+static int health_put_of_state(struct listing *listing)
 {
-    return health_run_checks(request, txn, result, SLICE_EMPTY, health_wants_state);
+    return health_put_check(listing, health_wants_state);
 }
 
-static int health_run_service_checks(struct http_request *request, struct store_txn *txn,
-                                     struct http_read_result *result)
+static int health_put_of_service(struct listing *listing)
 {
-    return health_run_checks(request, txn, result, SLICE_EMPTY, health_wants_service);
+    return health_put_check(listing, health_wants_service);
+}
+
+static int health_piece_node(struct http_request *request, struct store_txn *txn,
+                             struct http_piece *piece)
+{
+    static const struct listing_source source = {
+        .index = health_checks_index, .begin = health_node_scan, .put = health_put_of_node};
+
+    return listing_piece(request, txn, piece, &source);
+}
+
+static int health_piece_state(struct http_request *request, struct store_txn *txn,
+                              struct http_piece *piece)
+{
+    static const struct listing_source source = {
+        .index = health_checks_index, .begin = health_all_scan, .put = health_put_of_state};
+
+    return listing_piece(request, txn, piece, &source);
+}
+
+static int health_piece_service_checks(struct http_request *request, struct store_txn *txn,
+                                       struct http_piece *piece)
+{
+    static const struct listing_source source = {
+        .index = health_checks_index, .begin = health_all_scan, .put = health_put_of_service};
+
+    return listing_piece(request, txn, piece, &source);
 }
 
 static void health_start_checks(struct http_request *request, const char *missing,
-                                int (*run)(struct http_request *request, struct store_txn *txn,
-                                           struct http_read_result *result))
+                                int (*piece)(struct http_request *request, struct store_txn *txn,
+                                             struct http_piece *piece))
 {
-    struct http_read_spec spec = {.flags = HEALTH_FLAGS, .watch_count = 1, .run = run};
+    struct http_read_spec spec = {.flags = HEALTH_FLAGS, .piece = piece};
 
     if (!http_check_named(request, HEALTH_FLAGS, missing)) {
         return;
@@ -142,116 +141,161 @@ static void health_start_checks(struct http_request *request, const char *missin
     if (!catalog_json_filter_begin(request, FILTER_CHECK, true)) {
         return;
     }
-    spec.watches[0].topic = STORE_TOPIC_CHECK;
-    spec.watches[0].key = SLICE_EMPTY;
+    listing_watch(&spec, STORE_TOPIC_CHECK);
     if (http_has_param(request, "node-meta")) {
-        spec.watches[1].topic = STORE_TOPIC_NODE;
-        spec.watches[1].key = SLICE_EMPTY;
-        spec.watch_count = 2;
+        listing_watch(&spec, STORE_TOPIC_NODE);
     }
     http_read_start(request, &spec);
 }
 
 static void health_node(struct http_request *request)
 {
-    health_start_checks(request, "Missing node name", health_run_node);
+    health_start_checks(request, "Missing node name", health_piece_node);
 }
 
 static void health_state_checks(struct http_request *request)
 {
-    health_start_checks(request, "Missing check state", health_run_state);
+    health_start_checks(request, "Missing check state", health_piece_state);
 }
 
 static void health_service_checks(struct http_request *request)
 {
-    health_start_checks(request, "Missing service name", health_run_service_checks);
+    health_start_checks(request, "Missing service name", health_piece_service_checks);
 }
 
 /* --- services with their checks --- */
 
-/* The node's own checks first, then the service's; each in order of id (as Consul lists them). */
-static int health_put_checks(struct store_txn *txn, struct buffer *out,
-                             const struct catalog_service *service, struct slice node,
-                             bool *all_passing)
+/* By service, the node's own first; those of one service in order of id, as Consul lists them. */
+static int health_compare_checks(const void *left, const void *right)
 {
-    *all_passing = true;
-    buffer_append_char(out, '[');
-    for (int own = 1; own >= 0; own--) {
-        struct catalog_scan scan;
-        struct catalog_check check;
-        int rc = catalog_checks_begin(&scan, txn, node);
-        if (rc != STORE_OK) {
-            return rc;
-        }
-        while ((rc = catalog_checks_next(&scan, &check)) == STORE_OK) {
-            const bool wanted = own == 1 ? check.service_id.size == 0
-                                         : slice_equal_nocase(check.service_id, service->id);
-            if (wanted) {
-                *all_passing = *all_passing && catalog_check_is_passing(&check);
-                (void)catalog_json_next(out);
-                catalog_json_check(out, &check);
-            }
-        }
-        catalog_scan_end(&scan);
-        if (rc != STORE_ENOTFOUND) {
-            return rc;
-        }
-    }
-    buffer_append_char(out, ']');
-    return STORE_OK;
+    const struct catalog_check *a = left;
+    const struct catalog_check *b = right;
+    const int by_service = slice_compare_nocase(a->service_id, b->service_id);
+
+    return by_service != 0 ? by_service : slice_compare_nocase(a->id, b->id);
 }
 
-static int health_put_instance(struct listing *listing, const struct catalog_node *node,
-                               const struct catalog_service *service)
+static const struct catalog_check *health_kept_checks(const struct listing *listing, size_t *count)
 {
-    const struct health_request *state = listing->request->state;
-    struct buffer *out = listing->out;
-    bool all_passing;
-
-    listing_open(listing);
-    buffer_append_text(out, "{\"Node\":");
-    catalog_json_node(out, node, listing->request->server->config->datacenter);
-    catalog_json_key(out, "Service");
-    catalog_json_service(out, service);
-    catalog_json_key(out, "Checks");
-    const int rc = health_put_checks(listing->txn, out, service, node->name, &all_passing);
-    buffer_append_char(out, '}');
-    if (rc == STORE_OK && state->passing && !all_passing) {
-        listing_drop(listing); /* Any check that is not passing, of node or service. */
-    } else if (rc == STORE_OK) {
-        listing_close(listing, node->name);
-    }
-    return rc;
+    *count = listing->scratch.size / sizeof(struct catalog_check);
+    return (const struct catalog_check *)(const void *)listing->scratch.data;
 }
 
-static int health_run_service(struct http_request *request, struct store_txn *txn,
-                              struct http_read_result *result)
+/* Keeps the checks of the node in the scratch, sorted. Instances come by node, and one with
+ * thousands of instances has thousands of checks: to look through them for each takes squares. */
+static int health_keep_checks(struct listing *listing, struct slice node)
 {
-    struct listing listing;
     struct catalog_scan scan;
-    struct catalog_service service;
-    struct catalog_node node;
+    struct catalog_check check;
+    int rc;
 
-    int rc = catalog_index_service(txn, request->rest, &result->index);
-    if (rc == STORE_OK) {
-        rc = catalog_instances_begin(&scan, txn, request->rest);
+    if (listing->scratch_of.size > 0 && slice_equal(listing->scratch_of, node)) {
+        return STORE_OK;
     }
+    listing->scratch_of = SLICE_EMPTY;
+    buffer_clear(&listing->scratch);
+    rc = catalog_checks_begin(&scan, listing->txn, node);
     if (rc != STORE_OK) {
         return rc;
     }
-    listing_begin(&listing, request, txn, &result->body);
-    while ((rc = catalog_instances_next(&scan, &service, &node)) == STORE_OK) {
-        if (!catalog_json_tags_match(request, service.tags) ||
-            !catalog_json_meta_matches(request, node.meta)) {
-            continue;
-        }
-        rc = health_put_instance(&listing, &node, &service);
-        if (rc != STORE_OK) {
-            break;
-        }
+    while ((rc = catalog_checks_next(&scan, &check)) == STORE_OK) {
+        buffer_append(&listing->scratch, &check, sizeof(check));
     }
     catalog_scan_end(&scan);
-    return listing_end(&listing, rc);
+    if (rc != STORE_ENOTFOUND || listing->scratch.failed) {
+        return listing->scratch.failed ? STORE_ENOMEM : rc;
+    }
+    if (listing->scratch.size > sizeof(check)) {
+        qsort(listing->scratch.data, listing->scratch.size / sizeof(check), sizeof(check),
+              health_compare_checks);
+    }
+    listing->scratch_of = node;
+    return STORE_OK;
+}
+
+/* Where the checks of a service begin among the kept ones. */
+static size_t health_find_checks(const struct listing *listing, struct slice service_id)
+{
+    size_t end;
+    const struct catalog_check *checks = health_kept_checks(listing, &end);
+    size_t begin = 0;
+
+    while (begin < end) {
+        const size_t middle = begin + (end - begin) / 2;
+
+        if (slice_compare_nocase(checks[middle].service_id, service_id) < 0) {
+            begin = middle + 1;
+        } else {
+            end = middle;
+        }
+    }
+    return begin;
+}
+
+/* The node's own checks first, then the service's. True: all of them pass. */
+static bool health_put_checks(const struct listing *listing, struct slice service_id)
+{
+    const struct slice owners[] = {SLICE_EMPTY, service_id};
+    struct buffer *out = listing->out;
+    bool all_passing = true;
+    size_t count;
+    const struct catalog_check *checks = health_kept_checks(listing, &count);
+
+    buffer_append_char(out, '[');
+    for (size_t i = 0; i < sizeof(owners) / sizeof(owners[0]); i++) {
+        for (size_t at = health_find_checks(listing, owners[i]);
+             at < count && slice_equal_nocase(checks[at].service_id, owners[i]); at++) {
+            all_passing = all_passing && catalog_check_is_passing(&checks[at]);
+            (void)catalog_json_next(out);
+            catalog_json_check(out, &checks[at]);
+        }
+    }
+    buffer_append_char(out, ']');
+    return all_passing;
+}
+
+static bool health_parse_passing(const struct http_request *request, bool *passing);
+
+static int health_put_instance(struct listing *listing)
+{
+    struct buffer *out = listing->out;
+    struct catalog_service service;
+    struct catalog_node node;
+    bool wanted;
+    bool passing;
+    int rc = listing_instance_next(listing, &service, &node, &wanted);
+
+    if (rc != STORE_OK || !wanted) {
+        return rc;
+    }
+    rc = health_keep_checks(listing, node.name);
+    if (rc != STORE_OK) {
+        return rc;
+    }
+    listing_open(listing);
+    buffer_append_text(out, "{\"Node\":");
+    catalog_json_node(out, &node, listing->request->server->config->datacenter);
+    catalog_json_key(out, "Service");
+    catalog_json_service(out, &service);
+    catalog_json_key(out, "Checks");
+    const bool all_passing = health_put_checks(listing, service.id);
+    buffer_append_char(out, '}');
+    if (!all_passing && health_parse_passing(listing->request, &passing) && passing) {
+        listing_drop(listing); /* Any check that is not passing, of node or service. */
+    } else {
+        listing_close(listing, node.name);
+    }
+    return STORE_OK;
+}
+
+static int health_piece_service(struct http_request *request, struct store_txn *txn,
+                                struct http_piece *piece)
+{
+    static const struct listing_source source = {.index = listing_instances_index,
+                                                 .begin = listing_instances_begin,
+                                                 .put = health_put_instance};
+
+    return listing_piece(request, txn, piece, &source);
 }
 
 /* ?passing, ?passing= and ?passing=<Go's bool>. */
@@ -280,82 +324,42 @@ static bool health_parse_passing(const struct http_request *request, bool *passi
     return false;
 }
 
-static void health_service(struct http_request *request)
+/* What all that lists services with their checks looks at first. False: answered. */
+static bool health_check_service(struct http_request *request)
 {
-    struct http_read_spec spec = {
-        .flags = HEALTH_FLAGS | HTTP_READ_CACHEABLE, .watch_count = 1, .run = health_run_service};
-
-    if (!http_check_named(request, HEALTH_FLAGS, "Missing service name")) {
-        return;
-    }
-    struct health_request *state = health_state(request);
-    if (state == NULL) {
-        return;
-    }
-    if (!catalog_json_filter_begin(request, FILTER_HEALTH, true)) {
-        return;
-    }
-    if (!health_parse_passing(request, &state->passing)) {
-        http_reply_error(request, 400, "Invalid value for ?passing");
-        return;
-    }
-    spec.watches[0].topic = STORE_TOPIC_SERVICE;
-    spec.watches[0].key = buffer_slice(&state->topic_key);
-    http_read_start(request, &spec);
-}
-
-/* Connect-capable instances and ingress gateways: there are none without Connect. */
-static int health_run_connect(struct http_request *request, struct store_txn *txn,
-                              struct http_read_result *result)
-{
-    (void)request;
-    buffer_append_text(&result->body, "[]");
-    result->status = 200;
-    return catalog_index_services(txn, &result->index);
-}
-
-static int health_run_ingress(struct http_request *request, struct store_txn *txn,
-                              struct http_read_result *result)
-{
-    (void)request;
-    (void)txn;
-    buffer_append_text(&result->body, "[]");
-    result->status = 200;
-    result->index = 0;
-    return STORE_OK;
-}
-
-static void health_start_empty(struct http_request *request,
-                               int (*run)(struct http_request *request, struct store_txn *txn,
-                                          struct http_read_result *result))
-{
-    struct http_read_spec spec = {
-        .flags = HEALTH_FLAGS | HTTP_READ_CACHEABLE, .watch_count = 1, .run = run};
     bool passing;
 
-    if (!http_check_named(request, HEALTH_FLAGS, "Missing service name")) {
-        return;
-    }
-    if (!catalog_json_filter_begin(request, FILTER_HEALTH, true)) {
-        return;
+    if (!http_check_named(request, HEALTH_FLAGS, "Missing service name") ||
+        !catalog_json_filter_begin(request, FILTER_HEALTH, true)) {
+        return false;
     }
     if (!health_parse_passing(request, &passing)) {
         http_reply_error(request, 400, "Invalid value for ?passing");
-        return;
+        return false;
     }
-    spec.watches[0].topic = STORE_TOPIC_SERVICES;
-    spec.watches[0].key = SLICE_EMPTY;
-    http_read_start(request, &spec);
+    return true;
 }
 
+static void health_service(struct http_request *request)
+{
+    if (health_check_service(request)) {
+        listing_start_service(request, HEALTH_FLAGS, health_piece_service);
+    }
+}
+
+/* Connect-capable instances and ingress gateways: there are none without Connect. */
 static void health_connect(struct http_request *request)
 {
-    health_start_empty(request, health_run_connect);
+    if (health_check_service(request)) {
+        listing_start_none(request, HEALTH_FLAGS, true);
+    }
 }
 
 static void health_ingress(struct http_request *request)
 {
-    health_start_empty(request, health_run_ingress);
+    if (health_check_service(request)) {
+        listing_start_none(request, HEALTH_FLAGS, false);
+    }
 }
 
 const struct http_route http_routes_health[] = {

@@ -64,15 +64,33 @@ static bool parse_consistency(struct http_request *request)
     return true;
 }
 
+static bool is_blank(char c)
+{
+    return c == ' ' || c == '\t';
+}
+
+/* Go's Atoi, but for the value. */
+static bool is_go_int(struct slice text)
+{
+    const bool negative = text.size > 0 && text.data[0] == '-';
+    uint64_t number = 0;
+    struct errmsg err;
+
+    if (negative || (text.size > 0 && text.data[0] == '+')) {
+        text.data++;
+        text.size--;
+    }
+    return http_parse_u64(text, &number, &err) && number <= (uint64_t)INT64_MAX + negative;
+}
+
 /* One directive of Cache-Control. Nothing is cached here, but what Consul refuses is refused. */
 static bool cache_directive_valid(struct slice directive)
 {
-    char seconds[64];
-    struct errmsg err;
-    int64_t ns = 0;
-
-    while (directive.size > 0 && (directive.data[0] == ' ' || directive.data[0] == '\t')) {
+    while (directive.size > 0 && is_blank(directive.data[0])) {
         directive.data++;
+        directive.size--;
+    }
+    while (directive.size > 0 && is_blank(directive.data[directive.size - 1])) {
         directive.size--;
     }
     const char *equals = directive.size == 0 ? NULL : memchr(directive.data, '=', directive.size);
@@ -86,11 +104,7 @@ static bool cache_directive_valid(struct slice directive)
         !slice_equal_nocase(name, SLICE_LITERAL("stale-if-error"))) {
         return true;
     }
-    const int size = snprintf(seconds, sizeof(seconds), "%.*ss",
-                              (int)(directive.size - name.size - 1), equals + 1);
-
-    return size > 1 && (size_t)size < sizeof(seconds) &&
-           duration_parse(slice_from_text(seconds), &ns, &err) && ns >= 0;
+    return is_go_int(slice_from(equals + 1, directive.size - name.size - 1));
 }
 
 static bool parse_cache_control(struct http_request *request)
@@ -344,11 +358,10 @@ static int read_call(struct http_request *request, struct http_read_result *resu
         return rc;
     }
     rc = spec->piece(request, &http->txn, &piece);
-    buffer_deinit(&piece.last);
-    buffer_deinit(&piece.name);
     *whole = piece.done;
     result->status = piece.missing ? 404 : 200;
     result->index = piece.index;
+    http_piece_deinit(&piece);
     return rc;
 }
 
@@ -395,9 +408,12 @@ static void read_run(struct http_request *request, const struct replica_freshnes
         http_reply_failure(request, private->spec.flags, store_strerror(rc));
     } else if (!whole) {
         http_stream_start(request, freshness);
-    } else if (!result.error && http_read_blocks(request, result.index) &&
-               http_read_watch(request)) {
-        http_read_park(request);
+    } else if (!result.error && http_read_blocks(request, result.index)) {
+        if (http_read_watch(request)) {
+            http_read_park(request);
+        } else { /* A listing that is waited for has not been read. */
+            http_reply_failure(request, private->spec.flags, store_strerror(STORE_ENOMEM));
+        }
     } else if (woken) {
         read_reply_shared(request, &result, freshness);
     } else {

@@ -22,10 +22,13 @@ static struct http_server *stream_server(const struct http_stream *stream)
     return stream->request->conn->http;
 }
 
-static void piece_deinit(struct http_piece *piece)
+void http_piece_deinit(struct http_piece *piece)
 {
     buffer_deinit(&piece->last);
     buffer_deinit(&piece->name);
+    if (piece->state != NULL) {
+        piece->on_free(piece->state);
+    }
     *piece = (struct http_piece){0};
 }
 
@@ -53,8 +56,8 @@ static void stream_free(struct http_stream *stream)
                  stream, entry);
     assert(http->stream_copied_bytes >= stream->copied_bytes);
     http->stream_copied_bytes -= stream->copied_bytes;
-    piece_deinit(&stream->piece);
-    piece_deinit(&stream->scout);
+    http_piece_deinit(&stream->piece);
+    http_piece_deinit(&stream->scout);
     buffer_deinit(&stream->body);
     stream->request->private->stream = NULL;
     free(stream);
@@ -175,23 +178,6 @@ static void stream_answer_whole(struct http_stream *stream)
     http_conn_leave(conn);
 }
 
-static void stream_collect(struct http_stream *stream)
-{
-    struct http_request *request = stream->request;
-    const size_t whole_max = request->pretty ? HTTP_PRETTY_BYTES_MAX : HTTP_WHOLE_BYTES_MAX;
-    const int rc = request->private->spec.piece(request, &stream->txn, &stream->piece);
-
-    if (rc != 0 || stream->body.failed) {
-        stream_fail(stream, rc != 0 ? rc : STORE_ENOMEM);
-    } else if (stream->piece.done) {
-        stream_answer_whole(stream);
-    } else if (stream->body.size > whole_max) {
-        stream->state = HTTP_STREAM_INDEX;
-        stream->scout = (struct http_piece){.begun = true, .index = stream->piece.index};
-        buffer_append_slice(&stream->scout.last, buffer_slice(&stream->piece.last));
-    }
-}
-
 /* Sends what is encoded, as one chunk, behind what http->out has. */
 static void stream_send(struct http_stream *stream)
 {
@@ -216,6 +202,42 @@ static void stream_send(struct http_stream *stream)
     http_body_unref(body);
 }
 
+/* The answer begins, with what is encoded of it. */
+static void stream_open(struct http_stream *stream, uint64_t index)
+{
+    struct http_request *request = stream->request;
+
+    if (stream_parks(stream, index)) {
+        return;
+    }
+    const struct http_read_result result = {
+        .status = 200, .content_type = "application/json", .index = index};
+    const struct http_meta meta = http_read_meta(request, &result, &stream->freshness);
+
+    stream->state = HTTP_STREAM_SEND;
+    http_reply_open(request, 200, result.content_type, &meta);
+    stream_send(stream);
+}
+
+static void stream_collect(struct http_stream *stream)
+{
+    struct http_request *request = stream->request;
+    const size_t whole_max = request->pretty ? HTTP_PRETTY_BYTES_MAX : HTTP_WHOLE_BYTES_MAX;
+    const int rc = request->private->spec.piece(request, &stream->txn, &stream->piece);
+
+    if (rc != 0 || stream->body.failed) {
+        stream_fail(stream, rc != 0 ? rc : STORE_ENOMEM);
+    } else if (stream->piece.done) {
+        stream_answer_whole(stream);
+    } else if (stream->body.size > whole_max && stream->piece.indexed) {
+        stream_open(stream, stream->piece.index);
+    } else if (stream->body.size > whole_max) {
+        stream->state = HTTP_STREAM_INDEX;
+        stream->scout = (struct http_piece){.begun = true, .index = stream->piece.index};
+        buffer_append_slice(&stream->scout.last, buffer_slice(&stream->piece.last));
+    }
+}
+
 static void stream_index(struct http_stream *stream)
 {
     struct http_request *request = stream->request;
@@ -223,18 +245,9 @@ static void stream_index(struct http_stream *stream)
 
     if (rc != 0) {
         stream_fail(stream, rc);
-        return;
+    } else if (stream->scout.done) {
+        stream_open(stream, stream->scout.index);
     }
-    if (!stream->scout.done || stream_parks(stream, stream->scout.index)) {
-        return;
-    }
-    const struct http_read_result result = {
-        .status = 200, .content_type = "application/json", .index = stream->scout.index};
-    const struct http_meta meta = http_read_meta(request, &result, &stream->freshness);
-
-    stream->state = HTTP_STREAM_SEND;
-    http_reply_open(request, 200, result.content_type, &meta);
-    stream_send(stream);
 }
 
 /* Encodes on while the client is waited for: its snapshot was open for too long. */
@@ -284,6 +297,9 @@ static void stream_go_on(struct http_stream *stream)
     }
     if (stream->piece.done) {
         stream_close_snapshot(stream);
+    }
+    if (stream->body.size == 0) {
+        return; /* Nothing to list in all that was read; a chunk of no bytes would be the end. */
     }
     buffer_clear(&stream_server(stream)->out);
     stream_send(stream);

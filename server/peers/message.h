@@ -27,6 +27,7 @@ enum message_type {
     MESSAGE_OPERATE,        /* what an operator asks of the leader */
     MESSAGE_OPERATED,
     MESSAGE_EVENT, /* a user event; no answer */
+    MESSAGE_SPACE, /* one byte: whether the sender's disk is full, or almost; no answer */
 };
 
 enum {

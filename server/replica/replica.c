@@ -321,48 +321,6 @@ static void replica_tick(struct replica *replica, uint64_t now_ms)
     }
 }
 
-/* --- handing over --- */
-
-void replica_hand_over(struct replica *replica, void (*done)(void *context), void *context)
-{
-    const struct raft_event event = {.type = RAFT_EVENT_TRANSFER,
-                                     .now_ms = replica_clock_ms(replica)};
-    int rc;
-
-    assert(replica->hand_over_done == NULL);
-    replica->hand_over_done = done;
-    replica->hand_over_context = context;
-    replica->hand_over_ms = event.now_ms;
-    if (replica->role == RAFT_LEADER) {
-        replica_step(replica, &event, &rc);
-        if (rc == RAFT_OK) {
-            replica->handing_over = true;
-            replica->hand_over_ms += REPLICA_HAND_OVER_MS;
-        } /* Else there is nobody to hand over to. */
-    }
-    replica_wake(replica);
-}
-
-static void replica_hand_over_check(struct replica *replica, uint64_t now_ms)
-{
-    void (*done)(void *context) = replica->hand_over_done;
-
-    if (done == NULL) {
-        return;
-    }
-    if (replica->handing_over && replica->role != RAFT_LEADER && replica->leader != 0) {
-        /* Others still ask this server until they hear of the new leader: they are told to ask that
-         * one. */
-        replica->handing_over = false;
-        replica->hand_over_ms = now_ms + REPLICA_LINGER_MS;
-    }
-    if (now_ms < replica->hand_over_ms) {
-        return;
-    }
-    replica->hand_over_done = NULL;
-    done(replica->hand_over_context);
-}
-
 static void replica_schedule(struct replica *replica)
 {
     const uint64_t now_ms = replica_now_ms(replica);
@@ -408,6 +366,7 @@ static void replica_turn(struct replica *replica)
     if (now_ms - replica->last_sweep_ms >= REPLICA_SWEEP_MS) {
         replica->last_sweep_ms = now_ms;
         replica_disk_turn(replica, now_ms);
+        replica_space_turn(replica, now_ms);
         replica_write_sweep(replica, now_ms);
         replica_read_sweep(replica, now_ms);
         replica_session_sweep(replica, now_ms);
@@ -494,6 +453,9 @@ static void replica_on_frame(void *host, raft_id from, uint8_t type, struct slic
     case MESSAGE_OPERATED:
         replica_on_operated(replica, from, payload);
         break;
+    case MESSAGE_SPACE:
+        replica_on_space(replica, from, payload);
+        break;
     case MESSAGE_EVENT:
         events_receive(replica->server->events, payload);
         break;
@@ -538,6 +500,7 @@ static void replica_on_peer_up(void *host, raft_id id)
 
     events_replay(replica->server->events, uv_now(replica->server->loop), replica_replay_event,
                   &replay);
+    replica_space_peer_up(replica, id);
 
     if (id == replica->leader) {
         replica->reads_dirty = true;
@@ -561,6 +524,7 @@ static void replica_on_peer_down(void *host, raft_id id)
         replica_note_news(replica); /* What it was asked, or its answer, may be lost. */
     }
     if (!peers_is_up(replica->peers, id)) {
+        replica_space_forget(replica, id);
         /* A process that died takes our own connection to it along: theirs alone proves nothing. */
         replica_step(replica, &event, &rc);
     }

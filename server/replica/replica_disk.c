@@ -46,17 +46,15 @@ void replica_on_log_synced(void *host, uint64_t sync_us, size_t entries, size_t 
 static void disk_hand_over(struct replica *replica, uint64_t now_ms)
 {
     struct replica_disk *disk = &replica->disk;
-    const struct raft_event event = {.type = RAFT_EVENT_TRANSFER, .now_ms = now_ms};
-    int rc;
 
     if (now_ms < disk->retry_ms) {
         return;
     }
     disk->retry_ms = now_ms + REPLICA_ELECTION_MS * replica->server->config->raft_multiplier;
-    replica_step(replica, &event, &rc);
     log_write(LOG_WARN, REPLICA_LOG,
-              rc == RAFT_OK ? "handing leadership over, because of the disk"
-                            : "no other server can take over now, writes wait for the disk");
+              replica_transfer(replica, true) == RAFT_OK
+                  ? "handing leadership over, because of the disk"
+                  : "no other server can take over now, writes wait for the disk");
 }
 
 /* A moment after a pause of the whole process everything looks old: only what is seen twice, a

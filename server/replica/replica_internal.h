@@ -210,6 +210,20 @@ struct replica_disk {
     uint64_t retry_ms;       /* when to ask others to take over again */
 };
 
+/* replica_space.c */
+struct replica_space {
+    uint64_t checked_ms;
+    size_t unchecked_bytes; /* of writes since then */
+    bool store_full;
+    bool low;                            /* less than twice the reserve is left */
+    bool told;                           /* to the others: that it is low or full here */
+    raft_id short_ids[RAFT_SERVERS_MAX]; /* who has told so, and is connected */
+    size_t short_count;
+    uint64_t retry_ms; /* when to ask others to take over again */
+    unsigned tries;
+    bool alone_told; /* to the log, that nobody can */
+};
+
 /* Commands that another server forwarded, waiting for the turn. */
 struct replica_remote_batch {
     raft_id from;
@@ -271,9 +285,7 @@ struct replica {
     bool apply_stalled;
     uint64_t apply_retry_ms;
     uint64_t sessions_held_ms; /* since when no session is ended, because of that; 0: they are */
-    uint64_t usage_checked_ms;
-    size_t usage_unchecked_bytes; /* of writes since then */
-    bool store_full;
+    struct replica_space space;
 
     REPLICA_LIST(struct replica_proposal) queued;
     REPLICA_LIST(struct replica_proposal) sent;
@@ -367,6 +379,23 @@ void replica_on_log_synced(void *host, uint64_t sync_us, size_t entries, size_t 
 
 /* replica_open.c */
 int replica_open(struct replica *replica, struct errmsg *err);
+
+/* replica_handover.c */
+/* Has the best of the other servers take over: not one whose log is lost, which could not stand for
+ * election; nor one that is short of space, unless `short_too` and there is no other. RAFT_OK: it
+ * is under way; RAFT_EINVAL: there is none; others as RAFT_EVENT_TRANSFER. */
+int replica_transfer(struct replica *replica, bool short_too);
+void replica_hand_over_check(struct replica *replica, uint64_t now_ms);
+
+/* replica_space.c */
+/* Looks once a second, or when so much was taken that it could use up the reserve before that. */
+void replica_space_check(struct replica *replica, size_t bytes);
+/* Whether that server has said that it is short of space. */
+bool replica_space_is_short(const struct replica *replica, raft_id id);
+void replica_space_forget(struct replica *replica, raft_id id);
+void replica_space_peer_up(struct replica *replica, raft_id id);
+void replica_on_space(struct replica *replica, raft_id from, struct slice payload);
+void replica_space_turn(struct replica *replica, uint64_t now_ms);
 
 /* replica_disk.c */
 void replica_disk_turn(struct replica *replica, uint64_t now_ms);

@@ -136,7 +136,6 @@ static void operator_remove(struct replica *replica, struct replica_request *req
 static void operator_transfer(struct replica *replica, struct replica_request *request)
 {
     const struct raft_server *server = NULL;
-    struct raft_event event = {.type = RAFT_EVENT_TRANSFER, .now_ms = replica_clock_ms(replica)};
     int rc;
 
     if (request->argument_size > 0) {
@@ -149,9 +148,13 @@ static void operator_transfer(struct replica *replica, struct replica_request *r
             operator_finish(replica, request, "cannot transfer leadership to itself", SLICE_EMPTY);
             return;
         }
-        event.peer = server->id;
+        const struct raft_event event = {
+            .type = RAFT_EVENT_TRANSFER, .now_ms = replica_clock_ms(replica), .peer = server->id};
+
+        replica_step(replica, &event, &rc);
+    } else {
+        rc = replica_transfer(replica, true);
     }
-    replica_step(replica, &event, &rc);
     if (rc == RAFT_OK) {
         request->state = REQUEST_TRANSFERRING;
         request->term = replica->term;

@@ -87,36 +87,7 @@ static void write_logged(struct replica *replica, struct replica_proposal *propo
     replica->logged_count++;
 }
 
-/* --- space --- */
-
-/* Once a second, or when so much was taken that it could use up the reserve before that. */
-static void write_check_space(struct replica *replica, size_t bytes)
-{
-    const uint64_t now_ms = replica_now_ms(replica);
-    struct store_usage usage;
-    bool full;
-
-    replica->usage_unchecked_bytes += bytes;
-    if (now_ms - replica->usage_checked_ms < REPLICA_STALL_RETRY_MS &&
-        replica->usage_unchecked_bytes < REPLICA_UNCHECKED_BYTES &&
-        replica->usage_checked_ms != 0) {
-        return;
-    }
-    replica->usage_checked_ms = now_ms;
-    replica->usage_unchecked_bytes = 0;
-    store_usage(replica->server->store, &usage);
-    full = usage.used_bytes + REPLICA_STATE_RESERVE_BYTES > usage.limit_bytes ||
-           usage.disk_free_bytes < REPLICA_DISK_RESERVE_BYTES;
-    if (full != replica->store_full) {
-        log_write(full ? LOG_ERROR : LOG_INFO, REPLICA_LOG,
-                  full ? "the store is almost full, writes are refused: used=%llu limit=%llu "
-                         "disk_free=%llu"
-                       : "the store has space again: used=%llu limit=%llu disk_free=%llu",
-                  (unsigned long long)usage.used_bytes, (unsigned long long)usage.limit_bytes,
-                  (unsigned long long)usage.disk_free_bytes);
-    }
-    replica->store_full = full;
-}
+/* --- refusals --- */
 
 /* Why this server takes no such write; NULL if it does. */
 static const char *write_refusal(struct replica *replica, struct slice command)
@@ -124,7 +95,7 @@ static const char *write_refusal(struct replica *replica, struct slice command)
     if (command.size > REPLICA_COMMAND_BYTES_MAX) {
         return "the write is too large";
     }
-    write_check_space(replica, command.size);
+    replica_space_check(replica, command.size);
     if (atomic_load(&replica->log_full)) {
         return "no space left on the Raft log's disk: writes are refused until there is space";
     }
@@ -132,7 +103,7 @@ static const char *write_refusal(struct replica *replica, struct slice command)
         return "the disk of the leader's Raft log does not answer and no other server can take "
                "over: check the disk of data_dir";
     }
-    if ((replica->store_full || replica->apply_stalled) && command_grows(command)) {
+    if ((replica->space.store_full || replica->apply_stalled) && command_grows(command)) {
         return "no space left for the state: free disk space or raise limits.state_max_size";
     }
     return NULL;

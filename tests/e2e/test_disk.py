@@ -286,8 +286,34 @@ def three_stopped():
         cluster.close(failed)
 
 
-def test_a_full_disk_of_the_log_refuses_writes_until_there_is_space(three):
-    """The spare segment cannot be made: on the leader, then on a follower."""
+def write_until_handed_over(leader, value, writes):
+    """Until it says so; returns how many writes were taken. In between it may refuse some."""
+    taken = 0
+    for number in range(writes):
+        taken += leader.request("PUT", "/v1/kv/fill/%d" % number, value, timeout=60)[0] == 200
+        if "handing leadership over to a server that has space" in leader.log():
+            return taken
+    wait_for("its handing over", lambda: "handing leadership over to" in leader.log(), 60)
+    return taken
+
+
+def another_leads(cluster, server):
+    """Waits until another server leads, by its own word; returns it."""
+    found = []
+
+    def leads():
+        for other in others_of(cluster, server):
+            state = other.get_json("/v1/agent/self?stale")
+            if state and state["Stats"]["raft"]["state"] == "Leader":
+                found.append(other)
+        return found
+    wait_for("another leader", leads, 60)
+    return found[0]
+
+
+def test_a_leader_whose_disk_of_the_log_is_full_hands_over(three):
+    """The spare segment cannot be made: on the leader alone, where all others have space, then on all
+    that are left: they refuse writes until one has space."""
     value = os.urandom(500 * 1024)
     with SmallDisk(three.servers[0], "raft", 140) as one, \
             SmallDisk(three.servers[1], "raft", 140) as two, \
@@ -295,46 +321,66 @@ def test_a_full_disk_of_the_log_refuses_writes_until_there_is_space(three):
         three.start()
         leader = three.wait_leader()
         disks = dict(zip(three.servers, (one, two, three_disk)))
-        follower = others_of(three, leader)[0]
         for server in others_of(three, leader):
-            disks[server].resize(400)
-        taken = write_until_refused(follower, b"no space left on the Raft log's disk", value, 200)
-        assert taken > 50
-        assert leader.get_json("/v1/kv/fill/0") is not None
-        assert follower.get_json("/v1/kv/fill/0?consistent") is not None
+            disks[server].resize(500)
+        assert write_until_handed_over(leader, value, 150) > 50  # 75 MiB, more than a segment
         assert "disk of the Raft log is full" in leader.log()
-        disks[leader].resize(400)
-        wait_for("writes again", lambda: follower.put("more", "1"), 60)
-        # Now a follower: nobody notices but its log.
-        disks[follower].resize(205)
-        for number in range(200):
-            assert leader.put("fill/%d" % (number % 10), value)
-        wait_for("the follower's word", lambda: "log is full" in follower.log(), 60)
-        assert leader.put("k", "v")
+        follower = leader
+        leader = another_leads(three, follower)
+        assert leader.put("more", "1", timeout=60)
+        # Who is full takes no writes of its own clients, and shows what it has.
+        status, _, body = follower.request("PUT", "/v1/kv/more", "2", timeout=60)
+        assert status == 500 and b"no space left on the Raft log's disk" in body, body
+        assert follower.get_json("/v1/kv/fill/0?consistent") is not None
         disks[follower].resize(500)
-        wait_for("what it missed", lambda: follower.get_json("/v1/kv/k?stale") is not None, 60)
+        wait_for("its writes", lambda: follower.put("more", "3"), 60)
+        three.wait_equal(60)
 
 
-def test_a_full_disk_of_the_state_refuses_what_grows(three):
-    """On the leader before it happens, by a reserve; on a follower when it does: that stops to apply
-    and goes on when there is space."""
+def test_where_every_disk_of_the_log_is_full_the_leader_stays(three):
     value = os.urandom(500 * 1024)
-    with SmallDisk(three.servers[0], "state", 300) as one, \
-            SmallDisk(three.servers[1], "state", 300) as two, \
-            SmallDisk(three.servers[2], "state", 300) as three_disk:
+    with SmallDisk(three.servers[0], "raft", 140), SmallDisk(three.servers[1], "raft", 140), \
+            SmallDisk(three.servers[2], "raft", 140):
         three.start()
         leader = three.wait_leader()
+        assert write_until_refused(leader, b"no space left on the Raft log's disk", value, 200) > 50
+        for server in three.servers:
+            wait_for("its word", lambda: "disk of the Raft log is full" in server.log(), 60)
+        wait_for("the leader's word", lambda: "no other server has space" in leader.log(), 60)
+        assert "handing leadership over" not in leader.log()
+        assert leader.get_json("/v1/kv/fill/0") is not None
+
+
+def test_a_full_disk_of_the_state_moves_leadership_and_refuses_what_grows(three):
+    """On the leader before it happens, by a reserve: it hands over to one that has space, and refuses
+    where none has. On a follower when it does: that stops to apply, and goes on when there is
+    space."""
+    value = os.urandom(500 * 1024)
+    with SmallDisk(three.servers[0], "state", 400) as one, \
+            SmallDisk(three.servers[1], "state", 400) as two, \
+            SmallDisk(three.servers[2], "state", 400) as three_disk:
+        three.start()
+        first = three.wait_leader()
         disks = dict(zip(three.servers, (one, two, three_disk)))
-        follower = others_of(three, leader)[0]
-        disks[leader].resize(90)
-        assert write_until_refused(leader, b"no space left for the state", value, 100) > 10
+        disks[first].resize(70)
+        assert write_until_handed_over(first, value, 40) > 5
+        leader = another_leads(three, first)
+        assert leader.put("more", "1", timeout=60)
+        disks[first].resize(400)
+        for server in three.servers:
+            disks[server].resize(100)
+        leader = three.wait_leader()
+        assert write_until_refused(leader, b"no space left for the state", value, 100) > 1
         assert "free disk space or raise limits.state_max_size" in \
             leader.request("PUT", "/v1/kv/x", value)[2].decode()
-        assert leader.get_json("/v1/kv/fill/0") is not None
+        assert leader.get_json("/v1/kv/more") is not None
         assert leader.request("DELETE", "/v1/kv/fill/?recurse")[0] == 200  # Frees space.
-        disks[leader].resize(300)
+        for server in three.servers:
+            disks[server].resize(400)
         wait_for("writes again", lambda: leader.put("more", "1"), 60)
 
+        leader = three.wait_leader()
+        follower = others_of(three, leader)[0]
         disks[follower].fill()
         for number in range(100):
             assert leader.put("again/%d" % number, value)

@@ -1,0 +1,176 @@
+/* Whom a leader hands over to: not to who is short of space when it has none itself, not to who has
+ * lost its log; and where nobody has space leadership stays where it is. */
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <signal.h>
+
+#include "tests/unit/replica_fixture.h"
+
+/* As the log says it when no segment can be made any more. */
+static void fill(struct cluster *cluster, int which, bool full)
+{
+    atomic_store(&cluster->servers[which].replica->log_full, full);
+}
+
+static raft_id id_of(struct cluster *cluster, int which)
+{
+    return peers_id(&cluster->servers[which].node_id);
+}
+
+/* The leader has heard that cluster->subject is short of space, or is not any more. */
+static bool leader_counts_on_subject(struct cluster *cluster)
+{
+    const int leader = leader_of(cluster);
+
+    return leader >= 0 && !replica_space_is_short(cluster->servers[leader].replica,
+                                                  id_of(cluster, cluster->subject));
+}
+
+static bool leader_does_not_count_on_subject(struct cluster *cluster)
+{
+    return leader_of(cluster) >= 0 && !leader_counts_on_subject(cluster);
+}
+
+static bool subject_leads(struct cluster *cluster)
+{
+    return leader_of(cluster) == cluster->subject && all_know_a_leader(cluster);
+}
+
+/* Those of three that are not the leader, the one with the lower number first. */
+static void followers_of(struct cluster *cluster, int leader, int *first, int *second)
+{
+    *first = (leader + 1) % 3;
+    *second = (leader + 2) % 3;
+    if (id_of(cluster, *first) > id_of(cluster, *second)) {
+        *first = (leader + 2) % 3;
+        *second = (leader + 1) % 3;
+    }
+}
+
+static void a_leader_without_space_hands_over_to_a_server_that_has_it(void **state)
+{
+    struct cluster *cluster = cluster_new(3);
+    int first, second;
+
+    (void)state;
+    const int leader = cluster_leader(cluster);
+    followers_of(cluster, leader, &first, &second);
+    cluster_put(cluster, leader, "before", "1");
+    cluster_written(cluster);
+    fill(cluster, first, true);
+    cluster->subject = first;
+    cluster_wait(cluster, leader_does_not_count_on_subject);
+    fill(cluster, leader, true);
+    cluster->subject = second;
+    cluster_wait(cluster, subject_leads);
+    cluster_put(cluster, second, "after", "1");
+    cluster_written(cluster);
+
+    /* The new one hears of both, and keeps to who has space again. */
+    cluster->subject = leader;
+    cluster_wait(cluster, leader_does_not_count_on_subject);
+    fill(cluster, first, false);
+    cluster->subject = first;
+    cluster_wait(cluster, leader_counts_on_subject);
+    fill(cluster, second, true);
+    cluster_wait(cluster, subject_leads);
+    cluster_free(cluster);
+}
+
+static bool leader_counts_on_nobody(struct cluster *cluster)
+{
+    const int leader = leader_of(cluster);
+
+    return leader >= 0 && cluster->servers[leader].replica->space.short_count == 2;
+}
+
+static void where_nobody_has_space_the_leader_stays_and_takes_writes_when_it_has_some(void **state)
+{
+    struct cluster *cluster = cluster_new(3);
+
+    (void)state;
+    const int leader = cluster_leader(cluster);
+    struct replica *replica = cluster->servers[leader].replica;
+    for (int i = 0; i < 3; i++) {
+        if (i != leader) {
+            fill(cluster, i, true);
+        }
+    }
+    cluster_wait(cluster, leader_counts_on_nobody);
+    fill(cluster, leader, true);
+    const uint64_t term = replica->term;
+    cluster_put(cluster, leader, "k", "1");
+    cluster_wait(cluster, all_is_answered);
+    assert_non_null(strstr(cluster->write_failure, "no space left on the Raft log's disk"));
+    cluster_run(cluster, 3000); /* Some times as long as it takes to ask again. */
+    assert_int_equal(leader_of(cluster), leader);
+    assert_int_equal(replica->term, term);
+    fill(cluster, leader, false);
+    cluster->writes_failed = 0;
+    cluster_put(cluster, leader, "k", "2");
+    cluster_written(cluster);
+    assert_int_equal(replica->term, term);
+    cluster_free(cluster);
+}
+
+static bool leader_sees_that_subject_is_fresh(struct cluster *cluster)
+{
+    const int leader = leader_of(cluster);
+    const struct member *member = leader < 0 ? NULL
+                                             : replica_member(cluster->servers[leader].replica,
+                                                              id_of(cluster, cluster->subject));
+
+    return member != NULL && member->fresh;
+}
+
+static void on_handed_over(void *context)
+{
+    struct cluster *cluster = context;
+
+    cluster->open--;
+}
+
+/* Its log was all there when the leader last heard of it, and is lost now: it would not stand. */
+static void who_has_lost_its_log_is_not_handed_leadership(void **state)
+{
+    struct cluster *cluster = cluster_new(3);
+    int first, second;
+
+    (void)state;
+    const int leader = cluster_leader(cluster);
+    followers_of(cluster, leader, &first, &second);
+    cluster_put(cluster, leader, "k", "1");
+    cluster_written(cluster);
+    cluster_wait(cluster, all_stores_equal);
+    struct replica *fresh = cluster->servers[first].replica;
+
+    fresh->fresh = true; /* And has not caught up with this leader yet. */
+    fresh->fresh_term = fresh->term;
+    fresh->fresh_index = UINT64_MAX;
+    cluster->subject = first;
+    cluster_wait(cluster, leader_sees_that_subject_is_fresh);
+    cluster->open++;
+    replica_hand_over(cluster->servers[leader].replica, on_handed_over, cluster);
+    cluster->subject = second;
+    cluster_wait(cluster, subject_leads);
+    cluster_wait(cluster, all_is_answered);
+    cluster_free(cluster);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_leader_without_space_hands_over_to_a_server_that_has_it),
+        cmocka_unit_test(where_nobody_has_space_the_leader_stays_and_takes_writes_when_it_has_some),
+        cmocka_unit_test(who_has_lost_its_log_is_not_handed_leadership),
+    };
+
+    (void)signal(SIGPIPE, SIG_IGN);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -224,7 +224,9 @@ static int writer_state(struct archive_writer *writer, struct snapshot_dir *dir,
         }
     }
     snapshot_file_close(&file);
-    sha256_end(&sha256, sum);
+    if (sha256_end(&sha256, sum) != 0 && rc == SNAPSHOT_OK) {
+        rc = errmsg_set(writer->err, SNAPSHOT_ENOMEM, "cannot compute SHA-256");
+    }
     return rc == SNAPSHOT_OK ? writer_pad(writer, offset) : rc;
 }
 
@@ -242,6 +244,18 @@ static void put_meta(struct buffer *out, const struct snapshot_meta *meta, struc
                   meta->configuration.index, meta->bytes);
 }
 
+/* The checksum of the archive's description. */
+static int sum_meta(const struct buffer *meta, char sum[SHA256_TEXT_BYTES + 1], struct errmsg *err)
+{
+    struct sha256 sha256;
+
+    sha256_begin(&sha256);
+    sha256_add(&sha256, meta->data, meta->size);
+    return sha256_end(&sha256, sum) == 0
+               ? SNAPSHOT_OK
+               : errmsg_set(err, SNAPSHOT_ENOMEM, "cannot compute SHA-256");
+}
+
 static int64_t archive_now_ms(void)
 {
     struct timespec now = {0};
@@ -256,7 +270,6 @@ static int writer_content(struct archive_writer *writer, struct snapshot_dir *di
     static const uint8_t end[2 * TAR_BLOCK_BYTES];
     const int64_t now_ms = archive_now_ms();
     char sum[SHA256_TEXT_BYTES + 1];
-    struct sha256 sha256;
     struct buffer text = {0};
     struct buffer sums = {0};
     int rc;
@@ -265,11 +278,11 @@ static int writer_content(struct archive_writer *writer, struct snapshot_dir *di
     if (text.failed) {
         return errmsg_set(writer->err, SNAPSHOT_ENOMEM, "out of memory");
     }
-    sha256_begin(&sha256);
-    sha256_add(&sha256, text.data, text.size);
-    sha256_end(&sha256, sum);
+    rc = sum_meta(&text, sum, writer->err);
     buffer_printf(&sums, "%s  meta.json\n", sum);
-    rc = writer_file(writer, "meta.json", buffer_slice(&text), now_ms);
+    if (rc == SNAPSHOT_OK) {
+        rc = writer_file(writer, "meta.json", buffer_slice(&text), now_ms);
+    }
     if (rc == SNAPSHOT_OK) {
         rc = writer_state(writer, dir, meta, now_ms, sum);
     }
@@ -595,7 +608,6 @@ static int archive_check_sum(struct archive *archive, const char *name, const ch
 static int archive_check_sums(struct archive *archive)
 {
     char sum[SHA256_TEXT_BYTES + 1];
-    struct sha256 sha256;
     int rc;
 
     for (enum archive_member m = MEMBER_META; m <= MEMBER_STATE; m++) {
@@ -606,11 +618,13 @@ static int archive_check_sums(struct archive *archive)
                               m == MEMBER_META ? "meta.json" : "state.bin");
         }
     }
-    sha256_begin(&sha256);
-    sha256_add(&sha256, archive->meta.data, archive->meta.size);
-    sha256_end(&sha256, sum);
-    rc = archive_check_sum(archive, "meta.json", sum);
-    sha256_end(&archive->state_sha256, sum);
+    rc = sum_meta(&archive->meta, sum, archive->err);
+    if (rc == SNAPSHOT_OK) {
+        rc = archive_check_sum(archive, "meta.json", sum);
+    }
+    if (rc == SNAPSHOT_OK && sha256_end(&archive->state_sha256, sum) != 0) {
+        rc = errmsg_set(archive->err, SNAPSHOT_ENOMEM, "cannot compute SHA-256");
+    }
     return rc == SNAPSHOT_OK ? archive_check_sum(archive, "state.bin", sum) : rc;
 }
 
@@ -761,6 +775,7 @@ void archive_free(struct archive *archive)
         (void)close(archive->fd); /* Only read from, or not wanted. */
     }
     scratch_close(&archive->scratch);
+    sha256_free(&archive->state_sha256);
     buffer_deinit(&archive->meta);
     buffer_deinit(&archive->sums);
     free(archive);

@@ -16,7 +16,9 @@ packages="build-essential gcc cmake ninja-build pkg-config libuv1-dev liblmdb-de
 libc-ares-dev libssl-dev node-llhttp libcmocka-dev clang clang-format clang-tidy libclang-rt-14-dev python3
 curl dnsutils procps iproute2"
 packages_full="patroni postgresql pgbouncer dnsmasq-base ldnsutils unbound python3-dnspython
-python3-pytest python3-pytest-xdist nftables python3-psycopg2 python3-consul prometheus"
+python3-pytest python3-pytest-xdist nftables python3-psycopg2 python3-consul prometheus musl-tools"
+# Unpacked into build/unpacked: once installed, this would take /etc/resolv.conf over.
+packages_unpacked="systemd-resolved libsystemd-shared"
 fuzz_seconds=10
 sim_seeds_asan=100
 
@@ -53,6 +55,27 @@ install_packages() {
     }
     rm -f /usr/sbin/policy-rc.d
     trap - EXIT
+}
+
+unpack_packages() {
+    unpacked=$root/build/unpacked
+    [ $quick = yes ] && return
+    [ -x "$unpacked/lib/systemd/systemd-resolved" ] && return
+    mkdir -p "$unpacked"
+    echo "=== unpacking: $packages_unpacked"
+    (
+        cd "$unpacked" || exit 1
+        apt-get download -q $packages_unpacked ||
+            { apt-get update -q && apt-get download -q $packages_unpacked; } || exit 1
+        for file in *.deb; do
+            dpkg-deb -x "$file" . || exit 1
+        done
+        rm -f -- *.deb
+    ) >"$logs/unpack.log" 2>&1 || {
+        tail -n 20 "$logs/unpack.log" >&2
+        echo "run.sh: could not get and unpack: $packages_unpacked" >&2
+        exit 1
+    }
 }
 
 # step NAME KIND COMMAND...: runs it into its log and counts its result. Kinds: "status" (the exit
@@ -151,6 +174,7 @@ run_fuzz() {
 mkdir -p "$logs"
 began=$(date +%s)
 install_packages
+unpack_packages
 
 step format status check_format
 step includes runner python3 tests/check_includes.py

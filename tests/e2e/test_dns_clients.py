@@ -17,7 +17,7 @@ import dns.rcode
 import dns.resolver
 import pytest
 
-from cluster import DNS_PORT, Cluster, wait_for
+from cluster import DNS_PORT, HTTP_PORT, ROOT, SERF_PORT, SERVER_PORT, Cluster, wait_for
 
 WIDE = 100
 # What waits for a leader gives up soon.
@@ -59,6 +59,40 @@ int main(int argc, char **argv)
     ares_destroy(channel);
     return 0;
 }
+"""
+
+# What PostgreSQL's and other programs do on Alpine: prints each address once.
+ADDRESSES_PROGRAM = r"""
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <netdb.h>
+#include <stdio.h>
+int main(int argc, char **argv)
+{
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *list, *one;
+    int rc = argc == 2 ? getaddrinfo(argv[1], "5432", &hints, &list) : EAI_FAIL;
+    if (rc != 0) {
+        printf("%s\n", gai_strerror(rc));
+        return 1;
+    }
+    for (one = list; one != NULL; one = one->ai_next) {
+        char text[64];
+        getnameinfo(one->ai_addr, one->ai_addrlen, text, sizeof(text), NULL, 0, NI_NUMERICHOST);
+        puts(text);
+    }
+    freeaddrinfo(list);
+    return 0;
+}
+"""
+# Its package would take /etc/resolv.conf over, so tests/run.sh only unpacks it.
+UNPACKED = os.path.join(ROOT, "build", "unpacked")
+# systemd-resolved with a user, a configuration and a /run of its own; there is no bus to wait for.
+RESOLVED_SCRIPT = r"""
+cd "$1" && mount -t tmpfs tmpfs /run && mkdir -p /run/systemd/resolve /etc/systemd &&
+chown 996:996 /run/systemd/resolve && mount --bind passwd /etc/passwd &&
+mount --bind group /etc/group && mount -t tmpfs tmpfs /etc/systemd &&
+cp resolved.conf /etc/systemd/ && chmod 644 /etc/systemd/resolved.conf &&
+LD_LIBRARY_PATH=$3 exec "$2"
 """
 
 
@@ -263,26 +297,170 @@ def test_caches_get_all_instances_when_answers_tell_that_they_are_cut():
         assert len(srv_by_c_ares(one)) == WIDE
 
 
-def test_glibc_through_dnsmasq_follows_the_master(server):
+def need_mounts():
     if os.geteuid() != 0 or subprocess.run(["unshare", "-m", "true"], check=False,
                                            stderr=subprocess.DEVNULL).returncode != 0:
-        pytest.skip("needs to be root, for port 53 and a resolv.conf of its own")
-    address = server.address.rpartition(".")[0] + ".53"
-    with dnsmasq(server, address, 53), tempfile.NamedTemporaryFile("w", suffix=".conf") as conf:
+        pytest.skip("needs to be root, for port 53 and files of its own below /etc")
+
+
+@contextlib.contextmanager
+def resolv_conf(address):
+    """Yields a function that runs a command with `address` as its only name server."""
+    with tempfile.NamedTemporaryFile("w", suffix=".conf") as conf:
         os.chmod(conf.name, 0o644)
         conf.write("nameserver %s\n" % address)
         conf.flush()
+        yield lambda *command: run("unshare", "-m", "sh", "-c",
+                                   'mount --bind "$1" /etc/resolv.conf && shift && exec "$@"',
+                                   "sh", conf.name, *command)
+
+
+def test_glibc_through_dnsmasq_follows_the_master(server):
+    need_mounts()
+    address = server.address.rpartition(".")[0] + ".53"
+    with dnsmasq(server, address, 53), resolv_conf(address) as run_here:
         for master in ("10.8.3.1", "10.8.3.2"):
             set_master(server, master)
-            text = run("unshare", "-m", "sh", "-c",
-                       'mount --bind "$1" /etc/resolv.conf && getent ahostsv4 "$2"', "sh",
-                       conf.name, MASTER)
+            text = run_here("getent", "ahostsv4", MASTER)
             assert {line.split()[0] for line in text.splitlines()} == {master}
         # Without EDNS three addresses of a hundred; glibc sorts them and takes them all.
-        text = run("unshare", "-m", "sh", "-c",
-                   'mount --bind "$1" /etc/resolv.conf && getent ahostsv4 "$2"', "sh",
-                   conf.name, "wide.service.consul")
+        text = run_here("getent", "ahostsv4", "wide.service.consul")
         assert len({line.split()[0] for line in text.splitlines()}) == 3
+
+
+@pytest.fixture(name="musl", scope="module")
+def musl_program():
+    with tempfile.TemporaryDirectory() as folder:
+        source, program = os.path.join(folder, "a.c"), os.path.join(folder, "a")
+        with open(source, "w", encoding="ascii") as file:
+            file.write(ADDRESSES_PROGRAM)
+        run("musl-gcc", "-static", "-o", program, source)
+        yield program
+
+
+def test_musl_through_dnsmasq_follows_the_master(server, musl):
+    need_mounts()
+    address = server.address.rpartition(".")[0] + ".54"
+    with dnsmasq(server, address, 53), resolv_conf(address) as run_here:
+        for master in ("10.8.3.3", "10.8.3.4"):
+            set_master(server, master)
+            assert run_here(musl, MASTER).split() == [master]
+        assert len(set(run_here(musl, "wide.service.consul").split())) == 3
+
+
+def test_resolvers_of_the_c_libraries_ask_us_directly(musl):
+    """musl and glibc ask for A and AAAA at once; where one has no records, the other counts."""
+    need_mounts()
+    ports = {"http": HTTP_PORT, "dns": 53, "server": SERVER_PORT, "serf_lan": SERF_PORT,
+             "serf_wan": -1}
+    recursor = free_port()
+    extra = {"ports": ports, "recursors": ["127.0.0.1:%d" % recursor]}
+    with Cluster(size=1, extra=extra) as cluster:
+        one = cluster.servers[0]
+        register(one, "n6", "fd00::6", "six")
+        register(one, "out", "db.example.org", "out")
+        with resolv_conf(one.address) as run_here, \
+                recursor_with(recursor, "--host-record=db.example.org,192.0.2.7"):
+            for master in ("10.8.3.5", "10.8.3.6"):
+                set_master(one, master)
+                assert run_here(musl, MASTER).split() == [master]
+                assert run_here("getent", "ahosts", MASTER).split()[0] == master
+            assert run_here(musl, "six.service.consul").split() == ["fd00::6"]
+            assert run_here("getent", "ahostsv6", "six.service.consul").split()[0] == "fd00::6"
+            # Outside the domain, and a name in it that leads out, to A also for AAAA: musl has it
+            # twice then.
+            for name in ("db.example.org", "out.service.consul"):
+                assert set(run_here(musl, name).split()) == {"192.0.2.7"}
+                assert run_here("getent", "ahostsv4", name).split()[0] == "192.0.2.7"
+            for command in ((musl,), ("getent", "ahosts")):
+                with pytest.raises(AssertionError):
+                    run_here(*command, "none.service.consul")
+
+
+@contextlib.contextmanager
+def recursor_with(port, *records):
+    """dnsmasq as one that knows `records` of example.org alone."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = ["dnsmasq", "--no-daemon", "--conf-file=/dev/null", "--no-resolv", "--no-hosts",
+                   "--user=root", "--bind-interfaces", "--listen-address=127.0.0.1",
+                   "--port=%d" % port, "--log-facility=-", "--pid-file=", "--local=/example.org/",
+                   *records]
+        with daemon(command, "127.0.0.1", port, os.path.join(folder, "log")):
+            yield
+
+
+def test_names_outside_the_domain_come_from_a_recursor_as_they_are():
+    """The first recursor is not there. What does not fit says so, and is whole over TCP."""
+    ports = [free_port(), free_port()]
+    records = ["--host-record=www.example.org,192.0.2.10,2001:db8::10",
+               "--srv-host=_db._tcp.example.org,www.example.org,5432,1,2",
+               "--dns-rr=odd.example.org,65280,00ff41c00c",
+               *("--txt-record=wide.example.org,%03d%s" % (i, "x" * 200) for i in range(30))]
+    extra = {"recursors": ["127.0.0.1:%d" % port for port in ports]}
+    with Cluster(size=1, extra=extra) as cluster, recursor_with(ports[1], *records):
+        address = cluster.servers[0].address
+        for name, kind in (("www", "A"), ("wWw", "AAAA"), ("_db._tcp", "SRV"), ("odd", "TYPE65280"),
+                           ("wide", "TXT"), ("www", "MX"), ("none", "A")):
+            for options in ({}, {"use_edns": 0, "payload": 1232}, {"use_edns": 0, "payload": 4096}):
+                question = dns.message.make_query(name + ".example.org", kind, **options)
+                for ask_it in (dns.query.udp, dns.query.tcp):
+                    ours = ask_it(question, address, timeout=20, port=DNS_PORT)
+                    theirs = ask_it(question, "127.0.0.1", timeout=20, port=ports[1])
+                    assert ours == theirs and ours.flags == theirs.flags, (ours, theirs)
+                    if name == "wide":
+                        cut = ask_it is dns.query.udp
+                        assert bool(ours.flags & dns.flags.TC) is cut
+                        assert cut or len(ours.answer[0]) == 30
+        text = run("dig", "@" + address, "-p", str(DNS_PORT), "+short", "wide.example.org", "TXT")
+        assert len(text.splitlines()) == 30  # dig asks again by itself
+
+
+@contextlib.contextmanager
+def resolved(server):
+    program = os.path.join(UNPACKED, "lib/systemd/systemd-resolved")
+    assert os.path.exists(program), "tests/run.sh unpacks what this test needs"
+    port = free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        for file, line in (("passwd", "systemd-resolve:x:996:996::/:/usr/sbin/nologin\n"),
+                           ("group", "systemd-resolve:x:996:\n")):
+            with open("/etc/" + file, encoding="utf-8") as old, \
+                    open(os.path.join(folder, file), "w", encoding="utf-8") as new:
+                new.write(line + "".join(one for one in old if ":996:" not in one
+                                         and not one.startswith("systemd-resolve:")))
+            os.chmod(os.path.join(folder, file), 0o644)
+        with open(os.path.join(folder, "resolved.conf"), "w", encoding="ascii") as file:
+            file.write("""[Resolve]
+DNS=%s:%d
+FallbackDNS=
+Domains=~consul
+DNSSEC=no
+LLMNR=no
+MulticastDNS=no
+ReadEtcHosts=no
+DNSStubListener=no
+DNSStubListenerExtra=127.0.0.1:%d
+""" % (server.address, DNS_PORT, port))
+        command = ["unshare", "-m", "sh", "-c", RESOLVED_SCRIPT, "sh", folder, program,
+                   os.path.join(UNPACKED, "usr/lib/x86_64-linux-gnu/systemd")]
+        with daemon(command, "127.0.0.1", port, os.path.join(folder, "log")):
+            yield port
+
+
+def test_systemd_resolved_in_front_follows_the_master(server):
+    need_mounts()
+    with resolved(server) as port:
+        for address in ("10.8.8.1", "10.8.8.2", "10.8.8.3"):
+            set_master(server, address)
+            assert addresses("127.0.0.1", port) == [address]
+        for tcp in (False, True):
+            answer = ask("127.0.0.1", port, "kept.service.consul", "SRV", tcp=tcp)
+            assert [str(one.target) for one in answer] == ["n1.node.dc1.consul."]
+        with pytest.raises(dns.resolver.NXDOMAIN):
+            ask("127.0.0.1", port, "none.service.consul", "A")
+        # A name that was not there is there as soon as it is registered.
+        register(server, "late", "10.8.8.9", "late%d" % port)
+        assert addresses("127.0.0.1", port, "late%d.service.consul" % port) == ["10.8.8.9"]
 
 
 def test_dns_goes_on_without_a_leader():

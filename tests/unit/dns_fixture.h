@@ -136,8 +136,20 @@ static inline void dns_fixture_add_check(struct buffer *checks,
     (*count)++;
 }
 
-static inline void dns_fixture_register(struct dns_fixture *fixture,
-                                        const struct dns_fixture_entry *entry)
+/* Several entries may be put into one transaction: each costs a sync of its own otherwise. */
+static inline void dns_fixture_begin(struct dns_fixture *fixture)
+{
+    DNS_REQUIRE(store_write_begin(fixture->store, &fixture->txn) == 0);
+}
+
+static inline void dns_fixture_commit(struct dns_fixture *fixture)
+{
+    DNS_REQUIRE(store_write_commit(&fixture->txn) == 0);
+    store_changes_free(&fixture->txn);
+}
+
+static inline void dns_fixture_put(struct dns_fixture *fixture,
+                                   const struct dns_fixture_entry *entry)
 {
     struct buffer buffers[5] = {{0}};
     struct buffer checks = {0};
@@ -166,7 +178,6 @@ static inline void dns_fixture_register(struct dns_fixture *fixture,
     dns_fixture_add_check(&checks, entry, entry->check, true, &registration.check_count);
     dns_fixture_add_check(&checks, entry, entry->node_check, false, &registration.check_count);
     registration.checks = buffer_slice(&checks);
-    DNS_REQUIRE(store_write_begin(fixture->store, &fixture->txn) == 0);
     const int rc = catalog_register(&fixture->txn, ++fixture->index, (struct session_stamp){1, 1},
                                     &registration, &ended, &err);
 
@@ -174,13 +185,19 @@ static inline void dns_fixture_register(struct dns_fixture *fixture,
         (void)fprintf(stderr, "%s: %d %s\n", entry->node, rc, err.text);
         abort();
     }
-    DNS_REQUIRE(store_write_commit(&fixture->txn) == 0);
-    store_changes_free(&fixture->txn);
     for (size_t i = 0; i < sizeof(buffers) / sizeof(buffers[0]); i++) {
         buffer_deinit(&buffers[i]);
     }
     buffer_deinit(&checks);
     buffer_deinit(&ended);
+}
+
+static inline void dns_fixture_register(struct dns_fixture *fixture,
+                                        const struct dns_fixture_entry *entry)
+{
+    dns_fixture_begin(fixture);
+    dns_fixture_put(fixture, entry);
+    dns_fixture_commit(fixture);
 }
 
 static const struct {

@@ -18,7 +18,7 @@
     }
 #define SIXTY_THREE "aaaaaaaaaabbbbbbbbbbccccccccccddddddddddeeeeeeeeeeffffffffffggg"
 
-enum { SIZED = 40, SHUFFLED = 9 }; /* instances of two services */
+enum { SIZED = 40, SHUFFLED = 9, WIDE = 700 }; /* instances of three services */
 
 static struct dns_fixture fixture;
 static struct dns_resolver *resolver;
@@ -420,6 +420,30 @@ static void answers_fit_to_the_byte(void **state)
     }
 }
 
+/* TCP gives all, up to what its length field can say; EDNS plays no role there. */
+static void tcp_answers_end_where_their_length_does(void **state)
+{
+    struct dns_config config = fixture.config;
+
+    (void)state;
+    for (uint16_t edns_size = 0; edns_size <= 1024; edns_size = (uint16_t)(edns_size + 512)) {
+        for (int tells = 0; tells < 2; tells++) {
+            config.enable_truncate = tells != 0;
+            size_t size = ask_sized(&config, "wide.service.consul A", true, edns_size);
+
+            assert_int_equal(count_of(answer_text(size), "|an "), WIDE);
+            assert_int_equal(out[2] & 2, 0);
+            size = ask_sized(&config, "wide.service.consul SRV", true, edns_size);
+            const size_t records = count_of(answer_text(size), "|an ");
+
+            assert_in_range(size, DNS_TCP_BYTES_MAX - 200, DNS_MESSAGE_BYTES_MAX);
+            assert_in_range(records, WIDE / 2, WIDE - 1);
+            assert_int_equal(count_of(answer_text(size), " A 10.6."), records);
+            assert_int_equal((out[2] & 2) != 0, tells);
+        }
+    }
+}
+
 /* --- domains --- */
 
 static void domains_that_overlap(void **state)
@@ -586,37 +610,46 @@ static int setup(void **state)
          .port = 1},
         {.node = SIXTY_THREE "h", .address = "10.0.1.64", .service = "long", .port = 2},
     };
-    char node[32], address[32], meta[2048] = "";
+    char node[96], address[32], meta[2048] = "";
 
     (void)state;
     resolver = dns_resolver_new();
     assert_non_null(resolver);
     dns_fixture_open(&fixture);
+    dns_fixture_begin(&fixture);
     for (size_t i = 0; i < sizeof(entries) / sizeof(entries[0]); i++) {
-        dns_fixture_register(&fixture, &entries[i]);
+        dns_fixture_put(&fixture, &entries[i]);
     }
     for (unsigned i = 1; i <= SIZED; i++) {
         (void)snprintf(node, sizeof(node), "s%u", i);
         (void)snprintf(address, sizeof(address), "10.3.0.%u", i);
-        dns_fixture_register(&fixture,
-                             &(struct dns_fixture_entry){
-                                 .node = node, .address = address, .service = "sized", .port = i});
+        dns_fixture_put(&fixture,
+                        &(struct dns_fixture_entry){
+                            .node = node, .address = address, .service = "sized", .port = i});
     }
     for (unsigned i = 1; i <= SHUFFLED; i++) {
         (void)snprintf(node, sizeof(node), "o%u", i);
         (void)snprintf(address, sizeof(address), "10.4.0.%u", i);
-        dns_fixture_register(&fixture, &(struct dns_fixture_entry){.node = node,
-                                                                   .address = address,
-                                                                   .service = "ordered",
-                                                                   .tags = i == 1 ? "first" : NULL,
-                                                                   .port = i});
+        dns_fixture_put(&fixture, &(struct dns_fixture_entry){.node = node,
+                                                              .address = address,
+                                                              .service = "ordered",
+                                                              .tags = i == 1 ? "first" : NULL,
+                                                              .port = i});
+    }
+    for (unsigned i = 0; i < WIDE; i++) {
+        (void)snprintf(node, sizeof(node), "%060u", i);
+        (void)snprintf(address, sizeof(address), "10.6.%u.%u", i / 256, i % 256);
+        dns_fixture_put(&fixture,
+                        &(struct dns_fixture_entry){
+                            .node = node, .address = address, .service = "wide", .port = 1});
     }
     for (unsigned i = 0; i < 20; i++) {
         (void)snprintf(meta + strlen(meta), sizeof(meta) - strlen(meta), "%skey%u %060u",
                        i == 0 ? "" : " ", i, i);
     }
-    dns_fixture_register(&fixture, &(struct dns_fixture_entry){
-                                       .node = "chatty", .address = "10.0.0.9", .meta = meta});
+    dns_fixture_put(&fixture, &(struct dns_fixture_entry){
+                                  .node = "chatty", .address = "10.0.0.9", .meta = meta});
+    dns_fixture_commit(&fixture);
     return 0;
 }
 
@@ -639,6 +672,7 @@ int main(void)
         cmocka_unit_test(counts_classes_and_what_follows),
         cmocka_unit_test(edns_of_all_kinds),
         cmocka_unit_test(answers_fit_to_the_byte),
+        cmocka_unit_test(tcp_answers_end_where_their_length_does),
         cmocka_unit_test(domains_that_overlap),
         cmocka_unit_test(with_all_denied_nothing_is_there),
         cmocka_unit_test(the_order_is_uniform),

@@ -215,6 +215,8 @@ static void what_is_no_query_ends_the_connection(void **state)
         {"empty message", {"\0\0", 2}},
         {"short header", {"\0\3abc", 5}},
         {"longer than any query", {"\xff\xff", 2}},
+        {"longer than any query, some of it there", {"\xff\xff\x12\x34\1\0\0\1", 8}},
+        {"a query, then one without a header", {"\0\0\0\1x", 5}},
     };
     uint8_t byte;
 
@@ -228,6 +230,34 @@ static void what_is_no_query_ends_the_connection(void **state)
         }
         (void)close(fd);
     }
+}
+
+/* Also such that come in fragments; what stands behind a question is nobody's business. */
+static void datagrams_of_all_sizes_are_answered(void **state)
+{
+    enum { DATAGRAM_BYTES_MAX = 65507 };
+    static const size_t sizes[] = {
+        0,    1,    11,   12,   13,   31,   32,   33,    512,   1232,
+        1472, 1473, 4095, 4096, 4097, 9000, 9001, 32767, 32768, DATAGRAM_BYTES_MAX};
+    static uint8_t message[DATAGRAM_BYTES_MAX];
+    const size_t size = dns_fixture_query(N1_QUESTION, 0, message, sizeof(message));
+    const int fd = client_open(SOCK_DGRAM);
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+        assert_int_equal(send(fd, message, sizes[i], 0), sizes[i]);
+        if (sizes[i] >= DNS_HEADER_BYTES) {
+            uint8_t answer[DNS_UDP_BYTES_DEFAULT];
+            const ssize_t got = recv(fd, answer, sizeof(answer), 0);
+
+            if (got < DNS_HEADER_BYTES || (answer[3] & 0xf) > DNS_REFUSED ||
+                (sizes[i] >= size && (answer[3] & 0xf) != DNS_NOERROR)) {
+                fail_msg("%zu bytes: %zd", sizes[i], got);
+            }
+        }
+    }
+    (void)close(fd);
+    udp_expect(N1_QUESTION, N1_ANSWER);
 }
 
 /* It sends queries with large answers and takes none: it must wait, the others must not; and when
@@ -460,6 +490,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(both_transports_answer_on_one_port, start, stop),
         cmocka_unit_test_setup_teardown(queries_may_come_in_one_piece_or_byte_by_byte, start, stop),
         cmocka_unit_test_setup_teardown(what_is_no_query_ends_the_connection, start, stop),
+        cmocka_unit_test_setup_teardown(datagrams_of_all_sizes_are_answered, start, stop),
         cmocka_unit_test_setup_teardown(a_slow_reader_costs_itself_only, start, stop),
         cmocka_unit_test_setup_teardown(one_client_has_a_limit_of_connections, start, stop),
         cmocka_unit_test_setup_teardown(the_longest_idle_connection_makes_room, start, stop),

@@ -176,6 +176,25 @@ static void questions_wait_for_their_own_confirmation(void **state)
     }
 }
 
+/* On one connection, too, what is ready overtakes what waits (RFC 7766, 6.2.1.1). */
+static void answers_overtake_what_waits_on_their_connection(void **state)
+{
+    struct dns_config config = fixture.config;
+
+    (void)state;
+    config.confirm_always = true;
+    start(&config, true, 0, "127.0.0.1", NULL);
+    const int fd = client_open_to(SOCK_STREAM, "127.0.0.1");
+
+    ask(fd, SOCK_STREAM, N1_QUESTION);
+    ask(fd, SOCK_STREAM, "www.example.org A");
+    expect(fd, SOCK_STREAM, "REFUSED rd");
+    wait_for_confirmations(1);
+    dns_server_confirm(server, dns_server_confirm_wanted(server), true);
+    expect(fd, SOCK_STREAM, N1_ANSWER);
+    (void)close(fd);
+}
+
 static void without_a_confirmation_questions_fail(void **state)
 {
     struct dns_config config = fixture.config;
@@ -451,6 +470,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(questions_wait_for_their_own_confirmation),
+        TEST(answers_overtake_what_waits_on_their_connection),
         TEST(without_a_confirmation_questions_fail),
         TEST(what_waits_has_a_bound),
         TEST(who_leaves_waits_no_more),

@@ -140,7 +140,8 @@ ROUNDS = (1, 4, 16, 64, 120)  # questions more, as long as there is a difference
 
 
 def compare(ask_ours, ask_theirs, masks_ours=(), masks_theirs=(), sizes=True):
-    """(first difference or None, how often it was asked). The two ask and return bytes or None."""
+    """(first difference and the size of their largest answer, or None; how often it was asked). The two
+    ask and return bytes or None."""
     ours, theirs = Profile(), Profile()
     asked = 0
     found = None
@@ -155,9 +156,11 @@ def compare(ask_ours, ask_theirs, masks_ours=(), masks_theirs=(), sizes=True):
                 return None, asked
         if SILENCE in ours.shapes or SILENCE in theirs.shapes:
             found = ours.differs(theirs)
+            if found is not None and SILENCE in theirs.shapes and len(theirs.shapes) > 1:
+                found = (".silence", sorted(ours.shapes)[:1], None)
             if found is None or asked > 1:
                 break  # To wait for nothing takes long.
         found = ours.differs(theirs) or (ours.sizes_differ(theirs) if sizes else None)
         if found is None or (asked > (30 if found[0].startswith(".records") else 1) and not news):
             break  # Equal, or nothing new comes to light.
-    return found, asked
+    return found and found + (max(theirs.sizes),), asked

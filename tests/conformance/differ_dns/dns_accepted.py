@@ -1,15 +1,16 @@
 """Differences that stay, each explained in docs/dns.md. A rule looks at the question, at the steps that
-led to it, at the first difference (path, ours, theirs), and at the settings."""
+led to it, at the first difference (path, ours, theirs, size of theirs), and at the settings."""
 import json
 
 
-def sizes_are_compared(question):
+def sizes_are_compared(question, settings):
     """We point into the question only where it ends in the domain, spelled as we do; Consul also to a
     part of the domain, and to names that happen to be those of the zone."""
     name = question.get("name", "")
     if question.get("type") in (2, 6) and below(question, "node"):
         return False
-    return name == name.lower() and not name.startswith(("hostmaster.", "ns."))
+    domain = settings.get("domain", "consul").lower().strip(".")
+    return ("." + name).endswith("." + domain) and name == name.lower() and not name.startswith(("hostmaster.", "ns."))
 
 
 def below(question, word):
@@ -18,7 +19,7 @@ def below(question, word):
 
 def answers_that_it_cannot_pack(question, steps, found, settings):
     """Metadata of more than 255 bytes, labels of more than 63: Consul says nothing at all."""
-    return found[2] is None and "raw" not in question and "counts" not in question
+    return found[2] is None and "raw" not in question
 
 
 def addresses_below_the_alternative_domain(question, steps, found, settings):
@@ -49,10 +50,10 @@ def addresses_in_any_spelling(question, steps, found, settings):
 
 
 def records_in_a_question(question, steps, found, settings):
-    """What stands in a question's answer and authority sections is stepped over, not decoded."""
+    """Records in a question are stepped over, not decoded, but for OPT among the additional ones."""
     counts = question.get("counts") or [int(question["raw"][at:at + 4] or "0", 16) for at in (8, 12, 16, 20)] \
         if "raw" in question or "counts" in question else [1]
-    return any(counts[1:3]) and found[0] == ".rcode" and found[2] == 1
+    return any(counts[1:] if "raw" in question else counts[1:3]) and found[0] == ".rcode" and found[2] == 1
 
 
 def own_names_are_never_forwarded(question, steps, found, settings):
@@ -60,7 +61,26 @@ def own_names_are_never_forwarded(question, steps, found, settings):
     return bool(settings.get("recursors")) and (question.get("type") == 43 or "002b" in question.get("raw", ""))
 
 
-RULES = [own_names_are_never_forwarded, records_in_a_question, answers_that_it_cannot_pack, addresses_below_the_alternative_domain, flags_of_errors,
+def metadata_instead_of_an_address(question, steps, found, settings):
+    """Of a shortened answer's targets Consul keeps the first record of that name, be it metadata."""
+    return found[0] == ".records.additional" and found[1] == [] and \
+        all(" TXT " in text for text in found[2])
+
+
+def answers_larger_than_the_client_takes(question, steps, found, settings):
+    """Consul cuts answers about services only."""
+    size = (question.get("edns") or {}).get("size", 0)
+    return not question.get("tcp") and "raw" not in question and found[3] > max(512, size)
+
+
+def nodes_without_an_address(question, steps, found, settings):
+    """Consul makes them aliases of the root."""
+    return any(step["do"] == "register" and not step["json"].get("Address", "" if "Service" not in step["json"] and
+                                                                 "Check" not in step["json"] else "-")
+               for step in steps) and "CNAME" in json.dumps(found[:3])
+
+
+RULES = [answers_larger_than_the_client_takes, nodes_without_an_address, metadata_instead_of_an_address, own_names_are_never_forwarded, records_in_a_question, answers_that_it_cannot_pack, addresses_below_the_alternative_domain, flags_of_errors,
          datacenter_written_as_later, backslashes, addresses_in_any_spelling]
 
 

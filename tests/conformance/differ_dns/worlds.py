@@ -44,8 +44,8 @@ def settings(source):
         out["domain"] = source.choice(["consul.", "Consul", "example.com", "a.b.c.", "dc1.consul", "service",
                                        "in.addr.example", "x" * 63 + ".long"])
     if chance(source, 0.5):
-        out["alt_domain"] = source.choice(["alt", "Alt.", "test.consul", "sub.example.com", "dc1.consul", "com",
-                                           "consul", "alt.node"])
+        out["alt_domain"] = source.choice(["alt", "Alt.", "test.consul", "sub.example.com", "x.consul", "com",
+                                           "consul", "alt.node", "addr", "ns"])
     if chance(source, 0.3):
         out["translate_wan_addrs"] = True
     if chance(source, 0.3):

@@ -5,7 +5,7 @@
 #include <sys/wait.h>
 #include <time.h>
 
-#include "wal_test.h"
+#include "wal_fixture.h"
 
 enum { ROUNDS = 50 };
 
@@ -22,10 +22,10 @@ static void report_durable(void *host, uint64_t sequence)
 
 /* Appends one entry a write for ever, in bursts; each fifth write truncates and rewrites what the
  * one before it wrote, so that the kill also hits truncations. */
-static void child_run(const char *dir, int fd)
+static void child_run(int fd)
 {
     struct test_log log;
-    test_log_init(&log, dir);
+    test_log_init(&log);
     log.options.on_durable = report_durable;
     log.options.segment_bytes = WAL_SEGMENT_BYTES_MIN;
     report_fd = fd;
@@ -53,8 +53,6 @@ static void child_run(const char *dir, int fd)
 static void test_everything_told_durable_survives_being_killed(void **state)
 {
     (void)state;
-    char dir[TEST_PATH_BYTES_MAX];
-    test_dir_make(dir);
     unsigned seed = (unsigned)time(NULL);
     uint64_t total = 0;
     for (int round = 0; round < ROUNDS; round++) {
@@ -64,7 +62,7 @@ static void test_everything_told_durable_survives_being_killed(void **state)
         assert_true(child >= 0);
         if (child == 0) {
             (void)close(pipes[0]);
-            child_run(dir, pipes[1]);
+            child_run(pipes[1]);
         }
         (void)close(pipes[1]);
         uint64_t base = 0;
@@ -82,7 +80,7 @@ static void test_everything_told_durable_survives_being_killed(void **state)
         (void)close(pipes[0]);
 
         struct test_log log;
-        test_log_init(&log, dir);
+        test_log_init(&log);
         log.options.segment_bytes = WAL_SEGMENT_BYTES_MIN;
         test_log_open_ok(&log);
         if (log.state.last_index < base + durable) {
@@ -97,13 +95,12 @@ static void test_everything_told_durable_survives_being_killed(void **state)
         total += durable;
     }
     assert_true(total > 0);
-    test_dir_remove(dir);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_everything_told_durable_survives_being_killed),
+        wal_unit_test(test_everything_told_durable_survives_being_killed, test_setup),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

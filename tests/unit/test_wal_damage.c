@@ -1,9 +1,7 @@
 /* What recovery makes of damage: a torn tail is cut, and everything acknowledged before it is
  * there; damage before the tail is refused, with file and offset, and never silently dropped. */
 
-#include "wal_test.h"
-
-static char dir[TEST_PATH_BYTES_MAX];
+#include "wal_fixture.h"
 
 /* Damaged files are opened some thousands of times: without waiting for a real disk. */
 static int no_sync(void *host, int fd)
@@ -13,29 +11,17 @@ static int no_sync(void *host, int fd)
     return 0;
 }
 
-static struct wal_files files;
-
 static int setup(void **state)
 {
-    (void)state;
-    test_dir_make(dir);
-    files = wal_files_default;
-    files.fdatasync = no_sync;
-    files.dir_sync = no_sync;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    test_dir_remove(dir);
+    (void)test_setup(state);
+    test_files.fdatasync = no_sync;
+    test_files.dir_sync = no_sync;
     return 0;
 }
 
 static void init(struct test_log *log)
 {
-    test_log_init(log, dir);
-    log->options.files = &files;
+    test_log_init(log);
     /* No mark but where a test asks for one: the state is that of a crash while busy. */
     log->options.idle_ms = 3600 * 1000;
     log->options.segment_bytes = WAL_SEGMENT_BYTES_MIN;
@@ -125,7 +111,7 @@ static struct test_image make_small(void)
     test_log_batch(&log, 4, 3, 1);
     test_log_batch(&log, 7, 2, 1);
     test_log_batch(&log, 9, 3, 1);
-    struct test_image image = test_image_take(dir);
+    struct test_image image = test_image_take();
     test_log_close(&log);
     assert_int_equal(image.last_id, 1);
     assert_int_equal(layout_of(&image.files[0]).count, 5);
@@ -138,8 +124,8 @@ static void test_a_file_cut_at_any_byte_keeps_every_whole_batch(void **state)
     struct test_image image = make_small();
     struct layout layout = layout_of(&image.files[0]);
     for (size_t cut = layout.ends[2]; cut <= layout.ends[4]; cut++) {
-        test_image_put(&image, dir);
-        test_file_write(dir, 1, image.files[0].data, cut);
+        test_image_put(&image);
+        test_file_write(1, image.files[0].data, cut);
         check_recovers("cut", cut, last_at(&layout, cut));
     }
     test_image_free(&image);
@@ -156,7 +142,7 @@ static void test_a_tail_zeroed_from_any_byte_keeps_every_whole_batch(void **stat
     for (size_t cut = layout.ends[2]; cut <= layout.ends[4]; cut++) {
         memcpy(torn.files[0].data, image.files[0].data, image.files[0].size);
         memset(torn.files[0].data + cut, 0, image.files[0].size - cut);
-        test_image_put(&torn, dir);
+        test_image_put(&torn);
         /* A record may end in zeros of its own, so a few bytes less can still be whole. */
         size_t whole = cut;
         while (whole < layout.ends[4] && image.files[0].data[whole] == 0) {
@@ -183,7 +169,7 @@ static void test_a_batch_with_any_hole_was_never_acknowledged(void **state)
         if (memcmp(torn.files[0].data, image.files[0].data, image.files[0].size) == 0) {
             continue;
         }
-        test_image_put(&torn, dir);
+        test_image_put(&torn);
         check_recovers("hole", hole, layout.last[3]);
     }
     free(torn.files[0].data);
@@ -196,7 +182,7 @@ static void flip_all(const struct test_image *image, uint64_t id, size_t from, s
     struct test_bytes *file = (struct test_bytes *)(uintptr_t)&image->files[id - image->first_id];
     for (size_t at = from; at < to; at++) {
         file->data[at] ^= (uint8_t)(1u << (at % 8));
-        test_image_put(image, dir);
+        test_image_put(image);
         if (refused) {
             check_refused("flip", at, id);
         } else {
@@ -248,7 +234,7 @@ static void test_two_swapped_blocks_are_refused(void **state)
                 continue;
             }
             swap_blocks(data + at, data + at + apart, size);
-            test_image_put(&image, dir);
+            test_image_put(&image);
             check_refused("swapped blocks", at, 1);
             swap_blocks(data + at, data + at + apart, size);
             tried++;
@@ -265,7 +251,7 @@ static void test_a_flip_in_a_header_is_refused(void **state)
     struct test_log log;
     for (size_t at = 0; at < WAL_HEADER_BYTES; at++) {
         image.files[0].data[at] ^= 0x10;
-        test_image_put(&image, dir);
+        test_image_put(&image);
         init(&log);
         int rc = test_log_open(&log);
         /* The version's bytes look like a newer one's. */
@@ -287,7 +273,7 @@ static void test_a_marked_last_batch_is_not_taken_for_torn(void **state)
     test_log_batch(&log, 1, 2, 1);
     test_log_batch(&log, 3, 2, 1);
     test_log_close(&log);
-    struct test_image image = test_image_take(dir);
+    struct test_image image = test_image_take();
     struct layout layout = layout_of(&image.files[0]);
     assert_int_equal(layout.count, 3);
     assert_int_equal(layout.ends[2] - layout.ends[1], WAL_RECORD_BYTES);
@@ -307,7 +293,7 @@ static void test_the_mark_is_written_after_a_silence(void **state)
     test_log_batch(&log, 1, 2, 1);
     size_t count = 1;
     for (int i = 0; i < 5000 && count < 2; i++) {
-        struct test_image image = test_image_take(dir);
+        struct test_image image = test_image_take();
         count = layout_of(&image.files[0]).count;
         test_image_free(&image);
         (void)usleep(1000);
@@ -331,12 +317,12 @@ static void test_a_lost_mark_before_a_torn_batch_is_no_damage(void **state)
     test_log_close(&log); /* Writes the mark. */
     test_log_open_ok(&log);
     test_log_batch(&log, 3, 4, 1);
-    struct test_image image = test_image_take(dir);
+    struct test_image image = test_image_take();
     test_log_close(&log);
     struct layout layout = layout_of(&image.files[0]);
     assert_int_equal(layout.count, 3);
     memset(image.files[0].data + layout.ends[0], 0, WAL_RECORD_BYTES);
-    test_image_put(&image, dir);
+    test_image_put(&image);
     check_recovers("lost mark", layout.ends[0], 2);
     test_image_free(&image);
 }
@@ -351,10 +337,10 @@ static struct test_image make_large(void)
     for (raft_index index = 1; index <= 120; index += 4) {
         test_log_batch(&log, index, 4, 1);
     }
-    struct test_image image = test_image_take(dir);
+    struct test_image image = test_image_take();
     test_log_close(&log);
     assert_true(image.last_id >= 4);
-    test_image_put(&image, dir);
+    test_image_put(&image);
     return image;
 }
 
@@ -388,13 +374,13 @@ static void test_a_missing_segment_is_refused(void **state)
     char path[TEST_PATH_BYTES_MAX];
     /* All but the first, which may have been trimmed: its entries are the snapshot's business. */
     for (uint64_t id = 2; id <= image.last_id; id++) {
-        test_image_put(&image, dir);
-        test_file_path(dir, id, path);
+        test_image_put(&image);
+        test_file_path(id, path);
         assert_int_equal(unlink(path), 0);
         check_refused("missing segment", (size_t)id, id);
     }
-    test_image_put(&image, dir);
-    test_file_path(dir, 1, path);
+    test_image_put(&image);
+    test_file_path(1, path);
     assert_int_equal(unlink(path), 0);
     struct test_log log;
     init(&log);
@@ -414,8 +400,8 @@ static void test_a_truncated_middle_segment_is_refused(void **state)
         size_t end = layout.ends[layout.count - 1];
         const size_t sizes[] = {0, 50, WAL_FIRST_OFFSET, layout.ends[0], end - 1, end, end + 31};
         for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
-            test_image_put(&image, dir);
-            test_file_write(dir, id, file->data, sizes[i]);
+            test_image_put(&image);
+            test_file_write(id, file->data, sizes[i]);
             check_refused("truncated segment", sizes[i], id);
         }
     }
@@ -428,8 +414,8 @@ static void test_a_duplicated_segment_is_refused(void **state)
     struct test_image image = make_large();
     for (uint64_t id = 1; id <= image.last_id; id++) {
         const struct test_bytes *file = &image.files[id - 1];
-        test_image_put(&image, dir);
-        test_file_write(dir, id + 1, file->data, file->size);
+        test_image_put(&image);
+        test_file_write(id + 1, file->data, file->size);
         check_refused("copy over the next segment", (size_t)id, id + 1);
     }
     test_image_free(&image);
@@ -441,16 +427,16 @@ static void test_a_segment_of_another_log_is_refused(void **state)
     (void)state;
     struct test_image image = make_large();
     struct test_log log;
-    test_dir_remove(dir);
+    test_dir_remove(test_dir);
     init(&log);
     test_log_open_ok(&log);
     for (raft_index index = 1; index <= 110; index += 2) {
         test_log_batch(&log, index, 2, 1);
     }
     test_log_close(&log);
-    struct test_bytes foreign = test_file_read(dir, 2);
-    test_image_put(&image, dir);
-    test_file_write(dir, 2, foreign.data, foreign.size);
+    struct test_bytes foreign = test_file_read(2);
+    test_image_put(&image);
+    test_file_write(2, foreign.data, foreign.size);
     check_refused("foreign segment", 2, 1);
     free(foreign.data);
     test_image_free(&image);
@@ -471,8 +457,8 @@ static void test_a_stop_amid_a_roll_is_finished_by_recovery(void **state)
         struct test_bytes copy = {malloc(before->size), before->size};
         memcpy(copy.data, before->data, before->size);
         memset(copy.data + cut, 0, seal + WAL_RECORD_BYTES - cut);
-        test_image_put(&image, dir);
-        test_file_write(dir, image.last_id - 1, copy.data, copy.size);
+        test_image_put(&image);
+        test_file_write(image.last_id - 1, copy.data, copy.size);
         check_recovers("torn seal", cut, expected);
         free(copy.data);
     }
@@ -481,8 +467,8 @@ static void test_a_stop_amid_a_roll_is_finished_by_recovery(void **state)
     memcpy(copy.data, before->data, before->size);
     size_t from = layout.ends[layout.count - 2];
     memset(copy.data + from, 0, before->size - from);
-    test_image_put(&image, dir);
-    test_file_write(dir, image.last_id - 1, copy.data, copy.size);
+    test_image_put(&image);
+    test_file_write(image.last_id - 1, copy.data, copy.size);
     check_refused("lost batch before a torn seal", from, image.last_id - 1);
     free(copy.data);
     test_image_free(&image);
@@ -500,7 +486,7 @@ static void test_a_newer_format_is_refused(void **state)
                      WAL_OK);
     header.version = WAL_FORMAT_VERSION + 1;
     wal_header_encode(&crc32c, &header, image.files[0].data);
-    test_image_put(&image, dir);
+    test_image_put(&image);
     init(&log);
     assert_int_equal(test_log_open(&log), WAL_EFORMAT);
     assert_non_null(strstr(log.message, "newer"));
@@ -518,7 +504,7 @@ static void test_an_entry_damaged_behind_our_back_is_not_returned(void **state)
     init(&log);
     test_log_open_ok(&log);
     char path[TEST_PATH_BYTES_MAX];
-    test_file_path(dir, 2, path);
+    test_file_path(2, path);
     int fd = open(path, O_WRONLY);
     assert_int_equal(pwrite(fd, "\xaa", 1, (off_t)layout.ends[0] + 17), 1);
     (void)close(fd);
@@ -531,7 +517,7 @@ static void test_an_entry_damaged_behind_our_back_is_not_returned(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) wal_unit_test(name, setup)
         TEST(test_a_file_cut_at_any_byte_keeps_every_whole_batch),
         TEST(test_a_tail_zeroed_from_any_byte_keeps_every_whole_batch),
         TEST(test_a_batch_with_any_hole_was_never_acknowledged),

@@ -3,9 +3,7 @@
 
 #include <stdatomic.h>
 
-#include "wal_test.h"
-
-static char dir[TEST_PATH_BYTES_MAX];
+#include "wal_fixture.h"
 
 enum call {
     CALL_NONE,
@@ -104,35 +102,23 @@ static int fault_unlink(void *host, int dir_fd, const char *name)
     return error != 0 ? error : wal_files_default.unlink(host, dir_fd, name);
 }
 
-static struct wal_files files;
-
 static int setup(void **state)
 {
-    (void)state;
-    test_dir_make(dir);
-    files = wal_files_default;
-    files.pwritev = fault_pwritev;
-    files.fdatasync = fault_fdatasync;
-    files.allocate = fault_allocate;
-    files.dir_sync = fault_dir_sync;
-    files.rename = fault_rename;
-    files.unlink = fault_unlink;
+    (void)test_setup(state);
+    test_files.pwritev = fault_pwritev;
+    test_files.fdatasync = fault_fdatasync;
+    test_files.allocate = fault_allocate;
+    test_files.dir_sync = fault_dir_sync;
+    test_files.rename = fault_rename;
+    test_files.unlink = fault_unlink;
     fault_set(CALL_NONE, 0, 1);
     atomic_store(&fault.short_writes, 0);
     return 0;
 }
 
-static int teardown(void **state)
-{
-    (void)state;
-    test_dir_remove(dir);
-    return 0;
-}
-
 static void init(struct test_log *log)
 {
-    test_log_init(log, dir);
-    log->options.files = &files;
+    test_log_init(log);
     log->options.full_retry_ms = 1;
     log->options.idle_ms = 3600 * 1000;
     log->options.segment_bytes = WAL_SEGMENT_BYTES_MIN;
@@ -146,13 +132,13 @@ static void every_nth(enum call call, int error)
     for (int nth = 1; touched; nth++) {
         struct test_log log;
         assert_true(nth < 1000);
-        test_dir_remove(dir);
+        test_dir_remove(test_dir);
         init(&log);
         fault_set(call, error, nth);
         int rc = test_log_open(&log);
         if (rc != WAL_OK) {
             assert_int_equal(rc, WAL_EIO);
-            assert_non_null(strstr(log.message, dir));
+            assert_non_null(strstr(log.message, test_dir));
             continue;
         }
         raft_index next = 1;
@@ -170,7 +156,7 @@ static void every_nth(enum call call, int error)
         }
         bool failed = test_log_failed(&log);
         if (failed) {
-            assert_non_null(strstr(log.failure, dir));
+            assert_non_null(strstr(log.failure, test_dir));
             assert_int_equal(test_log_write(&log, 0, next, 1, 1), WAL_EIO);
             assert_int_equal(test_log_trim(&log, 1), WAL_EIO);
         }
@@ -271,7 +257,7 @@ static void test_a_full_disk_shows_early_and_is_waited_out(void **state)
     test_log_batch(&log, 1, 2, 1);
     fault_set(CALL_ALLOCATE, ENOSPC, 0);
     raft_index next = 3;
-    while (test_last_id(dir) == 1) { /* Until the spare is in use. */
+    while (test_last_id() == 1) { /* Until the spare is in use. */
         test_log_batch(&log, next, 2, 1);
         next += 2;
     }
@@ -296,7 +282,7 @@ static raft_index fill(struct test_log *log)
     test_log_batch(log, 1, 2, 1); /* By now there is a spare. */
     fault_set(CALL_ALLOCATE, ENOSPC, 0);
     raft_index next = 3;
-    while (test_last_id(dir) == 1) {
+    while (test_last_id() == 1) {
         test_log_batch(log, next, 2, 1);
         next += 2;
     }
@@ -336,9 +322,9 @@ static void test_segments_are_deleted_while_the_disk_is_full(void **state)
     init(&log);
     test_log_open_ok(&log);
     (void)fill(&log);
-    assert_int_equal(test_segment_count(dir), 2);
+    assert_int_equal(test_segment_count(), 2);
     assert_int_equal(test_log_trim(&log, wal_last_index(log.wal)), WAL_OK);
-    while (test_segment_count(dir) > 1) {
+    while (test_segment_count() > 1) {
         (void)usleep(1000);
     }
     fault_set(CALL_NONE, 0, 1);
@@ -430,12 +416,12 @@ static void test_calls_are_made_in_the_order_that_survives_a_power_cut(void **st
     test_log_batch(&log, 27, 60, 1);
     test_log_batch(&log, 87, 1, 1);
     (void)traced(trace);
-    assert_true(test_segment_count(dir) >= 3);
-    size_t deleted = test_segment_count(dir) - 1;
+    assert_true(test_segment_count() >= 3);
+    size_t deleted = test_segment_count() - 1;
     assert_int_equal(test_log_trim(&log, 88), WAL_OK);
     test_log_close(&log);
     (void)traced(trace);
-    assert_int_equal(test_segment_count(dir), 1);
+    assert_int_equal(test_segment_count(), 1);
     const char *at = strstr(trace, "UD");
     for (size_t i = 0; i < deleted; i++) {
         assert_non_null(at);
@@ -446,7 +432,7 @@ static void test_calls_are_made_in_the_order_that_survives_a_power_cut(void **st
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) wal_unit_test(name, setup)
         TEST(test_the_nth_sync_fails),
         TEST(test_the_nth_write_fails),
         TEST(test_the_nth_folder_sync_fails),

@@ -1,29 +1,13 @@
 /* The log on disk as its users see it: what was written is read back, now and after a restart. */
 
-#include "wal_test.h"
-
-static char dir[TEST_PATH_BYTES_MAX];
-
-static int setup(void **state)
-{
-    (void)state;
-    test_dir_make(dir);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    test_dir_remove(dir);
-    return 0;
-}
+#include "wal_fixture.h"
 
 static void test_a_new_log_is_empty(void **state)
 {
     (void)state;
     struct test_log log;
     struct raft_entry entry;
-    test_log_init(&log, dir);
+    test_log_init(&log);
     test_log_open_ok(&log);
     assert_int_equal(log.state.first_index, 1);
     assert_int_equal(log.state.last_index, 0);
@@ -45,7 +29,7 @@ static void test_entries_read_back_before_and_after_a_restart(void **state)
 {
     (void)state;
     struct test_log log;
-    test_log_init(&log, dir);
+    test_log_init(&log);
     test_log_open_ok(&log);
     assert_int_equal(test_log_write(&log, 0, 1, 3, 1), WAL_OK);
     test_log_check_range(&log, 1, 3, 1);
@@ -78,7 +62,7 @@ static void test_many_small_writes_over_many_segments_survive_restarts(void **st
     (void)state;
     struct test_log log;
     raft_index next = 1;
-    test_log_init(&log, dir);
+    test_log_init(&log);
     for (int round = 0; round < 4; round++) {
         test_log_open_ok(&log);
         assert_int_equal(log.state.last_index, next - 1);
@@ -93,7 +77,7 @@ static void test_many_small_writes_over_many_segments_survive_restarts(void **st
         test_log_check_range(&log, 1, next - 1, 1);
         test_log_close(&log);
     }
-    assert_true(test_segment_count(dir) > 10);
+    assert_true(test_segment_count() > 10);
 }
 
 /* The writer rolls early for what does not fit, and makes a larger segment for what never does. */
@@ -105,7 +89,7 @@ static void test_a_write_larger_than_a_segment_gets_its_own(void **state)
     size_t size = 5 * TEST_SEGMENT_BYTES + 3;
     uint8_t *large = malloc(size);
     memset(large, 0x5a, size);
-    test_log_init(&log, dir);
+    test_log_init(&log);
     test_log_open_ok(&log);
     test_log_batch(&log, 1, 5, 1);
     struct raft_entry one = {
@@ -132,7 +116,7 @@ static void test_truncated_and_rewritten_entries_read_back_new(void **state)
     (void)state;
     struct test_log log;
     struct raft_entry entry;
-    test_log_init(&log, dir);
+    test_log_init(&log);
     test_log_open_ok(&log);
     test_log_batch(&log, 1, 300, 1);
     /* Across segments, without waiting: the window must answer before the disk does. */
@@ -173,7 +157,7 @@ static void test_the_log_equals_a_plain_array(void **state)
     raft_term term = 1;
     uint64_t seed = 42;
     struct test_log log;
-    test_log_init(&log, dir);
+    test_log_init(&log);
     test_log_open_ok(&log);
     for (int round = 0; round < 400; round++) {
         seed = seed * 6364136223846793005u + 1442695040888963407u;
@@ -228,7 +212,7 @@ static void test_trimming_while_segments_fill_up_is_safe(void **state)
 {
     (void)state;
     struct test_log log;
-    test_log_init(&log, dir);
+    test_log_init(&log);
     log.options.segment_bytes = WAL_SEGMENT_BYTES_MIN;
     test_log_open_ok(&log);
     for (raft_index index = 1; index <= 3000; index += 3) {
@@ -251,7 +235,7 @@ static void test_term_and_vote_survive_restart_roll_and_trim(void **state)
 {
     (void)state;
     struct test_log log;
-    test_log_init(&log, dir);
+    test_log_init(&log);
     test_log_open_ok(&log);
     assert_int_equal(test_log_vote(&log, 3, 2), WAL_OK);
     test_log_wait(&log);
@@ -271,7 +255,7 @@ static void test_term_and_vote_survive_restart_roll_and_trim(void **state)
     raft_index first = wal_first_index(log.wal);
     assert_true(first > 1);
     test_log_close(&log);
-    assert_int_equal(test_segment_count(dir), 1);
+    assert_int_equal(test_segment_count(), 1);
     test_log_open_ok(&log);
     assert_int_equal(log.state.term, 7);
     assert_int_equal(log.state.vote, 5);
@@ -288,7 +272,7 @@ static void test_the_term_before_the_first_entry_survives_trim_and_truncation(vo
 {
     (void)state;
     struct test_log log;
-    test_log_init(&log, dir);
+    test_log_init(&log);
     test_log_open_ok(&log);
     for (raft_index index = 1; index <= 300; index += 10) {
         test_log_batch(&log, index, 10, 1 + index / 10);
@@ -314,7 +298,7 @@ static void test_trim_keeps_the_segment_of_its_index(void **state)
     (void)state;
     struct test_log log;
     struct raft_entry entry;
-    test_log_init(&log, dir);
+    test_log_init(&log);
     test_log_open_ok(&log);
     for (raft_index index = 1; index <= 300; index += 10) {
         test_log_batch(&log, index, 10, 1);
@@ -353,7 +337,7 @@ static void test_the_last_two_configurations_are_found(void **state)
 {
     (void)state;
     struct test_log log;
-    test_log_init(&log, dir);
+    test_log_init(&log);
     test_log_open_ok(&log);
     add_configuration(&log, 1, 0, 1);
     test_log_close(&log);
@@ -386,12 +370,12 @@ static void test_two_processes_cannot_share_a_folder(void **state)
     (void)state;
     struct test_log log;
     struct test_log other;
-    test_log_init(&log, dir);
-    test_log_init(&other, dir);
+    test_log_init(&log);
+    test_log_init(&other);
     test_log_open_ok(&log);
     /* The lock belongs to the open file, so a second opening here is as good as a process. */
     assert_int_equal(test_log_open(&other), WAL_ELOCKED);
-    assert_non_null(strstr(other.message, dir));
+    assert_non_null(strstr(other.message, test_dir));
     test_log_close(&log);
     test_log_open_ok(&other);
     test_log_close(&other);
@@ -402,11 +386,12 @@ static void test_a_folder_that_cannot_be_made_is_named(void **state)
     (void)state;
     struct test_log log;
     char path[TEST_PATH_BYTES_MAX + 32];
-    (void)snprintf(path, sizeof(path), "%s/missing/raft", dir);
-    test_log_init(&log, path);
+    (void)snprintf(path, sizeof(path), "%s/missing/raft", test_dir);
+    test_log_init(&log);
+    log.options.dir = path;
     assert_int_equal(test_log_open(&log), WAL_EIO);
     assert_non_null(strstr(log.message, path));
-    (void)snprintf(path, sizeof(path), "%s/raft", dir);
+    (void)snprintf(path, sizeof(path), "%s/raft", test_dir);
     test_log_open_ok(&log);
     test_log_close(&log);
     test_dir_remove(path);
@@ -417,7 +402,8 @@ static void test_memory_mode_keeps_entries_until_trimmed(void **state)
     (void)state;
     struct test_log log;
     struct raft_entry entry;
-    test_log_init(&log, NULL);
+    test_log_init(&log);
+    log.options.dir = NULL;
     test_log_open_ok(&log);
     assert_int_equal(log.state.first_index, 1);
     assert_int_equal(test_log_vote(&log, 1, 1), WAL_OK);
@@ -460,7 +446,8 @@ static void test_writes_beyond_the_limits_are_refused_and_change_nothing(void **
         {"an unknown small type is the core's business", 77, 1, 1, WAL_OK},
     };
     struct test_log log;
-    test_log_init(&log, NULL);
+    test_log_init(&log);
+    log.options.dir = NULL;
     test_log_open_ok(&log);
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct raft_entry entries[2];
@@ -489,8 +476,9 @@ static void test_batch_end_depends_on_the_log_only(void **state)
     struct test_log log;
     struct test_log memory;
     uint8_t payload[TEST_PAYLOAD_BYTES_MAX];
-    test_log_init(&log, dir);
-    test_log_init(&memory, NULL);
+    test_log_init(&log);
+    test_log_init(&memory);
+    memory.options.dir = NULL;
     test_log_open_ok(&log);
     test_log_open_ok(&memory);
     test_log_batch(&log, 1, 150, 1);
@@ -556,31 +544,23 @@ static void test_crc32c_is_castagnolis_by_both_ways(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_a_new_log_is_empty, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_entries_read_back_before_and_after_a_restart, setup,
-                                        teardown),
-        cmocka_unit_test_setup_teardown(test_many_small_writes_over_many_segments_survive_restarts,
-                                        setup, teardown),
-        cmocka_unit_test_setup_teardown(test_a_write_larger_than_a_segment_gets_its_own, setup,
-                                        teardown),
-        cmocka_unit_test_setup_teardown(test_truncated_and_rewritten_entries_read_back_new, setup,
-                                        teardown),
-        cmocka_unit_test_setup_teardown(test_the_log_equals_a_plain_array, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_trimming_while_segments_fill_up_is_safe, setup,
-                                        teardown),
-        cmocka_unit_test_setup_teardown(test_term_and_vote_survive_restart_roll_and_trim, setup,
-                                        teardown),
-        cmocka_unit_test_setup_teardown(
-            test_the_term_before_the_first_entry_survives_trim_and_truncation, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_trim_keeps_the_segment_of_its_index, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_the_last_two_configurations_are_found, setup,
-                                        teardown),
-        cmocka_unit_test_setup_teardown(test_two_processes_cannot_share_a_folder, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_a_folder_that_cannot_be_made_is_named, setup,
-                                        teardown),
+        wal_unit_test(test_a_new_log_is_empty, test_setup),
+        wal_unit_test(test_entries_read_back_before_and_after_a_restart, test_setup),
+        wal_unit_test(test_many_small_writes_over_many_segments_survive_restarts, test_setup),
+        wal_unit_test(test_a_write_larger_than_a_segment_gets_its_own, test_setup),
+        wal_unit_test(test_truncated_and_rewritten_entries_read_back_new, test_setup),
+        wal_unit_test(test_the_log_equals_a_plain_array, test_setup),
+        wal_unit_test(test_trimming_while_segments_fill_up_is_safe, test_setup),
+        wal_unit_test(test_term_and_vote_survive_restart_roll_and_trim, test_setup),
+        wal_unit_test(test_the_term_before_the_first_entry_survives_trim_and_truncation,
+                      test_setup),
+        wal_unit_test(test_trim_keeps_the_segment_of_its_index, test_setup),
+        wal_unit_test(test_the_last_two_configurations_are_found, test_setup),
+        wal_unit_test(test_two_processes_cannot_share_a_folder, test_setup),
+        wal_unit_test(test_a_folder_that_cannot_be_made_is_named, test_setup),
         cmocka_unit_test(test_memory_mode_keeps_entries_until_trimmed),
         cmocka_unit_test(test_writes_beyond_the_limits_are_refused_and_change_nothing),
-        cmocka_unit_test_setup_teardown(test_batch_end_depends_on_the_log_only, setup, teardown),
+        wal_unit_test(test_batch_end_depends_on_the_log_only, test_setup),
         cmocka_unit_test(test_every_error_has_a_text),
         cmocka_unit_test(test_crc32c_is_castagnolis_by_both_ways),
     };

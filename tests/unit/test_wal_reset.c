@@ -1,28 +1,12 @@
 /* Snapshots and the log: a log that begins anew behind one, across crashes, and what a trimmed log
  * tells after a restart; and that looking into a log changes nothing. */
 
-#include "wal_test.h"
+#include "wal_fixture.h"
 
 #include <signal.h>
 #include <sys/wait.h>
 
 #include "raft/wal_inspect.h"
-
-static char dir[TEST_PATH_BYTES_MAX];
-
-static int setup(void **state)
-{
-    (void)state;
-    test_dir_make(dir);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    test_dir_remove(dir);
-    return 0;
-}
 
 static void reset(struct test_log *log, raft_index index, raft_term term)
 {
@@ -59,8 +43,8 @@ static void test_a_reset_log_goes_on_behind_the_snapshot(void **state)
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct test_log log;
         print_message("  %s\n", cases[i].name);
-        test_dir_remove(dir);
-        test_log_init(&log, dir);
+        test_dir_remove(test_dir);
+        test_log_init(&log);
         test_log_open_ok(&log);
         assert_int_equal(test_log_vote(&log, 9, 4), WAL_OK);
         for (raft_index first = 1; first <= cases[i].last; first += 20) {
@@ -95,17 +79,17 @@ static void test_segments_before_a_reset_are_deleted(void **state)
 {
     (void)state;
     struct test_log log;
-    test_log_init(&log, dir);
+    test_log_init(&log);
     log.options.segment_bytes = WAL_SEGMENT_BYTES_MIN;
     test_log_open_ok(&log);
     for (raft_index first = 1; first <= 300; first += 10) {
         test_log_batch(&log, first, 10, 1);
     }
-    assert_true(test_segment_count(dir) > 3);
+    assert_true(test_segment_count() > 3);
     reset(&log, 5000, 2);
     test_log_wait(&log);
     test_log_close(&log);
-    assert_int_equal(test_segment_count(dir), 1);
+    assert_int_equal(test_segment_count(), 1);
     test_log_open_ok(&log);
     check_new_beginning(&log, 5000, 2);
     test_log_close(&log);
@@ -117,12 +101,12 @@ static void test_a_reset_cut_at_any_byte_leaves_the_old_log_or_the_new_one(void 
 {
     (void)state;
     struct test_log log;
-    test_log_init(&log, dir);
+    test_log_init(&log);
     test_log_open_ok(&log);
     test_log_batch(&log, 1, 10, 1);
     assert_int_equal(test_log_vote(&log, 2, 6), WAL_OK);
     test_log_wait(&log);
-    struct test_bytes before = test_file_read(dir, 1);
+    struct test_bytes before = test_file_read(1);
     /* One batch: reset, and what follows it. */
     struct raft_entry one = {.index = 101, .term = 2, .type = RAFT_ENTRY_NOOP, .data = ""};
     wal_snapshot_synced(log.wal, 100, 2);
@@ -133,7 +117,7 @@ static void test_a_reset_cut_at_any_byte_leaves_the_old_log_or_the_new_one(void 
                                     .entry_count = 1};
     assert_int_equal(wal_write(log.wal, &write), WAL_OK);
     test_log_wait(&log);
-    struct test_bytes after = test_file_read(dir, 1);
+    struct test_bytes after = test_file_read(1);
     test_log_close(&log);
     assert_int_equal(before.size, after.size);
 
@@ -149,7 +133,7 @@ static void test_a_reset_cut_at_any_byte_leaves_the_old_log_or_the_new_one(void 
     size_t old_logs = 0;
     for (size_t cut = first; cut <= end; cut++) {
         memcpy(before.data + first, after.data + first, cut - first);
-        test_file_write(dir, 1, before.data, before.size);
+        test_file_write(1, before.data, before.size);
         test_log_open_ok(&log);
         assert_int_equal(log.state.term, 2);
         assert_int_equal(log.state.vote, 6);
@@ -176,19 +160,19 @@ static void test_old_segments_left_by_a_crash_do_no_harm(void **state)
 {
     (void)state;
     struct test_log log;
-    test_log_init(&log, dir);
+    test_log_init(&log);
     log.options.segment_bytes = WAL_SEGMENT_BYTES_MIN;
     test_log_open_ok(&log);
     for (raft_index first = 1; first <= 60; first += 10) {
         test_log_batch(&log, first, 10, 1);
     }
-    struct test_image old = test_image_take(dir);
+    struct test_image old = test_image_take();
     reset(&log, 700, 5);
     test_log_wait(&log);
     test_log_close(&log);
-    struct test_bytes last = test_file_read(dir, old.last_id);
-    test_image_put(&old, dir);
-    test_file_write(dir, old.last_id, last.data, last.size);
+    struct test_bytes last = test_file_read(old.last_id);
+    test_image_put(&old);
+    test_file_write(old.last_id, last.data, last.size);
 
     test_log_open_ok(&log);
     check_new_beginning(&log, 700, 5);
@@ -200,7 +184,7 @@ static void test_old_segments_left_by_a_crash_do_no_harm(void **state)
     check_new_beginning(&log, 700, 5);
     assert_int_equal(log.state.last_index, 720);
     test_log_check_range(&log, 701, 720, 5);
-    assert_true(test_segment_count(dir) <= 2);
+    assert_true(test_segment_count() <= 2);
     test_log_close(&log);
     free(last.data);
     test_image_free(&old);
@@ -215,7 +199,7 @@ static void test_trimming_beyond_the_snapshot_stops_the_process(void **state)
     if (child == 0) {
         struct test_log log;
         (void)freopen("/dev/null", "w", stderr); /* The assertion's words are expected. */
-        test_log_init(&log, dir);
+        test_log_init(&log);
         (void)signal(SIGABRT, SIG_DFL);
         if (test_log_open(&log) != WAL_OK || test_log_write(&log, 0, 1, 50, 1) != WAL_OK) {
             _exit(1);
@@ -246,7 +230,7 @@ static void test_a_trimmed_configuration_is_not_reported(void **state)
     (void)state;
     uint8_t bytes[RAFT_CONFIGURATION_BYTES_MAX];
     struct test_log log;
-    test_log_init(&log, dir);
+    test_log_init(&log);
     log.options.segment_bytes = WAL_SEGMENT_BYTES_MIN;
     test_log_open_ok(&log);
     struct raft_entry one = {.index = 1,
@@ -319,7 +303,7 @@ static void test_a_closed_log_is_reset_for_a_start(void **state)
 {
     (void)state;
     struct test_log log;
-    test_log_init(&log, dir);
+    test_log_init(&log);
     test_log_open_ok(&log);
     assert_int_equal(test_log_vote(&log, 3, 8), WAL_OK);
     test_log_batch(&log, 1, 30, 3);
@@ -347,7 +331,7 @@ static void test_a_closed_log_is_reset_for_a_start(void **state)
 
 static char *inspect(int expected_rc, char *message)
 {
-    const struct wal_inspect_options options = {.dir = dir, .records = true};
+    const struct wal_inspect_options options = {.dir = test_dir, .records = true};
     char *text = NULL;
     size_t size = 0;
     FILE *out = open_memstream(&text, &size);
@@ -366,7 +350,7 @@ static void test_inspecting_shows_every_record_and_changes_nothing(void **state)
     char message[WAL_ERROR_BYTES_MAX];
     uint8_t bytes[RAFT_CONFIGURATION_BYTES_MAX];
     struct test_log log;
-    test_log_init(&log, dir);
+    test_log_init(&log);
     test_log_open_ok(&log);
     free(inspect(WAL_OK, message)); /* In use, and empty. */
     assert_int_equal(test_log_vote(&log, 3, 7), WAL_OK);
@@ -383,10 +367,10 @@ static void test_inspecting_shows_every_record_and_changes_nothing(void **state)
     test_log_batch(&log, 91, 2, 4);
     test_log_close(&log);
 
-    struct test_image image = test_image_take(dir);
+    struct test_image image = test_image_take();
     /* A torn tail: a server would cut it off. */
     image.files[image.last_id - image.first_id].data[TEST_SEGMENT_BYTES - 100] = 1;
-    test_image_put(&image, dir);
+    test_image_put(&image);
     char *text = inspect(WAL_OK, message);
     static const char *const words[] = {
         "hard-state term=3 vote=0000000000000007",
@@ -405,45 +389,38 @@ static void test_inspecting_shows_every_record_and_changes_nothing(void **state)
         }
     }
     free(text);
-    struct test_image now = test_image_take(dir);
+    struct test_image now = test_image_take();
     assert_int_equal(now.last_id, image.last_id);
     assert_memory_equal(now.files[0].data, image.files[0].data, image.files[0].size);
     test_image_free(&now);
 
     image.files[0].data[WAL_FIRST_OFFSET + 40] ^= 1;
-    test_image_put(&image, dir);
+    test_image_put(&image);
     free(inspect(WAL_ECORRUPT, message));
     assert_non_null(strstr(message, "0000000000000001.wal: offset 4"));
-    now = test_image_take(dir);
+    now = test_image_take();
     assert_memory_equal(now.files[0].data, image.files[0].data, image.files[0].size);
     test_image_free(&now);
     test_image_free(&image);
-    test_dir_remove(dir);
+    test_dir_remove(test_dir);
     free(inspect(WAL_ENOTFOUND, message));
-    assert_int_equal(mkdir(dir, 0700), 0);
+    assert_int_equal(mkdir(test_dir, 0700), 0);
     free(inspect(WAL_ENOTFOUND, message));
-    assert_int_equal(rmdir(dir), 0); /* Nothing was made in it. */
+    assert_int_equal(rmdir(test_dir), 0); /* Nothing was made in it. */
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_a_reset_log_goes_on_behind_the_snapshot, setup,
-                                        teardown),
-        cmocka_unit_test_setup_teardown(test_segments_before_a_reset_are_deleted, setup, teardown),
-        cmocka_unit_test_setup_teardown(
-            test_a_reset_cut_at_any_byte_leaves_the_old_log_or_the_new_one, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_old_segments_left_by_a_crash_do_no_harm, setup,
-                                        teardown),
-        cmocka_unit_test_setup_teardown(test_trimming_beyond_the_snapshot_stops_the_process, setup,
-                                        teardown),
-        cmocka_unit_test_setup_teardown(test_a_trimmed_configuration_is_not_reported, setup,
-                                        teardown),
-        cmocka_unit_test_setup_teardown(test_a_start_tells_whether_log_and_snapshot_fit, setup,
-                                        teardown),
-        cmocka_unit_test_setup_teardown(test_a_closed_log_is_reset_for_a_start, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_inspecting_shows_every_record_and_changes_nothing,
-                                        setup, teardown),
+        wal_unit_test(test_a_reset_log_goes_on_behind_the_snapshot, test_setup),
+        wal_unit_test(test_segments_before_a_reset_are_deleted, test_setup),
+        wal_unit_test(test_a_reset_cut_at_any_byte_leaves_the_old_log_or_the_new_one, test_setup),
+        wal_unit_test(test_old_segments_left_by_a_crash_do_no_harm, test_setup),
+        wal_unit_test(test_trimming_beyond_the_snapshot_stops_the_process, test_setup),
+        wal_unit_test(test_a_trimmed_configuration_is_not_reported, test_setup),
+        wal_unit_test(test_a_start_tells_whether_log_and_snapshot_fit, test_setup),
+        wal_unit_test(test_a_closed_log_is_reset_for_a_start, test_setup),
+        wal_unit_test(test_inspecting_shows_every_record_and_changes_nothing, test_setup),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,10 +1,7 @@
 /* A log without a thread: its caller decides when the disk works, owns the clock and the random
  * numbers, and so gets the same bytes for the same calls. */
 
-#include "wal_test.h"
-
-static char dir[TEST_PATH_BYTES_MAX];
-static struct wal_files files;
+#include "wal_fixture.h"
 
 /* The clock, the random numbers and the disk of these tests. */
 static struct {
@@ -79,32 +76,22 @@ static int world_fdatasync(void *host, int file)
 
 static int setup(void **state)
 {
-    (void)state;
-    test_dir_make(dir);
+    (void)test_setup(state);
     memset(&world, 0, sizeof(world));
     world.now_us = 1000000;
-    files = wal_files_default;
-    files.now_us = world_now_us;
-    files.random = world_random;
-    files.allocate = world_allocate;
-    files.pwritev = world_pwritev;
-    files.rename = world_rename;
-    files.dir_sync = world_dir_sync;
-    files.fdatasync = world_fdatasync;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    test_dir_remove(dir);
+    test_files.now_us = world_now_us;
+    test_files.random = world_random;
+    test_files.allocate = world_allocate;
+    test_files.pwritev = world_pwritev;
+    test_files.rename = world_rename;
+    test_files.dir_sync = world_dir_sync;
+    test_files.fdatasync = world_fdatasync;
     return 0;
 }
 
 static void init(struct test_log *log)
 {
-    test_log_init(log, dir);
-    log->options.files = &files;
+    test_log_init(log);
     log->options.stepped = true;
     log->options.segment_bytes = WAL_SEGMENT_BYTES_MIN;
 }
@@ -239,7 +226,7 @@ static void test_a_full_disk_is_tried_again_when_due(void **state)
     (void)run(&log);
     world.full = true;
     raft_index next = 1;
-    while (test_last_id(dir) == 1) { /* The spare is used up, and the host told. */
+    while (test_last_id() == 1) { /* The spare is used up, and the host told. */
         assert_int_equal(test_log_write(&log, 0, next, 5, 1), WAL_OK);
         next += 5;
         (void)run(&log);
@@ -364,8 +351,8 @@ static void test_the_oldest_write_ages_until_it_is_durable(void **state)
 static struct test_image life(void)
 {
     struct test_log log;
-    test_dir_remove(dir);
-    assert_int_equal(mkdir(dir, 0700), 0);
+    test_dir_remove(test_dir);
+    assert_int_equal(mkdir(test_dir, 0700), 0);
     memset(&world, 0, sizeof(world));
     init(&log);
     test_log_open_ok(&log);
@@ -381,7 +368,7 @@ static struct test_image life(void)
         }
     }
     test_log_close(&log);
-    return test_image_take(dir);
+    return test_image_take();
 }
 
 static void test_the_same_calls_write_the_same_bytes(void **state)
@@ -418,7 +405,7 @@ static void test_a_log_in_memory_can_be_stepped_too(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) wal_unit_test(name, setup)
         TEST(test_nothing_is_durable_before_its_step),
         TEST(test_a_batch_writes_zeros_ahead_for_those_that_follow),
         TEST(test_the_mark_is_due_after_the_silence),

@@ -1,5 +1,5 @@
-#ifndef TESTS_UNIT_WAL_TEST_H
-#define TESTS_UNIT_WAL_TEST_H
+#ifndef TESTS_UNIT_WAL_FIXTURE_H
+#define TESTS_UNIT_WAL_FIXTURE_H
 
 /* What the tests of the log share: a log in a folder of its own, entries whose bytes follow from
  * index and term, and folders that are copied and damaged. */
@@ -24,6 +24,52 @@
 #include "raft/wal_internal.h"
 
 enum { TEST_SEGMENT_BYTES = 16 * 1024, TEST_PAYLOAD_BYTES_MAX = 300, TEST_PATH_BYTES_MAX = 600 };
+
+/* --- the test that runs --- */
+
+static char test_dir[TEST_PATH_BYTES_MAX]; /* its folder */
+static struct wal_files test_files;        /* what its log calls: a program may change them */
+
+static inline void test_dir_remove(const char *dir)
+{
+    char path[2 * TEST_PATH_BYTES_MAX];
+    DIR *handle = opendir(dir);
+    if (handle == NULL) {
+        return;
+    }
+    struct dirent *entry;
+    while ((entry = readdir(handle)) != NULL) {
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0) {
+            (void)snprintf(path, sizeof(path), "%s/%s", dir, entry->d_name);
+            (void)unlink(path);
+        }
+    }
+    (void)closedir(handle);
+    (void)rmdir(dir);
+}
+
+static inline int test_setup(void **state)
+{
+    const char *base = getenv("TMPDIR");
+
+    (void)state;
+    (void)snprintf(test_dir, sizeof(test_dir), "%s/test_wal.XXXXXX", base == NULL ? "/tmp" : base);
+    assert_non_null(mkdtemp(test_dir));
+    test_files = wal_files_default;
+    return 0;
+}
+
+static inline int test_teardown(void **state)
+{
+    (void)state;
+    test_dir_remove(test_dir);
+    return 0;
+}
+
+/* `setup` is test_setup, or calls it. */
+#define wal_unit_test(test, setup) cmocka_unit_test_setup_teardown(test, setup, test_teardown)
+
+/* --- a log --- */
 
 struct test_log {
     struct wal_options options;
@@ -72,13 +118,15 @@ static inline void test_on_full(void *host, bool full)
     pthread_mutex_unlock(&log->lock);
 }
 
-static inline void test_log_init(struct test_log *log, const char *dir)
+/* A log in the test's folder, on its calls. */
+static inline void test_log_init(struct test_log *log)
 {
     memset(log, 0, sizeof(*log));
     pthread_mutex_init(&log->lock, NULL);
     pthread_cond_init(&log->change, NULL);
     log->options = (struct wal_options){
-        .dir = dir,
+        .dir = test_dir,
+        .files = &test_files,
         .segment_bytes = TEST_SEGMENT_BYTES,
         .cache_bytes = 1024,
         .host = log,
@@ -231,48 +279,23 @@ static inline void test_log_check_range(struct test_log *log, raft_index first, 
 
 /* --- folders --- */
 
-static inline void test_dir_make(char out[TEST_PATH_BYTES_MAX])
-{
-    const char *base = getenv("TMPDIR");
-    (void)snprintf(out, TEST_PATH_BYTES_MAX, "%s/test_wal.XXXXXX", base == NULL ? "/tmp" : base);
-    assert_non_null(mkdtemp(out));
-}
-
-static inline void test_dir_remove(const char *dir)
-{
-    char path[2 * TEST_PATH_BYTES_MAX];
-    DIR *handle = opendir(dir);
-    if (handle == NULL) {
-        return;
-    }
-    struct dirent *entry;
-    while ((entry = readdir(handle)) != NULL) {
-        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0) {
-            (void)snprintf(path, sizeof(path), "%s/%s", dir, entry->d_name);
-            (void)unlink(path);
-        }
-    }
-    (void)closedir(handle);
-    (void)rmdir(dir);
-}
-
 struct test_bytes {
     uint8_t *data;
     size_t size;
 };
 
-static inline void test_file_path(const char *dir, uint64_t id, char out[TEST_PATH_BYTES_MAX])
+static inline void test_file_path(uint64_t id, char out[TEST_PATH_BYTES_MAX])
 {
     char name[WAL_NAME_BYTES_MAX];
     wal_segment_name(id, name);
-    (void)snprintf(out, TEST_PATH_BYTES_MAX, "%.500s/%s", dir, name);
+    (void)snprintf(out, TEST_PATH_BYTES_MAX, "%.500s/%s", test_dir, name);
 }
 
-static inline struct test_bytes test_file_read(const char *dir, uint64_t id)
+static inline struct test_bytes test_file_read(uint64_t id)
 {
     char path[TEST_PATH_BYTES_MAX];
     struct stat status;
-    test_file_path(dir, id, path);
+    test_file_path(id, path);
     int fd = open(path, O_RDONLY);
     if (fd < 0 || fstat(fd, &status) != 0) {
         fail_msg("%s: %s", path, strerror(errno));
@@ -284,10 +307,10 @@ static inline struct test_bytes test_file_read(const char *dir, uint64_t id)
     return bytes;
 }
 
-static inline void test_file_write(const char *dir, uint64_t id, const uint8_t *data, size_t size)
+static inline void test_file_write(uint64_t id, const uint8_t *data, size_t size)
 {
     char path[TEST_PATH_BYTES_MAX];
-    test_file_path(dir, id, path);
+    test_file_path(id, path);
     int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
     assert_true(fd >= 0);
     assert_int_equal(write(fd, data, size), (ssize_t)size);
@@ -295,10 +318,10 @@ static inline void test_file_write(const char *dir, uint64_t id, const uint8_t *
 }
 
 /* The highest segment id in the folder, 0 for none. */
-static inline uint64_t test_last_id(const char *dir)
+static inline uint64_t test_last_id(void)
 {
     uint64_t last = 0;
-    DIR *handle = opendir(dir);
+    DIR *handle = opendir(test_dir);
     assert_non_null(handle);
     struct dirent *entry;
     while ((entry = readdir(handle)) != NULL) {
@@ -311,10 +334,10 @@ static inline uint64_t test_last_id(const char *dir)
     return last;
 }
 
-static inline size_t test_segment_count(const char *dir)
+static inline size_t test_segment_count(void)
 {
     size_t count = 0;
-    DIR *handle = opendir(dir);
+    DIR *handle = opendir(test_dir);
     assert_non_null(handle);
     struct dirent *entry;
     while ((entry = readdir(handle)) != NULL) {
@@ -332,13 +355,13 @@ struct test_image {
     struct test_bytes files[64];
 };
 
-static inline struct test_image test_image_take(const char *dir)
+static inline struct test_image test_image_take(void)
 {
-    struct test_image image = {.last_id = test_last_id(dir)};
-    image.first_id = image.last_id - test_segment_count(dir) + 1;
+    struct test_image image = {.last_id = test_last_id()};
+    image.first_id = image.last_id - test_segment_count() + 1;
     assert_true(image.last_id - image.first_id < 64);
     for (uint64_t id = image.first_id; id <= image.last_id; id++) {
-        image.files[id - image.first_id] = test_file_read(dir, id);
+        image.files[id - image.first_id] = test_file_read(id);
     }
     return image;
 }
@@ -351,16 +374,16 @@ static inline void test_image_free(struct test_image *image)
 }
 
 /* Makes the folder hold the image and nothing else. */
-static inline void test_image_put(const struct test_image *image, const char *dir)
+static inline void test_image_put(const struct test_image *image)
 {
     char path[TEST_PATH_BYTES_MAX];
     for (uint64_t id = 1; id <= image->last_id + 2; id++) {
-        test_file_path(dir, id, path);
+        test_file_path(id, path);
         (void)unlink(path);
     }
     for (uint64_t id = image->first_id; id <= image->last_id; id++) {
         const struct test_bytes *file = &image->files[id - image->first_id];
-        test_file_write(dir, id, file->data, file->size);
+        test_file_write(id, file->data, file->size);
     }
 }
 

@@ -1,0 +1,416 @@
+/* Listings of catalog and health, read in pieces: whole, in order, filtered and bounded, however
+ * many pieces they take. */
+
+#define HTTP_FIXTURE_CATALOG
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "tests/unit/http_client.h"
+
+#include "server/catalog/coordinate.h"
+#include "server/http/listing.h"
+
+enum { NODES = LISTING_PIECE_COUNT_MAX + 100, OUTPUT_BYTES = 700, INSTANCES = 600 };
+
+/* A node with a check, and with the service and its check when it has a name. */
+static void add(struct http_fixture *fixture, const char *node, const char *service,
+                const char *service_id, const char *status)
+{
+    static char output[OUTPUT_BYTES];
+    struct catalog_registration registration = {.check_count = 1};
+    struct catalog_check check = {.name = SLICE_LITERAL("alive"),
+                                  .node = slice_from_text(node),
+                                  .id = slice_from_text(service_id),
+                                  .status = slice_from_text(status),
+                                  .output = slice_from(output, sizeof(output)),
+                                  .service_id = slice_from_text(service_id),
+                                  .service_tags = STRINGS_NULL};
+    struct buffer record = {0};
+    struct buffer checks = {0};
+    struct buffer command = {0};
+    struct command_result result;
+
+    memset(output, 'o', sizeof(output));
+    registration.node.name = slice_from_text(node);
+    registration.node.address = SLICE_LITERAL("127.0.0.1");
+    registration.node.tagged_addresses = STRINGS_NULL;
+    registration.node.meta = STRINGS_NULL;
+    registration.has_service = true;
+    registration.service.id = slice_from_text(service_id);
+    registration.service.name = slice_from_text(service);
+    registration.service.tags = STRINGS_NULL;
+    registration.service.meta = STRINGS_NULL;
+    registration.service.tagged_addresses = STRINGS_NULL;
+    catalog_check_encode(&record, &check);
+    buffer_put_string(&checks, buffer_slice(&record));
+    registration.checks = buffer_slice(&checks);
+    command_encode_register(&command, &registration);
+    fake_apply(&fixture->replica, &command, &result);
+    assert_int_equal(result.status, COMMAND_DONE);
+    buffer_deinit(&record);
+    buffer_deinit(&checks);
+    buffer_deinit(&command);
+}
+
+static void add_nodes(struct http_fixture *fixture, const char *service)
+{
+    char node[32];
+
+    for (int i = 0; i < NODES; i++) {
+        (void)snprintf(node, sizeof(node), "n%05d", i);
+        add(fixture, node, service, service, i % 1000 == 7 ? "critical" : "passing");
+    }
+}
+
+/* The body of the only answer, whichever way it was sent; NUL-terminated. */
+static void take_body(struct client *client, struct buffer *out)
+{
+    const char *at = strstr(client->data, "\r\n\r\n");
+
+    assert_non_null(at);
+    at += 4;
+    buffer_clear(out);
+    if (strstr(client->data, "Transfer-Encoding: chunked") == NULL) {
+        buffer_append_text(out, at);
+        buffer_append_char(out, '\0');
+        return;
+    }
+    for (;;) {
+        char *after;
+        const size_t size = strtoul(at, &after, 16);
+
+        assert_memory_equal(after, "\r\n", 2);
+        if (size == 0) {
+            break;
+        }
+        buffer_append(out, after + 2, size);
+        at = after + 2 + size + 2;
+    }
+    buffer_append_char(out, '\0');
+}
+
+/* Asks and reads to the end: the connection closes after it. */
+static json_t *ask(struct http_fixture *fixture, const char *target, struct buffer *body)
+{
+    struct client client;
+    char request[512];
+    json_error_t error;
+
+    (void)snprintf(request, sizeof(request),
+                   "GET %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", target);
+    client_open(fixture, &client);
+    client_send(fixture, &client, request);
+    client_expect_close(fixture, &client);
+    assert_int_equal(count_text(&client, "HTTP/1.1 200 OK"), 1);
+    take_body(&client, body);
+    client_close(&client);
+    assert_int_equal(fixture->server.http->stream_snapshots, 0);
+
+    json_t *json = json_loads(body->data, 0, &error);
+    assert_non_null(json);
+    return json;
+}
+
+static void assert_nodes_in_order(const json_t *list, const char *member)
+{
+    size_t at = 0;
+    char node[32];
+
+    for (int i = 0; i < NODES; i++) {
+        (void)snprintf(node, sizeof(node), "n%05d", i);
+        const json_t *element = json_array_get(list, at);
+        const json_t *name = json_object_get(element, member);
+
+        if (json_is_object(name)) {
+            name = json_object_get(name, "Node");
+        }
+        while (name != NULL && strcmp(json_string_value(name), "node1") == 0) {
+            name = json_object_get(json_array_get(list, ++at), member);
+        }
+        assert_string_equal(json_string_value(name), node);
+        at++;
+    }
+}
+
+static void listings_of_many_pieces_are_whole_and_in_order(void **state)
+{
+    static const char *const targets[] = {
+        "/v1/catalog/nodes",     "/v1/catalog/service/web", "/v1/health/state/any",
+        "/v1/health/checks/web", "/v1/health/service/web",
+    };
+    struct http_fixture *fixture = *state;
+    struct buffer body = {0};
+
+    add_nodes(fixture, "web");
+    for (size_t i = 0; i < sizeof(targets) / sizeof(targets[0]); i++) {
+        json_t *list = ask(fixture, targets[i], &body);
+
+        assert_in_range(json_array_size(list), NODES, NODES + 1);
+        assert_nodes_in_order(list, "Node");
+        json_decref(list);
+    }
+    buffer_deinit(&body);
+}
+
+static void a_piece_in_which_nothing_is_listed_does_not_end_the_answer(void **state)
+{
+    struct http_fixture *fixture = *state;
+    struct buffer body = {0};
+    char node[32];
+
+    /* Enough to be sent in chunks, then whole pieces of what is not asked for, then one more. */
+    add_nodes(fixture, "a");
+    for (int i = 0; i < 2 * LISTING_PIECE_COUNT_MAX; i++) {
+        (void)snprintf(node, sizeof(node), "o%05d", i);
+        add(fixture, node, "b", "b", "warning");
+    }
+    add(fixture, "p", "a", "a", "passing");
+    json_t *list = ask(fixture, "/v1/health/checks/a", &body);
+
+    assert_int_equal(json_array_size(list), NODES + 1);
+    json_decref(list);
+    list = ask(fixture, "/v1/health/state/any?filter=Status!=warning+and+ServiceID==a", &body);
+    assert_int_equal(json_array_size(list), NODES + 1);
+    json_decref(list);
+    buffer_deinit(&body);
+}
+
+static void a_filter_that_nothing_passes_leaves_an_empty_list(void **state)
+{
+    struct http_fixture *fixture = *state;
+    struct buffer body = {0};
+
+    add_nodes(fixture, "web");
+    json_t *list = ask(fixture, "/v1/health/state/any?filter=Status==absent", &body);
+    assert_string_equal(body.data, "[]");
+    json_decref(list);
+    list = ask(fixture, "/v1/catalog/services?filter=ServiceName==absent", &body);
+    assert_string_equal(body.data, "{}");
+    json_decref(list);
+    buffer_deinit(&body);
+}
+
+static void nearest_nodes_come_first_over_all_pieces(void **state)
+{
+    struct http_fixture *fixture = *state;
+    struct buffer updates = {0};
+    struct buffer command = {0};
+    struct buffer body = {0};
+    struct command_result result;
+    char node[32];
+
+    add_nodes(fixture, "web");
+    for (int i = 0; i < 100; i++) { /* The later the nearer; all others have no coordinate. */
+        struct coordinate coordinate = {.error = 1.5, .height = 1e-5};
+        struct buffer record = {0};
+
+        (void)snprintf(node, sizeof(node), "n%05d", i * 20);
+        coordinate.node = slice_from_text(node);
+        coordinate.vec[0] = (100 - i) * 1e-3;
+        coordinate_encode(&record, &coordinate);
+        buffer_clear(&command);
+        buffer_clear(&updates);
+        buffer_put_string(&updates, buffer_slice(&record));
+        buffer_deinit(&record);
+        command_encode_coordinates(&command, buffer_slice(&updates));
+        fake_apply(&fixture->replica, &command, &result);
+        assert_int_equal(result.status, COMMAND_DONE);
+    }
+    json_t *list = ask(fixture, "/v1/health/service/web?near=n01980", &body);
+
+    assert_int_equal(json_array_size(list), NODES);
+    for (size_t i = 0; i < 100; i++) {
+        (void)snprintf(node, sizeof(node), "n%05d", (99 - (int)i) * 20);
+        assert_string_equal(json_string_value(json_object_get(
+                                json_object_get(json_array_get(list, i), "Node"), "Node")),
+                            node);
+    }
+    const char *before = "";
+    for (size_t i = 100; i < NODES; i++) {
+        const char *name = json_string_value(
+            json_object_get(json_object_get(json_array_get(list, i), "Node"), "Node"));
+
+        assert_true(strcmp(before, name) < 0);
+        before = name;
+    }
+    json_decref(list);
+    buffer_deinit(&updates);
+    buffer_deinit(&command);
+    buffer_deinit(&body);
+}
+
+static void names_of_services_come_sorted_by_their_bytes(void **state)
+{
+    struct http_fixture *fixture = *state;
+    struct buffer body = {0};
+    char name[32];
+
+    for (int i = 0; i < NODES; i++) {
+        (void)snprintf(name, sizeof(name), "%c-%05d", i % 2 == 0 ? 'a' : 'B', (i * 7919) % 50000);
+        add(fixture, "n", name, name, "passing");
+    }
+    json_t *names = ask(fixture, "/v1/catalog/services", &body);
+    const char *key;
+    const char *before = "";
+    json_t *tags;
+
+    assert_int_equal(json_object_size(names), NODES);
+    json_object_foreach(names, key, tags) /* In the order of the text. */
+    {
+        assert_true(strcmp(before, key) < 0);
+        assert_int_equal(json_array_size(tags), 0);
+        before = key;
+    }
+    json_decref(names);
+    buffer_deinit(&body);
+}
+
+static void each_instance_of_a_node_has_its_own_checks(void **state)
+{
+    struct http_fixture *fixture = *state;
+    struct buffer body = {0};
+    char id[32];
+
+    for (int i = 0; i < INSTANCES; i++) {
+        (void)snprintf(id, sizeof(id), "%s-%03d", i % 2 == 0 ? "Web" : "web", i);
+        add(fixture, "n", "web", id, i % 3 == 0 ? "critical" : "passing");
+    }
+    json_t *list = ask(fixture, "/v1/health/service/web", &body);
+    size_t at;
+    json_t *element;
+
+    assert_int_equal(json_array_size(list), INSTANCES);
+    json_array_foreach(list, at, element)
+    {
+        const json_t *checks = json_object_get(element, "Checks");
+
+        assert_int_equal(json_array_size(checks), 1);
+        assert_string_equal(
+            json_string_value(json_object_get(json_array_get(checks, 0), "CheckID")),
+            json_string_value(json_object_get(json_object_get(element, "Service"), "ID")));
+    }
+    json_decref(list);
+    list = ask(fixture, "/v1/health/service/web?passing", &body);
+    assert_int_equal(json_array_size(list), INSTANCES - INSTANCES / 3);
+    json_decref(list);
+    list = ask(fixture, "/v1/catalog/node-services/n", &body);
+    assert_int_equal(json_array_size(json_object_get(list, "Services")), INSTANCES);
+    assert_non_null(json_object_get(list, "Node"));
+    json_decref(list);
+    list = ask(fixture, "/v1/catalog/node/n", &body);
+    assert_int_equal(json_object_size(json_object_get(list, "Services")), INSTANCES);
+    json_decref(list);
+    buffer_deinit(&body);
+}
+
+static struct http_conn *run_until(struct http_fixture *fixture, bool parked)
+{
+    for (int i = 0; i < 10000; i++) {
+        struct http_conn *conn = fixture->server.http->conns;
+
+        loop_turn(fixture);
+        if (conn != NULL &&
+            (parked ? conn->private.phase == HTTP_PHASE_PARKED : conn->state == HTTP_CONN_WRITE)) {
+            return conn;
+        }
+    }
+    fail_msg("it did not come to that");
+    return NULL;
+}
+
+static void a_long_listing_that_is_waited_for_comes_whole_when_it_changes(void **state)
+{
+    struct http_fixture *fixture = *state;
+    struct buffer body = {0};
+    struct client client;
+    char request[256];
+    json_error_t error;
+
+    add_nodes(fixture, "web");
+    (void)snprintf(request, sizeof(request),
+                   "GET /v1/health/state/any?index=%llu&wait=600s HTTP/1.1\r\nHost: x\r\n"
+                   "Connection: close\r\n\r\n",
+                   (unsigned long long)fixture->replica.index);
+    client_open(fixture, &client);
+    client_send(fixture, &client, request);
+    assert_int_equal(run_until(fixture, true)->private.phase, HTTP_PHASE_PARKED);
+    assert_int_equal(fixture->server.http->stream_snapshots, 0);
+    add(fixture, "n00000", "web", "web", "warning");
+    client_expect_close(fixture, &client);
+    assert_int_equal(count_text(&client, "\"Status\":\"warning\""), 1);
+    take_body(&client, &body);
+    json_t *list = json_loads(body.data, 0, &error);
+    assert_int_equal(json_array_size(list), NODES + 1);
+    json_decref(list);
+    client_close(&client);
+    buffer_deinit(&body);
+}
+
+static void a_client_that_does_not_read_costs_a_piece_and_no_snapshot(void **state)
+{
+    const int window = 64 * 1024;
+    struct http_fixture *fixture = *state;
+    struct client client;
+
+    for (int i = 0; i < 8; i++) { /* More than the kernel takes for the client. */
+        char service[8];
+
+        (void)snprintf(service, sizeof(service), "web%d", i);
+        add_nodes(fixture, service);
+    }
+    client_open(fixture, &client);
+    assert_int_equal(setsockopt(client.fd, SOL_SOCKET, SO_RCVBUF, &window, sizeof(window)), 0);
+    const char text[] = "GET /v1/health/state/any HTTP/1.1\r\nHost: x\r\n\r\n";
+    assert_int_equal(write(client.fd, text, sizeof(text) - 1), sizeof(text) - 1);
+    struct http_conn *conn = run_until(fixture, false);
+
+    for (int ms = 0; ms <= HTTP_STREAM_STALL_MS; ms += HTTP_STREAM_TICK_MS) {
+        http_stream_tick(conn->private.stream);
+    }
+    for (int i = 0; i < 10000 && fixture->server.http->stream_snapshots > 0; i++) {
+        loop_turn(fixture);
+    }
+    assert_int_equal(fixture->server.http->stream_snapshots, 0);
+    assert_in_range(fixture->server.http->stream_copied_bytes, 1, HTTP_STREAM_COPY_BYTES_MAX);
+
+    /* Byte after byte does not keep it: its time is not renewed, and all comes back. */
+    const uint64_t deadline_ms = conn->deadline_ms;
+    char byte;
+
+    for (int i = 0; i < 50; i++) {
+        assert_int_equal(read(client.fd, &byte, 1), 1);
+        loop_turn(fixture);
+    }
+    assert_int_equal(conn->deadline_ms, deadline_ms);
+    assert_true(deadline_ms <= uv_now(&fixture->loop) + HTTP_WRITE_TIMEOUT_MS);
+    http_conn_set_deadline(conn, 1);
+    for (int i = 0; i < 10000 && fixture->server.http->conns != NULL; i++) {
+        loop_turn(fixture);
+    }
+    assert_null(fixture->server.http->conns);
+    assert_int_equal(fixture->server.http->stream_copied_bytes, 0);
+    client_close(&client);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(listings_of_many_pieces_are_whole_and_in_order),
+        TEST(a_piece_in_which_nothing_is_listed_does_not_end_the_answer),
+        TEST(a_filter_that_nothing_passes_leaves_an_empty_list),
+        TEST(nearest_nodes_come_first_over_all_pieces),
+        TEST(names_of_services_come_sorted_by_their_bytes),
+        TEST(each_instance_of_a_node_has_its_own_checks),
+        TEST(a_long_listing_that_is_waited_for_comes_whole_when_it_changes),
+        TEST(a_client_that_does_not_read_costs_a_piece_and_no_snapshot),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -216,6 +216,7 @@ void http_agent_service(struct http_request *request)
     request->state = wait;
     request->on_free = agent_service_wait_on_free;
     request->on_cancel = agent_service_wait_on_cancel;
+    request->sleeps = true;
     agent_service_reply(wait);
 }
 

@@ -30,6 +30,7 @@ void http_request_finish(struct http_request *request)
     request->private->filter = NULL;
     request->on_free = NULL;
     request->on_cancel = NULL;
+    request->sleeps = false;
     request->state = NULL;
     request->body = SLICE_EMPTY;
     request->params = NULL;
@@ -487,29 +488,24 @@ bool http_conn_sleeps(const struct http_conn *conn)
 
     return conn->state == HTTP_CONN_BUSY &&
            (phase == HTTP_PHASE_PARKED || phase == HTTP_PHASE_WOKEN ||
-            (phase == HTTP_PHASE_HANDLER && conn->request.on_cancel != NULL));
+            (phase == HTTP_PHASE_HANDLER && conn->request.sleeps));
 }
 
+bool http_conn_ends(const struct http_conn *conn)
+{
+    const size_t request = conn->complete ? conn->end : conn->head_bytes;
+
+    return conn->eof && conn->in.size <= request && conn->ahead.size == 0;
+}
+
+/* What was asked before is answered; then the connection ends. */
 static void conn_on_eof(struct http_conn *conn)
 {
     conn->eof = true;
-    switch (conn->state) {
-    case HTTP_CONN_BUSY:
-        /* A client that half-closes after its request gets its answer; one whose blocking query
-         * sleeps is taken to be gone. */
-        if (http_conn_sleeps(conn) || conn->private.phase == HTTP_PHASE_READ) {
-            http_conn_close(conn);
-        }
-        break;
-    case HTTP_CONN_WRITE:
-    case HTTP_CONN_CLOSED:
-        break;
-    case HTTP_CONN_HEAD:
-    case HTTP_CONN_BODY:
-    case HTTP_CONN_DRAIN:
-    case HTTP_CONN_LINGER:
+    if (conn->state == HTTP_CONN_LINGER) {
         http_conn_close(conn);
-        break;
+    } else {
+        http_conn_advance(conn);
     }
 }
 

@@ -331,6 +331,7 @@ static void event_list(struct http_request *request)
     request->state = wait;
     request->on_free = event_on_free;
     request->on_cancel = event_on_cancel;
+    request->sleeps = true;
     event_list_answer(wait);
 }
 

@@ -294,6 +294,8 @@ uint16_t http_server_port(const struct http_server *http);
 /* Its request waits for something to happen: a client that has closed its side meanwhile, or
  * before, is taken to be gone. */
 bool http_conn_sleeps(const struct http_conn *conn);
+/* Nothing comes behind the current request: the client has closed its side. */
+bool http_conn_ends(const struct http_conn *conn);
 /* Ends it now; what waits is cancelled. */
 void http_conn_close(struct http_conn *conn);
 /* Ends it after what is queued was written, and what still comes was read away. */
@@ -352,8 +354,6 @@ void http_path_clean(struct buffer *out, struct slice path);
 void http_path_escape(struct buffer *out, struct slice path);
 /* Go's Values.Encode over all parameters: sorted by name. */
 void http_params_encode(struct buffer *out, const struct http_request *request);
-/* Go's %q, for texts in errors. */
-void http_put_quoted(struct buffer *out, struct slice text);
 /* Go's strconv.ParseUint(text, 10, 64). On failure the error's text in `err`. */
 bool http_parse_u64(struct slice text, uint64_t *out, struct errmsg *err);
 

@@ -241,6 +241,7 @@ void http_agent_monitor(struct http_request *request)
     request->state = stream;
     request->on_free = monitor_on_free;
     request->on_cancel = monitor_forget;
+    request->sleeps = true;
     request->conn->close_after = true;
     monitor_put_head(stream, &head);
     (void)monitor_send(stream, &head);

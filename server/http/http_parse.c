@@ -215,6 +215,9 @@ static int conn_parse_head(struct http_conn *conn, struct http_head *head, const
     }
     request->method = method_from(conn->method);
     conn->no_body = request->method == HTTP_METHOD_HEAD;
+    if (conn->no_body && head->content_length > 0) {
+        return 400; /* As Go: whoever is between might take that body for a request. */
+    }
     request->has_content_length = head->content_lengths > 0;
     request->content_length = head->content_length;
     request->chunked = head->chunked;
@@ -447,6 +450,35 @@ void http_conn_leave(struct http_conn *conn)
     }
 }
 
+/* The client has closed its side, and all that it sent is looked at. */
+static void conn_end_input(struct http_conn *conn)
+{
+    switch (conn->state) {
+    case HTTP_CONN_HEAD:
+        if (conn->in.size > 0) {
+            http_conn_refuse(conn, 400, "400 Bad Request");
+        } else {
+            http_conn_close(conn);
+        }
+        break;
+    case HTTP_CONN_BODY:
+        http_conn_refuse(conn, 400, "400 Bad Request: unexpected end of the body");
+        break;
+    case HTTP_CONN_DRAIN:
+        http_conn_close(conn);
+        break;
+    case HTTP_CONN_BUSY:
+        if (http_conn_sleeps(conn)) {
+            http_conn_close(conn); /* Who has gone altogether looks the same. */
+        }
+        break;
+    case HTTP_CONN_WRITE:
+    case HTTP_CONN_LINGER:
+    case HTTP_CONN_CLOSED:
+        break;
+    }
+}
+
 /* Takes requests off the input until one waits, or more input is needed. */
 void http_conn_advance(struct http_conn *conn)
 {
@@ -457,9 +489,8 @@ void http_conn_advance(struct http_conn *conn)
         more = conn_step(conn);
     }
     conn->entered--;
-    if (conn->eof && (conn->state == HTTP_CONN_HEAD || conn->state == HTTP_CONN_BODY ||
-                      conn->state == HTTP_CONN_DRAIN || http_conn_sleeps(conn))) {
-        http_conn_close(conn); /* Nothing more comes to complete it, or nobody waits for it. */
+    if (conn->eof) {
+        conn_end_input(conn);
     }
 }
 

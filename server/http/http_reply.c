@@ -101,7 +101,7 @@ static void put_meta(struct buffer *out, const struct http_meta *meta, const str
 /* Whether the connection ends with this answer. */
 static bool reply_closes(const struct http_conn *conn)
 {
-    if (conn->close_after || !conn->keep_alive || conn->http->draining || conn->eof) {
+    if (conn->close_after || !conn->keep_alive || conn->http->draining || http_conn_ends(conn)) {
         return true;
     }
     /* A large body that nobody wants is not read to its end. */

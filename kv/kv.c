@@ -464,59 +464,20 @@ int kv_delete_prefix(struct store_txn *txn, uint64_t index, struct slice prefix)
     return rc;
 }
 
-/* Collects up to KV_BATCH_COUNT tombstones at or below `index`, from the key in `from` on; leaves
- * in `from` where to go on, *more false at the end. */
-static int kv_tombstones_collect(struct store_txn *txn, uint64_t index, struct buffer *from,
-                                 struct buffer *batch, bool *more)
+static int kv_tombstone_reap(struct store_txn *txn, struct slice key, struct slice record,
+                             void *context)
 {
-    struct store_scan scan;
-    struct slice key;
-    struct slice record;
-    size_t count = 0;
+    const uint64_t *index = context;
+    uint64_t deleted;
+    const int rc = kv_tombstone_decode(record, &deleted);
 
-    buffer_clear(batch);
-    int rc = store_scan_from(&scan, txn, STORE_TOMBSTONE, SLICE_EMPTY, buffer_slice(from));
     if (rc != 0) {
         return rc;
     }
-    while (count < KV_BATCH_COUNT && (rc = store_scan_next(&scan, &key, &record)) == 0) {
-        uint64_t deleted;
-        rc = kv_tombstone_decode(record, &deleted);
-        if (rc != 0) {
-            break;
-        }
-        if (deleted <= index) {
-            buffer_put_string(batch, key);
-            count++;
-        }
-    }
-    *more = rc == 0;
-    if (rc == 0) {
-        buffer_clear(from);
-        buffer_append_slice(from, key);
-    }
-    store_scan_end(&scan);
-    if (batch->failed || from->failed) {
-        return STORE_ENOMEM;
-    }
-    return rc == STORE_ENOTFOUND ? STORE_OK : rc;
+    return deleted <= *index ? store_delete(txn, STORE_TOMBSTONE, key) : STORE_OK;
 }
 
 int kv_tombstones_reap(struct store_txn *txn, uint64_t index)
 {
-    struct buffer from = {0};
-    struct buffer batch = {0};
-    bool more = true;
-    int rc = STORE_OK;
-
-    while (rc == 0 && more) {
-        rc = kv_tombstones_collect(txn, index, &from, &batch, &more);
-        struct reader it = reader_from(buffer_slice(&batch));
-        while (rc == 0 && it.at < it.end) {
-            rc = store_delete(txn, STORE_TOMBSTONE, reader_string(&it));
-        }
-    }
-    buffer_deinit(&from);
-    buffer_deinit(&batch);
-    return rc;
+    return store_visit(txn, STORE_TOMBSTONE, SLICE_EMPTY, kv_tombstone_reap, &index);
 }

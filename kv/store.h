@@ -182,6 +182,15 @@ int store_scan_from(struct store_scan *scan, struct store_txn *txn, enum store_t
 int store_scan_next(struct store_scan *scan, struct slice *key, struct slice *value);
 void store_scan_end(struct store_scan *scan);
 
+/* Calls `visit` with every record whose key starts with `prefix`, in byte order, until it returns
+ * other than 0, which is passed on. It may write to the table, too: keys and values are copied
+ * before they are visited, some hundreds at a time, so this is for tables whose values are small.
+ * Records that it writes behind the one it visits may be visited or not. */
+typedef int (*store_visit_each)(struct store_txn *txn, struct slice key, struct slice value,
+                                void *context);
+int store_visit(struct store_txn *txn, enum store_table table, struct slice prefix,
+                store_visit_each visit, void *context);
+
 /* What the log has been applied up to; part of every write transaction. */
 int store_applied_get(struct store_txn *txn, uint64_t *term, uint64_t *index);
 int store_applied_set(struct store_txn *txn, uint64_t term, uint64_t index);

@@ -7,6 +7,8 @@ enum {
     STORE_SCAN_OVER,
 };
 
+enum { STORE_VISIT_COUNT = 256 }; /* records copied at a time */
+
 static int store_cursor_open(struct store_txn *txn, size_t dbi_index, void **out)
 {
     MDB_cursor *cursor = NULL;
@@ -293,6 +295,67 @@ void store_scan_end(struct store_scan *scan)
     buffer_deinit(&scan->key);
     buffer_deinit(&scan->folders);
     *scan = (struct store_scan){.position = STORE_SCAN_OVER};
+}
+
+/* --- visits --- */
+
+/* Copies the next records, from the key in `from` on; leaves in `from` where to go on, *more false
+ * at the end. */
+static int store_visit_copy(struct store_txn *txn, enum store_table table, struct slice prefix,
+                            struct buffer *from, struct buffer *batch, bool *more)
+{
+    struct store_scan scan;
+    struct slice key = SLICE_EMPTY;
+    struct slice value;
+    size_t count = 0;
+
+    buffer_clear(batch);
+    int rc = store_scan_from(&scan, txn, table, prefix, buffer_slice(from));
+    if (rc != 0) {
+        return rc;
+    }
+    while (count < STORE_VISIT_COUNT && (rc = store_scan_next(&scan, &key, &value)) == 0) {
+        buffer_put_string(batch, key);
+        buffer_put_string(batch, value);
+        count++;
+    }
+    *more = rc == 0;
+    if (rc == 0) {
+        /* The key that comes next: this one and a zero byte. */
+        buffer_clear(from);
+        buffer_append_slice(from, key);
+        buffer_append_char(from, '\0');
+    }
+    store_scan_end(&scan);
+    if (batch->failed || from->failed) {
+        return STORE_ENOMEM;
+    }
+    return rc == STORE_ENOTFOUND ? STORE_OK : rc;
+}
+
+int store_visit(struct store_txn *txn, enum store_table table, struct slice prefix,
+                store_visit_each visit, void *context)
+{
+    struct buffer from = {0};
+    struct buffer batch = {0};
+    bool more = true;
+    int rc = STORE_OK;
+
+    buffer_append_slice(&from, prefix);
+    while (rc == 0 && more) {
+        rc = store_visit_copy(txn, table, prefix, &from, &batch, &more);
+        struct reader it = reader_from(buffer_slice(&batch));
+        while (rc == 0 && it.at < it.end) {
+            const struct slice key = reader_string(&it);
+            const struct slice value = reader_string(&it);
+
+            assert(!it.failed);
+            rc = visit(txn, key, value, context);
+        }
+    }
+    buffer_deinit(&from);
+    buffer_deinit(&batch);
+    return rc;
 }
 
 /* --- checksum --- */

@@ -2,10 +2,6 @@
 
 #include <assert.h>
 
-/* Keys of an ended session, and lock-delays, are worked on in steps of so many, since writing ends
- * a scan. */
-enum { SESSION_BATCH_COUNT = 256 };
-
 #define SESSION_INDEX_NAME SLICE_LITERAL("sessions")
 #define SESSION_NS_PER_MS UINT64_C(1000000)
 
@@ -330,117 +326,43 @@ int session_lock_delay_get(struct store_txn *txn, struct session_stamp stamp, st
     return rc;
 }
 
-/* One step through all lock-delays: collects up to SESSION_BATCH_COUNT of those that run at the
- * stamp (`running`) or that do not, as key and duration, from the key in `from` on; leaves in
- * `from` where to go on, *more false at the end. */
-static int session_lock_delay_collect(struct store_txn *txn, struct session_stamp stamp,
-                                      bool running, struct buffer *from, struct buffer *batch,
-                                      bool *more)
+static int session_lock_delay_restart_each(struct store_txn *txn, struct slice key,
+                                           struct slice record, void *context)
 {
-    struct store_scan scan;
-    struct slice key;
-    struct slice record;
-    size_t count = 0;
+    const struct session_stamp *stamp = context;
+    struct session_lock_delay delay;
+    const int rc = session_lock_delay_decode(record, &delay);
 
-    buffer_clear(batch);
-    int rc = store_scan_from(&scan, txn, STORE_LOCK_DELAY, SLICE_EMPTY, buffer_slice(from));
-    if (rc != 0) {
+    if (rc != 0 || !session_lock_delay_runs(&delay, *stamp)) {
         return rc;
     }
-    while (count < SESSION_BATCH_COUNT && (rc = store_scan_next(&scan, &key, &record)) == 0) {
-        struct session_lock_delay delay;
-        rc = session_lock_delay_decode(record, &delay);
-        if (rc != 0) {
-            break;
-        }
-        if (session_lock_delay_runs(&delay, stamp) == running) {
-            buffer_put_string(batch, key);
-            buffer_put_u64(batch, delay.duration_ns);
-            count++;
-        }
-    }
-    *more = rc == 0;
-    if (rc == 0) {
-        /* The key that comes next: this one and a zero byte. */
-        buffer_clear(from);
-        buffer_append_slice(from, key);
-        buffer_append_char(from, '\0');
-    }
-    store_scan_end(&scan);
-    if (batch->failed || from->failed) {
-        return STORE_ENOMEM;
-    }
-    return rc == STORE_ENOTFOUND ? STORE_OK : rc;
+    return session_lock_delay_put(txn, *stamp, key, delay.duration_ns);
 }
 
 int session_lock_delay_restart(struct store_txn *txn, struct session_stamp stamp)
 {
-    struct buffer from = {0};
-    struct buffer batch = {0};
-    bool more = true;
-    int rc = STORE_OK;
+    return store_visit(txn, STORE_LOCK_DELAY, SLICE_EMPTY, session_lock_delay_restart_each, &stamp);
+}
 
-    while (rc == 0 && more) {
-        rc = session_lock_delay_collect(txn, stamp, true, &from, &batch, &more);
-        struct reader it = reader_from(buffer_slice(&batch));
-        while (rc == 0 && it.at < it.end) {
-            const struct slice key = reader_string(&it);
-            rc = session_lock_delay_put(txn, stamp, key, reader_u64(&it));
-        }
+static int session_lock_delay_reap_each(struct store_txn *txn, struct slice key,
+                                        struct slice record, void *context)
+{
+    const struct session_stamp *stamp = context;
+    struct session_lock_delay delay;
+    const int rc = session_lock_delay_decode(record, &delay);
+
+    if (rc != 0 || session_lock_delay_runs(&delay, *stamp)) {
+        return rc;
     }
-    buffer_deinit(&from);
-    buffer_deinit(&batch);
-    return rc;
+    return store_delete(txn, STORE_LOCK_DELAY, key);
 }
 
 int session_lock_delay_reap(struct store_txn *txn, struct session_stamp stamp)
 {
-    struct buffer from = {0};
-    struct buffer batch = {0};
-    bool more = true;
-    int rc = STORE_OK;
-
-    while (rc == 0 && more) {
-        rc = session_lock_delay_collect(txn, stamp, false, &from, &batch, &more);
-        struct reader it = reader_from(buffer_slice(&batch));
-        while (rc == 0 && it.at < it.end) {
-            const struct slice key = reader_string(&it);
-            (void)reader_u64(&it); /* Its duration does not matter any more. */
-            rc = store_delete(txn, STORE_LOCK_DELAY, key);
-        }
-    }
-    buffer_deinit(&from);
-    buffer_deinit(&batch);
-    return rc;
+    return store_visit(txn, STORE_LOCK_DELAY, SLICE_EMPTY, session_lock_delay_reap_each, &stamp);
 }
 
 /* --- ending --- */
-
-/* Collects up to SESSION_BATCH_COUNT of the keys that a session holds, as strings. */
-static int session_keys_collect(struct store_txn *txn, const struct uuid *id, struct buffer *batch,
-                                size_t *count)
-{
-    struct store_scan scan;
-    struct slice key;
-    struct slice value;
-
-    buffer_clear(batch);
-    *count = 0;
-    int rc = store_scan_begin(&scan, txn, STORE_SESSION_KEY, session_id_slice(id));
-    if (rc != 0) {
-        return rc;
-    }
-    while (*count < SESSION_BATCH_COUNT && (rc = store_scan_next(&scan, &key, &value)) == 0) {
-        assert(key.size >= UUID_BYTES); /* The scan's prefix. */
-        buffer_put_string(batch, slice_from(key.data + UUID_BYTES, key.size - UUID_BYTES));
-        (*count)++;
-    }
-    store_scan_end(&scan);
-    if (batch->failed) {
-        return STORE_ENOMEM;
-    }
-    return rc == STORE_ENOTFOUND ? STORE_OK : rc;
-}
 
 /* How long the keys of a session are kept from others. Consul looks at the sign, so what is
  * negative there is none, and cuts what is too long. */
@@ -453,43 +375,37 @@ static uint64_t session_lock_delay_effective_ns(const struct session *session)
                                                               : SESSION_LOCK_DELAY_NS_MAX;
 }
 
-static int session_key_end(struct store_txn *txn, uint64_t index, struct session_stamp stamp,
-                           const struct uuid *id, enum session_behavior behavior,
-                           uint64_t lock_delay_ns, struct slice key)
+/* What happens to the keys of a session that ends. */
+struct session_ending {
+    uint64_t index;
+    struct session_stamp stamp;
+    const struct uuid *id;
+    enum session_behavior behavior;
+    uint64_t lock_delay_ns;
+};
+
+/* `record_key` is the session's id and the key that it holds. */
+static int session_key_end(struct store_txn *txn, struct slice record_key, struct slice record,
+                           void *context)
 {
+    const struct session_ending *ending = context;
     struct kv_entry entry;
 
+    (void)record;                          /* The key says it all. */
+    assert(record_key.size >= UUID_BYTES); /* The visit's prefix. */
+    const struct slice key = slice_from(record_key.data + UUID_BYTES, record_key.size - UUID_BYTES);
     int rc = kv_get(txn, key, &entry);
-    if (rc == STORE_ENOTFOUND || (rc == 0 && !uuid_equal(&entry.session, id))) {
+    if (rc == STORE_ENOTFOUND || (rc == 0 && !uuid_equal(&entry.session, ending->id))) {
         return STORE_ECORRUPT; /* It was said to be held. */
     }
     if (rc != 0) {
         return rc;
     }
-    rc = behavior == SESSION_DELETE ? kv_delete(txn, index, key) : kv_lock_clear(txn, index, key);
-    if (rc == 0 && lock_delay_ns > 0) {
-        rc = session_lock_delay_put(txn, stamp, key, lock_delay_ns);
+    rc = ending->behavior == SESSION_DELETE ? kv_delete(txn, ending->index, key)
+                                            : kv_lock_clear(txn, ending->index, key);
+    if (rc == 0 && ending->lock_delay_ns > 0) {
+        rc = session_lock_delay_put(txn, ending->stamp, key, ending->lock_delay_ns);
     }
-    return rc;
-}
-
-static int session_keys_end(struct store_txn *txn, uint64_t index, struct session_stamp stamp,
-                            const struct uuid *id, enum session_behavior behavior,
-                            uint64_t lock_delay_ns)
-{
-    struct buffer batch = {0};
-    size_t count;
-    int rc;
-
-    do {
-        rc = session_keys_collect(txn, id, &batch, &count);
-        struct reader it = reader_from(buffer_slice(&batch));
-        for (size_t i = 0; rc == 0 && i < count; i++) {
-            rc =
-                session_key_end(txn, index, stamp, id, behavior, lock_delay_ns, reader_string(&it));
-        }
-    } while (rc == 0 && count == SESSION_BATCH_COUNT);
-    buffer_deinit(&batch);
     return rc;
 }
 
@@ -509,10 +425,15 @@ int session_invalidate(struct store_txn *txn, uint64_t index, struct session_sta
     if (node.failed) {
         return STORE_ENOMEM;
     }
-    const enum session_behavior behavior = session.behavior;
-    const uint64_t lock_delay_ns = session_lock_delay_effective_ns(&session);
+    struct session_ending ending = {
+        .index = index,
+        .stamp = stamp,
+        .id = &ended,
+        .behavior = session.behavior,
+        .lock_delay_ns = session_lock_delay_effective_ns(&session),
+    };
 
-    rc = session_keys_end(txn, index, stamp, &ended, behavior, lock_delay_ns);
+    rc = store_visit(txn, STORE_SESSION_KEY, session_id_slice(&ended), session_key_end, &ending);
     if (rc == 0) {
         rc = store_delete(txn, STORE_SESSION, session_id_slice(&ended));
     }

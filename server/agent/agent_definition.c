@@ -8,11 +8,9 @@
 #include "server/http/catalog_json.h"
 #include "server/http/http.h"
 #include "server/http/json_decode.h"
+#include "server/metadata.h"
 
 enum {
-    AGENT_META_PAIRS_MAX = 64,
-    AGENT_META_KEY_BYTES_MAX = 128,
-    AGENT_META_VALUE_BYTES_MAX = 512,
     AGENT_FIELDS_MAX = 64,
 };
 
@@ -48,6 +46,13 @@ static const struct json_field check_fields[] = {
     CHECK_FIELD("AliasService", JSON_FIELD_STRING, alias_service),
     CHECK_FIELD("TLSSkipVerify", JSON_FIELD_BOOL, tls_skip_verify),
     CHECK_FIELD("TLSServerName", JSON_FIELD_STRING, tls_server_name),
+    /* Other spellings that Consul takes from clients; files may write any name so. */
+    CHECK_FIELD("service_id", JSON_FIELD_STRING, service_id),
+    CHECK_FIELD("script_args", JSON_FIELD_STRINGS, args),
+    CHECK_FIELD("docker_container_id", JSON_FIELD_STRING, docker),
+    CHECK_FIELD("tls_skip_verify", JSON_FIELD_BOOL, tls_skip_verify),
+    CHECK_FIELD("tls_server_name", JSON_FIELD_STRING, tls_server_name),
+    CHECK_FIELD("deregister_critical_service_after", JSON_FIELD_DURATION, deregister_ns),
     CHECK_FIELD("FailuresBeforeWarning", JSON_FIELD_INT, failures_before_warning),
     CHECK_FIELD("DisableRedirects", JSON_FIELD_BOOL, disable_redirects),
     CHECK_FIELD("UDP", JSON_FIELD_STRING, udp),
@@ -61,8 +66,21 @@ static const struct json_field check_fields[] = {
     {"ProxyGRPC", JSON_FIELD_ANY, 0},
 };
 
+/* A file may write any name with underscores. */
+static bool agent_definition_decode(enum agent_origin origin, const json_t *json,
+                                    const struct json_field *fields, size_t count, void *out,
+                                    struct errmsg *err)
+{
+    return (origin == AGENT_ORIGIN_FILE ? json_decode_file : json_decode)(json, "", fields, count,
+                                                                          out, err);
+}
+
 static const struct json_field service_fields[] = {
     SERVICE_JSON_FIELDS(struct agent_service_definition, common, "Name"),
+    {"tagged_addresses", JSON_FIELD_OBJECT,
+     offsetof(struct agent_service_definition, common.tagged_addresses)},
+    {"enable_tag_override", JSON_FIELD_BOOL,
+     offsetof(struct agent_service_definition, common.enable_tag_override)},
     {"Check", JSON_FIELD_OBJECT, offsetof(struct agent_service_definition, check)},
     {"Checks", JSON_FIELD_ARRAY, offsetof(struct agent_service_definition, checks)},
     {"Token", JSON_FIELD_ANY, 0},
@@ -115,7 +133,7 @@ int agent_definition_read_check(const json_t *json, enum agent_origin origin,
         .h2ping = SLICE_EMPTY,
         .os_service = SLICE_EMPTY,
     };
-    if (!json_decode(json, "", fields, count, out, &cause)) {
+    if (!agent_definition_decode(origin, json, fields, count, out, &cause)) {
         return agent_definition_decode_error(origin, &cause, err);
     }
     return AGENT_OK;
@@ -144,7 +162,8 @@ int agent_definition_read_service(const json_t *json, enum agent_origin origin,
     };
 
     *out = (struct agent_service_definition){.common = SERVICE_JSON_EMPTY};
-    if (!json_decode(json, "", service_fields, COUNT(service_fields), out, &cause) ||
+    if (!agent_definition_decode(origin, json, service_fields, COUNT(service_fields), out,
+                                 &cause) ||
         !service_json_check(&out->common, &cause)) {
         return agent_definition_decode_error(origin, &cause, err);
     }
@@ -269,55 +288,6 @@ int agent_definition_refuse_kinds(const struct agent_check_definition *check,
     return AGENT_OK;
 }
 
-/* Consul's ValidateMetadata. */
-static const char *agent_definition_meta_problem(const char *key, size_t value_size)
-{
-    static const char allowed[] =
-        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_";
-
-    if (key[0] == '\0') {
-        return "Key cannot be blank";
-    }
-    if (key[strspn(key, allowed)] != '\0') {
-        return "Key contains invalid characters";
-    }
-    if (strlen(key) > AGENT_META_KEY_BYTES_MAX) {
-        return "Key is too long (limit: 128 characters)";
-    }
-    if (strncmp(key, "consul-", strlen("consul-")) == 0) {
-        return "Key prefix 'consul-' is reserved for internal use";
-    }
-    if (value_size > AGENT_META_VALUE_BYTES_MAX) {
-        return "Value is too long (limit: 512 characters)";
-    }
-    return NULL;
-}
-
-static int agent_definition_check_meta(const json_t *meta, struct errmsg *err)
-{
-    size_t count = 0;
-    int rc = AGENT_OK;
-
-    if (json_object_size(meta) > AGENT_META_PAIRS_MAX) {
-        return errmsg_set(err, AGENT_EINVAL,
-                          "Invalid Service Meta: Node metadata cannot contain more than %d "
-                          "key/value pairs",
-                          AGENT_META_PAIRS_MAX);
-    }
-    const char **keys = catalog_json_sorted_keys(meta, &count);
-    for (size_t i = 0; rc == AGENT_OK && i < count; i++) {
-        const json_t *value = json_object_get(meta, keys[i]);
-        const char *problem = agent_definition_meta_problem(keys[i], json_string_length(value));
-        if (problem != NULL) {
-            rc = errmsg_set(err, AGENT_EINVAL,
-                            "Invalid Service Meta: Couldn't load metadata pair ('%s', '%s'): %s",
-                            keys[i], json_string_value(value), problem);
-        }
-    }
-    free(keys);
-    return rc;
-}
-
 static const char *agent_definition_weights_problem(const struct service_json *service)
 {
     const struct service_json_weights weights = service_json_weights(service);
@@ -376,7 +346,11 @@ int agent_definition_check_service(const struct agent_service_definition *servic
         return errmsg_set(err, AGENT_EINVAL, "Invalid service port: must be between 0 and %d",
                           SERVICE_PORT_MAX);
     }
-    return agent_definition_check_meta(service->common.meta, err);
+    struct errmsg cause;
+    if (!metadata_check(service->common.meta, &cause)) {
+        return errmsg_set(err, AGENT_EINVAL, "Invalid Service Meta: %s", cause.text);
+    }
+    return AGENT_OK;
 }
 
 json_t *agent_definition_copy_without(const json_t *json, const char *const *names)

@@ -240,6 +240,9 @@ int agent_service_add(struct agent_service_input *input, const json_t *json,
 /* For agent_definition_visit_checks; `input` is a struct agent_service_input. */
 int agent_service_validate_check(void *input, const json_t *json);
 int agent_no_memory(struct errmsg *err);
+/* Returns `code`; the text is `before`, the name in quotes as Go writes them, and `after`. */
+int agent_refuse(struct errmsg *err, int code, const char *before, struct slice name,
+                 const char *after);
 
 /* --- agent_checks.c --- */
 

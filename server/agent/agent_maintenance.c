@@ -53,8 +53,7 @@ int agent_service_maintenance(struct agent *agent, struct slice service_id, bool
     const struct agent_service *service = agent_service_find(agent, service_id);
 
     if (service == NULL) {
-        return errmsg_set(err, AGENT_ENOTFOUND, "No service registered with ID \"%.*s\"",
-                          (int)service_id.size, service_id.data);
+        return agent_refuse(err, AGENT_ENOTFOUND, "No service registered with ID", service_id, "");
     }
     buffer_append_text(&id, AGENT_SERVICE_MAINTENANCE_PREFIX);
     buffer_append_text(&id, service->id);

@@ -183,6 +183,13 @@ static json_t *agent_check_normalise(const struct agent_check_input *input)
     return definition;
 }
 
+/* Ids are kept as C strings. */
+static bool agent_id_is_kept(struct slice id)
+{
+    return id.size <= AGENT_ID_BYTES_MAX &&
+           (id.size == 0 || memchr(id.data, '\0', id.size) == NULL);
+}
+
 /* Adds or replaces a check whose input was validated. A check that was there keeps its last status
  * and output (conformance NOTES). */
 int agent_check_add(struct agent *agent, const struct agent_check_input *input, struct errmsg *err)
@@ -190,8 +197,9 @@ int agent_check_add(struct agent *agent, const struct agent_check_input *input, 
     struct agent_check_definition spec;
     bool found;
 
-    if (input->id.size == 0 || input->id.size > AGENT_ID_BYTES_MAX) {
-        return errmsg_set(err, AGENT_EINTERNAL, "CheckID missing or longer than %d bytes",
+    if (input->id.size == 0 || !agent_id_is_kept(input->id)) {
+        return errmsg_set(err, AGENT_EINTERNAL,
+                          "CheckID missing, longer than %d bytes or with a NUL in it",
                           AGENT_ID_BYTES_MAX);
     }
     found = agent_check_find_any(agent, input->id) != NULL;
@@ -394,8 +402,9 @@ int agent_service_add(struct agent_service_input *input, const json_t *json,
         return rc;
     }
     input->id = input->spec.common.id.size > 0 ? input->spec.common.id : input->spec.common.name;
-    if (input->id.size > AGENT_ID_BYTES_MAX || input->spec.common.name.size > AGENT_ID_BYTES_MAX) {
-        return errmsg_set(input->err, AGENT_EINVAL, "service ID or name longer than %d bytes",
+    if (!agent_id_is_kept(input->id) || !agent_id_is_kept(input->spec.common.name)) {
+        return errmsg_set(input->err, AGENT_EINVAL,
+                          "service ID or name longer than %d bytes or with a NUL in it",
                           AGENT_ID_BYTES_MAX);
     }
     if (agent_service_find_any(input->agent, input->id) == NULL &&
@@ -479,8 +488,7 @@ int agent_check_add_json(struct agent *agent, const json_t *json, enum agent_ori
     }
     if (rc == AGENT_OK && check.service_id.size > 0 &&
         agent_service_find(agent, check.service_id) == NULL) {
-        rc = errmsg_set(err, AGENT_EINTERNAL, "ServiceID \"%.*s\" does not exist",
-                        (int)check.service_id.size, check.service_id.data);
+        rc = agent_refuse(err, AGENT_EINTERNAL, "ServiceID", check.service_id, " does not exist");
     }
     if (rc != AGENT_OK) {
         return rc;
@@ -495,6 +503,18 @@ int agent_check_add_json(struct agent *agent, const json_t *json, enum agent_ori
         .keep = keep,
     };
     return agent_check_add(agent, &input, err);
+}
+
+int agent_refuse(struct errmsg *err, int code, const char *before, struct slice name,
+                 const char *after)
+{
+    struct buffer quoted = {0};
+
+    http_put_quoted(&quoted, name);
+    (void)errmsg_set(err, code, "%s %.*s%s", before, (int)quoted.size,
+                     quoted.size == 0 ? "" : quoted.data, after);
+    buffer_deinit(&quoted);
+    return code;
 }
 
 int agent_check_register(struct agent *agent, const json_t *definition, struct errmsg *err)
@@ -521,8 +541,8 @@ int agent_check_update_ttl(struct agent *agent, struct slice check_id, const cha
     struct agent_check *check = agent_check_find(agent, check_id);
 
     if (check == NULL || check->type != AGENT_CHECK_TTL) {
-        return errmsg_set(err, AGENT_EINTERNAL, "CheckID \"%.*s\" does not have associated TTL",
-                          (int)check_id.size, check_id.data);
+        return agent_refuse(err, AGENT_EINTERNAL, "CheckID", check_id,
+                            " does not have associated TTL");
     }
     struct buffer text = {0};
     const size_t limit = (size_t)agent_check_output_bytes_max(check);

@@ -95,7 +95,7 @@ static bool match_run(const struct filter_match *match, const json_t *object)
 
     for (size_t piece = 0; piece < match->piece_count; piece++) {
         object = json_piece(object, match->pieces[piece]);
-        if (json_is_array(object) && piece + 1 < match->piece_count) {
+        if (piece == match->list_piece) { /* Left out: empty. */
             json_array_foreach(object, i, item)
             {
                 if (match_below(match, item, piece + 1)) {

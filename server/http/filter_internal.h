@@ -49,6 +49,7 @@ struct filter_match {
     enum filter_type type;
     bool of_map; /* the last piece is a key, which the map may lack */
     size_t piece_count;
+    size_t list_piece; /* names a list that there are more pieces behind; piece_count: none does */
     struct slice pieces[FILTER_PIECES_MAX];
     struct slice value;
     int64_t number;

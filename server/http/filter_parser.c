@@ -54,6 +54,7 @@ static bool match_resolve(const struct filter_field *fields, struct filter_match
     enum filter_type type = TYPE_STRUCT;
 
     match->of_map = false;
+    match->list_piece = match->piece_count;
     for (size_t i = 0; i < match->piece_count; i++) {
         if (type == TYPE_MAP) {
             match->of_map = true;
@@ -62,6 +63,9 @@ static bool match_resolve(const struct filter_field *fields, struct filter_match
         }
         if (type != TYPE_STRUCT && type != TYPE_LIST) {
             return false;
+        }
+        if (type == TYPE_LIST) {
+            match->list_piece = i - 1;
         }
         while (fields->name != NULL &&
                !slice_equal(slice_from_text(fields->name), match->pieces[i])) {
@@ -77,29 +81,73 @@ static bool match_resolve(const struct filter_field *fields, struct filter_match
     return true;
 }
 
+/* Takes a prefix off: 0x, 0o, 0b, or 0, which is octal too. */
+static unsigned number_base(struct slice *text)
+{
+    static const struct {
+        char letter;
+        unsigned base;
+    } prefixes[] = {{'x', 16}, {'o', 8}, {'b', 2}};
+
+    if (text->data[0] != '0') {
+        return 10;
+    }
+    for (size_t i = 0; i < sizeof(prefixes) / sizeof(prefixes[0]); i++) {
+        if (text->size >= 3 && slice_lower(text->data[1]) == prefixes[i].letter) {
+            *text = slice_from(text->data + 2, text->size - 2);
+            return prefixes[i].base;
+        }
+    }
+    *text = slice_from(text->data + 1, text->size - 1);
+    return 8;
+}
+
+/* 255: none in any base. */
+static unsigned number_digit(char c)
+{
+    const char lower = slice_lower(c);
+
+    if (filter_is_digit(c)) {
+        return (unsigned)(c - '0');
+    }
+    return lower >= 'a' && lower <= 'f' ? (unsigned)(lower - 'a') + 10 : 255;
+}
+
+/* As Go's ParseInt with base 0. */
 static bool coerce_int(struct slice text, int64_t *number, const char **fault)
 {
-    char copy[32];
-    char *end;
+    const bool negative = text.size > 0 && text.data[0] == '-';
+    const uint64_t limit = (uint64_t)INT64_MAX + (negative ? 1 : 0);
+    uint64_t value = 0;
+    bool fits = true;
 
     *fault = "invalid syntax";
-    for (size_t i = 0; i < text.size; i++) {
-        if (!filter_is_digit(text.data[i]) && !(i == 0 && text.size > 1 && text.data[i] == '-')) {
-            return false;
-        }
+    if (text.size > 0 && (negative || text.data[0] == '+')) {
+        text = slice_from(text.data + 1, text.size - 1);
     }
     if (text.size == 0) {
         return false;
     }
-    *fault = "value out of range";
-    if (text.size >= sizeof(copy)) {
-        return false;
+    const unsigned base = number_base(&text);
+    bool after_digit = base != 10; /* A prefix counts as one: "0_7", "0x_f". */
+
+    for (size_t i = 0; i < text.size; i++) {
+        const unsigned digit = number_digit(text.data[i]);
+
+        if (text.data[i] == '_' && after_digit && i + 1 < text.size) {
+            after_digit = false;
+            continue;
+        }
+        if (digit >= base) {
+            return false;
+        }
+        after_digit = true;
+        fits = fits && value <= (limit - digit) / base;
+        value = fits ? value * base + digit : value;
     }
-    memcpy(copy, text.data, text.size);
-    copy[text.size] = '\0';
-    errno = 0;
-    *number = strtoll(copy, &end, 10);
-    return errno == 0 && *end == '\0';
+    *fault = "value out of range";
+    *number = negative ? (int64_t)(0 - value) : (int64_t)value;
+    return fits;
 }
 
 static bool coerce_bool(struct slice text, bool *flag)

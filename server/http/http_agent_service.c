@@ -190,6 +190,8 @@ static bool agent_parse_hash(struct slice text, uint64_t *hash)
 void http_agent_service(struct http_request *request)
 {
     const struct slice wait_text = http_param_value(request, "wait");
+    const struct slice index = http_param_value(request, "index");
+    uint64_t ignored_index = 0;
     struct agent_service_wait *wait;
     struct errmsg ignored;
     int64_t wait_ns = 0;
@@ -197,6 +199,10 @@ void http_agent_service(struct http_request *request)
 
     if (wait_text.size > 0 && !duration_parse(wait_text, &wait_ns, &ignored)) {
         http_reply_error(request, 400, "Invalid wait time");
+        return;
+    }
+    if (index.size > 0 && !http_parse_u64(index, &ignored_index, &ignored)) {
+        http_reply_error(request, 400, "Invalid index"); /* The hash is waited for instead. */
         return;
     }
     wait = calloc(1, sizeof(*wait));

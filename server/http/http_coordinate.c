@@ -5,6 +5,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "server/catalog/catalog.h"
 #include "server/catalog/coordinate.h"
@@ -220,13 +221,13 @@ static bool coord_read(const json_t *object, struct coordinate *out, size_t *dim
     {
         bool read;
 
-        if (json_name_equal(name, "Vec")) {
+        if (strcasecmp(name, "Vec") == 0) {
             read = vec_read(value, out, dimensions, err);
-        } else if (json_name_equal(name, "Error")) {
+        } else if (strcasecmp(name, "Error") == 0) {
             read = number_read(value, "Error", &out->error, err);
-        } else if (json_name_equal(name, "Adjustment")) {
+        } else if (strcasecmp(name, "Adjustment") == 0) {
             read = number_read(value, "Adjustment", &out->adjustment, err);
-        } else if (json_name_equal(name, "Height")) {
+        } else if (strcasecmp(name, "Height") == 0) {
             read = number_read(value, "Height", &out->height, err);
         } else {
             (void)errmsg_set(err, -1, "json: unknown field \"%s\"", name);

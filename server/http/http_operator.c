@@ -226,29 +226,17 @@ struct autopilot_body {
 
 static const struct json_field autopilot_fields[] = {
     AUTOPILOT_FIELD("CleanupDeadServers", JSON_FIELD_BOOL, cleanup_dead_servers),
-    AUTOPILOT_FIELD("LastContactThreshold", JSON_FIELD_DURATION, last_contact_threshold_ns),
+    AUTOPILOT_FIELD("LastContactThreshold", JSON_FIELD_DURATION_ONLY, last_contact_threshold_ns),
     AUTOPILOT_FIELD("MaxTrailingLogs", JSON_FIELD_INT, max_trailing_logs),
     AUTOPILOT_FIELD("MinQuorum", JSON_FIELD_INT, min_quorum),
-    AUTOPILOT_FIELD("ServerStabilizationTime", JSON_FIELD_DURATION, server_stabilization_time_ns),
+    AUTOPILOT_FIELD("ServerStabilizationTime", JSON_FIELD_DURATION_ONLY,
+                    server_stabilization_time_ns),
     AUTOPILOT_FIELD("RedundancyZoneTag", JSON_FIELD_STRING, redundancy_zone_tag),
     AUTOPILOT_FIELD("DisableUpgradeMigration", JSON_FIELD_BOOL, disable_upgrade_migration),
     AUTOPILOT_FIELD("UpgradeVersionTag", JSON_FIELD_STRING, upgrade_version_tag),
     AUTOPILOT_FIELD("CreateIndex", JSON_FIELD_INT, ignored),
     AUTOPILOT_FIELD("ModifyIndex", JSON_FIELD_INT, ignored),
 };
-
-static bool autopilot_set_tag(char *out, struct slice tag)
-{
-    if (tag.size > AUTOPILOT_TAG_BYTES_MAX ||
-        (tag.size > 0 && memchr(tag.data, 0, tag.size) != NULL)) {
-        return false;
-    }
-    if (tag.size > 0) {
-        memcpy(out, tag.data, tag.size);
-    }
-    out[tag.size] = 0;
-    return true;
-}
 
 static bool autopilot_from_body(const json_t *root, struct autopilot_config *out,
                                 struct errmsg *err)
@@ -274,8 +262,10 @@ static bool autopilot_from_body(const json_t *root, struct autopilot_config *out
                          trailing ? "MaxTrailingLogs" : "MinQuorum", trailing ? "uint64" : "uint");
         return false;
     }
-    if (!autopilot_set_tag(out->redundancy_zone_tag, body.redundancy_zone_tag) ||
-        !autopilot_set_tag(out->upgrade_version_tag, body.upgrade_version_tag)) {
+    if (!slice_copy_text(body.redundancy_zone_tag, out->redundancy_zone_tag,
+                         sizeof(out->redundancy_zone_tag)) ||
+        !slice_copy_text(body.upgrade_version_tag, out->upgrade_version_tag,
+                         sizeof(out->upgrade_version_tag))) {
         (void)errmsg_set(err, -1, "a tag has more than %d bytes", AUTOPILOT_TAG_BYTES_MAX);
         return false;
     }

@@ -1,5 +1,5 @@
 /* From a request to its endpoint: the checks that Consul makes before a handler runs, in its order:
- * printable path, clean path, known path, blocked prefix, OPTIONS, method, query. */
+ * printable path, clean path, known path, query, blocked prefix, OPTIONS, method. */
 
 #include <assert.h>
 #include <inttypes.h>
@@ -80,16 +80,23 @@ static bool path_is_clean(struct slice path)
     return true;
 }
 
-/* Whether there is an endpoint of that path and a slash behind it. `path` is as it was afterwards.
- */
-static bool route_is_folder(struct buffer *path)
+/* Whether there is no endpoint of that very path, but one of it and a slash: clients that forgot
+ * the slash are sent there, even where a shorter prefix would have taken them. */
+static bool route_lacks_slash(struct slice path)
 {
-    buffer_append_char(path, '/');
-    const struct http_route *route = http_route_find(buffer_slice(path));
-    const bool found =
-        route != NULL && slice_equal(slice_from_text(route->path), buffer_slice(path));
+    bool found = false;
 
-    path->size--;
+    for (size_t table = 0; table < sizeof(route_tables) / sizeof(route_tables[0]); table++) {
+        for (const struct http_route *route = route_tables[table]; route->path != NULL; route++) {
+            const struct slice pattern = slice_from_text(route->path);
+
+            if (slice_equal(path, pattern)) {
+                return false;
+            }
+            found = found || (pattern.size == path.size + 1 && pattern.data[path.size] == '/' &&
+                              slice_starts_with(pattern, path));
+        }
+    }
     return found;
 }
 
@@ -104,7 +111,7 @@ static bool route_redirect(struct http_request *request)
     }
     http_path_clean(&clean, request->path);
     if (!slice_equal(buffer_slice(&clean), request->path)) {
-        if (http_route_find(buffer_slice(&clean)) == NULL && route_is_folder(&clean)) {
+        if (route_lacks_slash(buffer_slice(&clean))) {
             buffer_append_char(&clean, '/');
         }
         redirect_to(request, buffer_slice(&clean));
@@ -118,16 +125,16 @@ static bool route_redirect(struct http_request *request)
 static bool route_redirect_slash(struct http_request *request)
 {
     struct buffer path = {0};
-    bool redirected = false;
 
-    buffer_append_slice(&path, request->path);
-    if (route_is_folder(&path)) {
-        buffer_append_char(&path, '/');
-        redirect_to(request, buffer_slice(&path));
-        redirected = true;
+    if (slice_starts_with(request->path, SLICE_LITERAL("/v1/kv/")) ||
+        !route_lacks_slash(request->path)) {
+        return false;
     }
+    buffer_append_slice(&path, request->path);
+    buffer_append_char(&path, '/');
+    redirect_to(request, buffer_slice(&path));
     buffer_deinit(&path);
-    return redirected;
+    return true;
 }
 
 /* --- Enterprise's partitions of the name space --- */
@@ -215,7 +222,12 @@ bool http_route_check(struct http_request *request)
     }
     const struct http_route *route = http_route_find(request->path);
 
-    if (route == NULL && route_redirect_slash(request)) {
+    if (route_redirect_slash(request)) {
+        return false;
+    }
+    if (route != NULL && request->private->bad_query) {
+        request->private->known = true;
+        http_reply_empty(request, 500);
         return false;
     }
     if (route_is_blocked(request)) {
@@ -237,10 +249,6 @@ bool http_route_check(struct http_request *request)
     if ((route->methods & (unsigned)request->method) == 0) {
         http_add_header(request, "Allow", route->allow);
         http_reply_error(request, 405, "method %s not allowed", request->conn->method);
-        return false;
-    }
-    if (request->private->bad_query) {
-        http_reply_empty(request, 500);
         return false;
     }
     /* Whoever may not ask uses up nobody's share. */
@@ -289,7 +297,7 @@ bool http_archive_admit(struct http_request *request)
     if (request->private->route->handler != http_snapshot) {
         return true;
     }
-    if (conn->http->archives == HTTP_ARCHIVES_MAX) {
+    if (conn->http->archives == HTTP_ARCHIVES_MAX && !http_place_reclaim(conn->http, true)) {
         http_add_header(request, "Retry-After", "5");
         http_reply_error(request, 503, "%d snapshots are being restored, try again later",
                          HTTP_ARCHIVES_MAX);
@@ -297,6 +305,7 @@ bool http_archive_admit(struct http_request *request)
     }
     conn->http->archives++;
     conn->archive = true;
+    conn->place_ms = uv_now(conn->http->loop);
     return true;
 }
 

@@ -168,8 +168,9 @@ static bool form_strings(struct http_request *request, const json_t *root, const
         const json_t *item = json_array_get(value, i);
 
         if (json_is_null(item)) {
-            strings_pack_add(packed, SLICE_EMPTY);
-        } else if (json_is_string(item)) {
+            continue; /* Consul asks nothing of it. */
+        }
+        if (json_is_string(item)) {
             strings_pack_add(packed,
                              (struct slice){json_string_value(item), json_string_length(item)});
         } else {

@@ -78,8 +78,20 @@ static bool json_decode_duration(const json_t *value, int64_t *out, struct errms
     return true;
 }
 
+/* jansson's iteration wants a pointer to non-const, though it only reads. */
+static json_t *json_decode_unconst(const json_t *value)
+{
+    union {
+        const json_t *in;
+        json_t *out;
+    } pun = {.in = value};
+
+    return pun.out;
+}
+
 /* What Go would stumble over, and what it wanted instead; NULL when there is nothing. Within a list
- * that is its first item of another type. */
+ * that is its first item of another type. A null inside becomes the empty value that Go makes of
+ * it. */
 static const json_t *json_decode_bad_strings(const json_t *value, const char **wanted)
 {
     size_t i;
@@ -92,22 +104,13 @@ static const json_t *json_decode_bad_strings(const json_t *value, const char **w
     *wanted = "string";
     json_array_foreach(value, i, item)
     {
-        if (!json_is_string(item)) {
+        if (!json_is_string(item) &&
+            (!json_is_null(item) ||
+             json_array_set_new(json_decode_unconst(value), i, json_string("")) != 0)) {
             return item;
         }
     }
     return NULL;
-}
-
-/* jansson's iteration wants a pointer to non-const, though it only reads. */
-static json_t *json_decode_unconst(const json_t *value)
-{
-    union {
-        const json_t *in;
-        json_t *out;
-    } pun = {.in = value};
-
-    return pun.out;
 }
 
 static const json_t *json_decode_bad_map(const json_t *value, bool of_lists, const char **wanted)
@@ -118,6 +121,9 @@ static const json_t *json_decode_bad_map(const json_t *value, bool of_lists, con
     }
     json_t *object = json_decode_unconst(value);
     for (void *it = json_object_iter(object); it != NULL; it = json_object_iter_next(object, it)) {
+        if (json_is_null(json_object_iter_value(it))) {
+            (void)json_object_iter_set_new(object, it, of_lists ? json_array() : json_string(""));
+        }
         const json_t *item = json_object_iter_value(it);
         const json_t *bad = json_is_string(item) ? NULL : item;
 
@@ -157,6 +163,11 @@ static bool json_decode_field(const json_t *value, const char *type_name,
         }
         *(int64_t *)target = json_integer_value(value);
         return true;
+    case JSON_FIELD_DURATION_ONLY:
+        if (!json_is_string(value) && !json_is_number(value)) {
+            return json_decode_mismatch(value, type_name, field->name, "duration", err);
+        }
+        return json_decode_duration(value, target, err);
     case JSON_FIELD_DURATION:
         return json_decode_duration(value, target, err);
     case JSON_FIELD_STRINGS:
@@ -188,8 +199,9 @@ static bool json_decode_field(const json_t *value, const char *type_name,
     return true;
 }
 
-bool json_decode(const json_t *value, const char *type_name, const struct json_field *fields,
-                 size_t field_count, void *out, struct errmsg *err)
+static bool json_decode_by(bool (*equal)(const char *, const char *), const json_t *value,
+                           const char *type_name, const struct json_field *fields,
+                           size_t field_count, void *out, struct errmsg *err)
 {
     assert(field_count > 0);
     if (json_is_null(value)) {
@@ -207,7 +219,7 @@ bool json_decode(const json_t *value, const char *type_name, const struct json_f
         const json_t *item = json_object_iter_value(it);
         size_t i = 0;
 
-        while (i < field_count && !json_name_equal(fields[i].name, name)) {
+        while (i < field_count && !equal(fields[i].name, name)) {
             i++;
         }
         if (i == field_count) {
@@ -222,4 +234,21 @@ bool json_decode(const json_t *value, const char *type_name, const struct json_f
         }
     }
     return true;
+}
+
+static bool json_name_same(const char *a, const char *b)
+{
+    return slice_equal_nocase(slice_from_text(a), slice_from_text(b));
+}
+
+bool json_decode(const json_t *value, const char *type_name, const struct json_field *fields,
+                 size_t field_count, void *out, struct errmsg *err)
+{
+    return json_decode_by(json_name_same, value, type_name, fields, field_count, out, err);
+}
+
+bool json_decode_file(const json_t *value, const char *type_name, const struct json_field *fields,
+                      size_t field_count, void *out, struct errmsg *err)
+{
+    return json_decode_by(json_name_equal, value, type_name, fields, field_count, out, err);
 }

@@ -1,5 +1,27 @@
 """Differences that stay, each explained in docs/compatibility.md. A rule looks at a step, at where the
 two answers differ first (path, ours, theirs), and at both answers."""
+import json
+import re
+
+
+def repeats_a_member(text):
+    found = []
+
+    def notice(pairs):
+        names = [name.lower() for name, _ in pairs]
+        found.append(len(names) != len(set(names)))
+        return dict(pairs)
+
+    try:
+        json.JSONDecoder(object_pairs_hook=notice).raw_decode(text.strip())
+    except ValueError:
+        pass
+    return any(found)
+
+
+def sent(step):
+    """The body, in lower case."""
+    return json.dumps(step["json"] if "json" in step else step.get("body")).lower()
 
 
 def param(step, name):
@@ -32,8 +54,8 @@ def own_words_of_join(step, found, ours, theirs):
     return step["path"].startswith("/v1/agent/join") and ours["status"] == theirs["status"]
 
 
-def nearest_first(step, found, ours, theirs):
-    return bool(param(step, "near"))
+def own_place_is_not_measured(step, found, ours, theirs):
+    return "_agent" in param(step, "near")
 
 
 def content_hash(step, found, ours, theirs):
@@ -50,7 +72,36 @@ def filtered_names(step, found, ours, theirs):
     return step["path"] == "/v1/catalog/services" and bool(param(step, "filter"))
 
 
+def members_of_later_releases(step, found, ours, theirs):
+    return theirs["status"] == 400 and "namespace" in sent(step)
+
+
 # --- stricter ---
+
+def the_last_of_several_members_counts(step, found, ours, theirs):
+    return step.get("body") is not None and repeats_a_member(step["body"])
+
+
+def numbers_beyond_64_bits(step, found, ours, theirs):
+    return ours["status"] == 400 and re.search(r"\d{19}", sent(step)) is not None
+
+
+def durations_beyond_64_bits(step, found, ours, theirs):
+    return str(found[2]) == "0s" and str(found[3]).startswith("-2562047h")
+
+
+def names_without_nul(step, found, ours, theirs):
+    return ours["status"] in (400, 500) and "\\u0000" in sent(step)
+
+
+def durations_of_checks_in_transactions(step, found, ours, theirs):
+    return step["path"] == "/v1/txn" and "Failed to parse body" in str(theirs["body"]) and \
+        "definition" in sent(step)
+
+
+def bytes_that_are_no_unicode_in_errors(step, found, ours, theirs):
+    return ours["status"] == theirs["status"] >= 400 and "%FF" in step["path"]
+
 
 def filters_are_checked_even_when_nothing_is_there(step, found, ours, theirs):
     return bool(param(step, "filter")) and ours["status"] == 500 and theirs["status"] == 200 and \
@@ -73,7 +124,12 @@ def lost_error_of_a_check(step, found, ours, theirs):
 
 def kinds_of_checks_are_looked_at_first(step, found, ours, theirs):
     return step["path"] == "/v1/agent/check/register" and \
-        ours["status"] == theirs["status"] and "Scripts are disabled" in str(ours["body"])
+        ("not part of Proconsul" in str(ours["body"]) or
+         ours["status"] == theirs["status"] and "Scripts are disabled" in str(ours["body"]))
+
+
+def an_alias_of_the_node_does_not_wait_for_itself(step, found, ours, theirs):
+    return step["path"].startswith("/v1/agent/") and "Aliased check" in str(theirs["body"])
 
 
 def no_keyring(step, found, ours, theirs):
@@ -90,10 +146,12 @@ def order_of_an_instance_s_checks(step, found, ours, theirs):
 
 
 RULES = [prepared_queries, coordinates_are_told_not_measured, events_stay_where_they_are_fired,
-         own_description, own_words_of_join, nearest_first, content_hash, default_namespace, filtered_names,
+         own_description, own_words_of_join, own_place_is_not_measured, content_hash, default_namespace, filtered_names,
          filters_are_checked_even_when_nothing_is_there, own_words_for_bad_filters,
          lost_error_of_a_check, kinds_of_checks_are_looked_at_first, no_keyring,
-         two_answers_in_one, checks_follow_their_service, order_of_an_instance_s_checks]
+         members_of_later_releases, the_last_of_several_members_counts, numbers_beyond_64_bits,
+         durations_beyond_64_bits, names_without_nul, durations_of_checks_in_transactions,
+         an_alias_of_the_node_does_not_wait_for_itself, bytes_that_are_no_unicode_in_errors, two_answers_in_one, checks_follow_their_service, order_of_an_instance_s_checks]
 
 
 def explains(step, found, ours, theirs):

@@ -14,7 +14,8 @@ PARSER_TEXTS = [
     re.compile(r"^((?:Request decode failed|Failed to parse body|Failed to decode|"
                r"Failed to create boolean expression evaluator|Invalid wait time|"
                r"Failed to parse|failed to decompress snapshot|failed to read snapshot file|"
-               r"Error decoding|Bad request: Failed to decode)[^:]*: ?).*", re.S),
+               r"Error decoding|Bad request: Failed to decode|"
+               r"Bad request: Error parsing autopilot config)[^:]*: ?).*", re.S),
 ]
 
 

@@ -1,7 +1,11 @@
 """Random requests, valid and invalid, over the whole API. A step is a dict: method, path, params (pairs
-of name and value, None: no "="), json or body, and `capture`: names for parts of the answer that later
-steps refer to as {name}. `${p}` is the run's own prefix."""
+of name and value, None: no "="), json or body, `headers` (pairs), and `capture`: names for parts of the
+answer that later steps refer to as {name}. `${p}` is the run's own prefix; `{"sleep": seconds}` waits."""
+import copy
 import json
+
+import expressions
+import forms
 
 KEYS = ["a", "b", "a/b", "a/b/c", "a/", "x y", "%C3%BC", "a%2Fb", "a.b", "dir/..", "A", "", "a+b"]
 VALUES = ["", "1", "hello", "{\"x\": 1}", "\u00fc", "0" * 700, "a\nb"]
@@ -35,6 +39,7 @@ class Maker:
         self.names = 0
         self.sessions = []
         self.indexes = []
+        self.expressions = expressions.Expressions(random)
 
     def pick(self, values):
         return self.random.choice(values)
@@ -311,7 +316,171 @@ class Maker:
         return {"method": "GET", "path": path, "params":
                 [] if self.chance(0.7) else [("filter", self.pick(filters + BAD_FILTERS))]}
 
+    def agent_check_kinds(self):
+        """A check of any type, or of several at once, with whatever goes with one of them."""
+        record = {"Name": "${p}chk", "ID": self.pick(CHECKS)}
+        kinds = {"TTL": ["60s", "1ms", "0s", "-1s", "1"], "HTTP": ["http://127.0.0.1:1/x", "127.0.0.1", "x://y"],
+                 "TCP": ["127.0.0.1:1", "127.0.0.1", "x:y:z"], "Args": [["true"], [], [""]],
+                 "ScriptArgs": [["true"]], "Script": ["true"], "GRPC": ["127.0.0.1:1/x"],
+                 "AliasService": ["${p}web", "nosuch"], "DockerContainerID": ["x"], "Shell": ["/bin/sh"]}
+        for kind in self.random.sample(sorted(kinds), self.pick([0, 1, 1, 1, 1, 2])):
+            record[kind] = self.pick(kinds[kind])
+        for field, values in (("Interval", ["600s", "600s", "600s", "1ms", "0s", "-1s", "x"]),):
+            if self.chance(0.7):
+                record[field] = self.pick(values)
+        for field, values in (
+                ("Timeout", ["1s", "0s", "-1s", "x", 5]), ("Method", ["GET", "PUT", "", "x y"]), ("Body", ["b"]),
+                ("Header", [{"a": ["b"]}, {}, {"a": "b"}, {"a": []}]), ("TLSSkipVerify", [True, "x"]),
+                ("OutputMaxSize", [0, -1, 10, "x"]), ("SuccessBeforePassing", [0, 3, -1]),
+                ("FailuresBeforeCritical", [0, 3, "x"]), ("GRPCUseTLS", [True]), ("Notes", ["x"]),
+                ("ServiceID", ["${p}web", "nosuch"]), ("Status", STATUSES), ("Type", ["x"]),
+                ("DeregisterCriticalServiceAfter", ["1h", "1ms", "x", "-1h"]), ("CheckID", ["${p}c2"]),
+                ("ProxyHTTP", ["x"]), ("ProxyGRPC", ["x"]), ("Node", ["x"]), ("DockerContainerId", ["y"])):
+            if self.chance(0.1):
+                record[field] = self.pick(values)
+        if self.chance(0.7):
+            return {"method": "PUT", "path": "/v1/agent/check/register", "json": record}
+        record.pop("ServiceID", None)
+        key, checks = self.pick([("Check", record), ("Checks", [record]), ("Checks", [record, {"TTL": "60s"}])])
+        return {"method": "PUT", "path": "/v1/agent/service/register", "json": {"Name": "${p}web", key: checks}}
+
+    def node_maintenance(self):
+        return {"method": "PUT", "path": "/v1/agent/maintenance",
+                "params": self.pick([[("enable", "true")], [("enable", "true"), ("reason", "r")], [],
+                                     [("enable", "false")], [("enable", "x")], [("enable", "")]])}
+
+    # --- filters over all selectors ---
+
+    def rich_register(self):
+        """An instance with something behind most selectors."""
+        node = self.pick(NODES)
+        service = {"Service": self.pick(SERVICES[:2]), "Port": self.pick([80, 8080, 0]),
+                   "Tags": self.pick([["a", "b"], [], None, ["A", "", "a"]]), "Address": self.pick(["10.0.0.9", ""]),
+                   "Meta": self.pick([{"v": "1", "env": ""}, {"${p}k": "x"}, {}, None]),
+                   "Weights": self.pick([{"Passing": 10, "Warning": 1}, None]),
+                   "TaggedAddresses": self.pick([{"lan": {"Address": "1.2.3.4", "Port": 80}}, None]),
+                   "EnableTagOverride": self.pick([True, False])}
+        service["ID"] = service["Service"] + self.pick(["", "-2"])
+        check = {"CheckID": self.pick(CHECKS), "Name": self.pick(["n", "web"]), "Status": self.pick(STATUSES[:3]),
+                 "Notes": self.pick(["x", ""]), "Output": self.pick(["x", "aaab"]), "Type": self.pick(["ttl", ""])}
+        if self.chance(0.6):
+            check["ServiceID"] = service["ID"]
+        return {"method": "PUT", "path": "/v1/catalog/register", "json": {
+            "Node": node, "Address": self.pick(["10.0.0.1", "10.0.0.2"]), "Service": service, "Check": check,
+            "ID": "11111111-2222-3333-4444-5555555555" + {"1": "51", "2": "52", "3": "53"}[node[-1]],
+            "NodeMeta": self.pick([{"env": "prod"}, {"v": "1", "a b": "x"}, None]),
+            "TaggedAddresses": self.pick([{"lan": "10.0.0.1", "wan": "1.2.3.4"}, None])}}
+
+    def filtered(self):
+        path, fields = self.pick([
+            ("/v1/catalog/nodes", expressions.NODE), ("/v1/catalog/service/${p}web", expressions.INSTANCE),
+            ("/v1/catalog/service/${p}db", expressions.INSTANCE),
+            ("/v1/catalog/node/" + self.pick(NODES), expressions.SERVICE),
+            ("/v1/catalog/node-services/" + self.pick(NODES), expressions.SERVICE),
+            ("/v1/health/node/" + self.pick(NODES), expressions.CHECK),
+            ("/v1/health/checks/${p}web", expressions.CHECK), ("/v1/health/state/any", expressions.CHECK),
+            ("/v1/health/service/${p}web", expressions.HEALTH), ("/v1/health/service/${p}db", expressions.HEALTH),
+            ("/v1/agent/services", expressions.SERVICE), ("/v1/agent/checks", expressions.CHECK)])
+        text = self.expressions.filter(fields)
+        if "Node" in fields and fields is not expressions.HEALTH:
+            text = "(%s) and Node != node1" % text  # The servers' own addresses are not the same.
+        return {"method": "GET", "path": path, "params": [("filter", text)]}
+
+    # --- odd forms of everything ---
+
+    def form(self):
+        method, path = self.pick(forms.ENDPOINTS)
+        step = {"method": method if self.chance(0.6) else self.pick(forms.METHODS), "path": path,
+                "params": [], "headers": []}
+        if self.chance(0.5):
+            step["path"] = forms.odd_path(self.random, path)
+        if self.chance(0.5):
+            step["headers"] = [self.pick(forms.HEADS) for _ in range(self.pick([1, 1, 2]))]
+        if self.chance(0.5) and "#" not in step["path"]:
+            step["params"] = [self.pick(forms.PARAMS) for _ in range(self.pick([1, 1, 2, 3]))]
+            if any(name == "index" for name, _ in step["params"]):
+                step["params"].insert(0, ("wait", "20ms"))
+        if step["method"] in ("PUT", "POST", "PATCH") or self.chance(0.05):
+            step["body"] = self.pick(["", "x", "{}", "null", "[]", "{\"Name\": \"${p}web\"}"])
+        return step
+
+    def document(self):
+        """A path that takes one, and one that is right or nearly so."""
+        path = self.pick(["/v1/session/create", "/v1/txn", "/v1/catalog/register", "/v1/catalog/deregister",
+                          "/v1/agent/service/register", "/v1/agent/check/register",
+                          "/v1/agent/check/update/${p}c1", "/v1/coordinate/update",
+                          "/v1/operator/autopilot/configuration"])
+        if path == "/v1/session/create":
+            return path, {"Name": "${p}s", "TTL": "10s", "LockDelay": "1s", "Behavior": "delete", "Node": "node1",
+                          "Checks": ["serfHealth"], "NodeChecks": ["serfHealth"],
+                          "ServiceChecks": [{"ID": "nosuch", "Namespace": ""}]}
+        if path == "/v1/txn":
+            return path, [self.txn_catalog() if self.chance(0.5) else
+                          {"KV": {"Verb": "set", "Key": "${p}/a", "Value": "MQ==", "Flags": 1, "Index": 1,
+                                  "Session": "x"}}]
+        if path == "/v1/catalog/register":
+            document = self.rich_register()["json"]
+            document["Checks"] = [document.pop("Check")]
+            return path, document
+        if path == "/v1/catalog/deregister":
+            return path, {"Datacenter": "dc1", "Node": "${p}n1", "ServiceID": "${p}web", "CheckID": "${p}c1"}
+        if path == "/v1/agent/service/register":
+            return path, {"Name": "${p}web", "ID": "${p}web", "Port": 80, "Tags": ["a"], "Meta": {"a": "b"},
+                          "Weights": {"Passing": 1, "Warning": 1}, "Address": "10.0.0.1",
+                          "TaggedAddresses": {"lan": {"Address": "1.2.3.4", "Port": 1}},
+                          "EnableTagOverride": True, "Checks": [{"TTL": "60s", "Name": "c", "Notes": "x"}]}
+        if path == "/v1/agent/check/register":
+            return path, {"Name": "${p}chk", "ID": "${p}c1", "TTL": "60s", "Notes": "x", "Status": "passing"}
+        if path == "/v1/coordinate/update":
+            return path, self.coordinate()["json"]
+        if path == "/v1/operator/autopilot/configuration":
+            return path, {"CleanupDeadServers": True, "LastContactThreshold": "200ms", "MaxTrailingLogs": 250,
+                          "ServerStabilizationTime": "10s", "RedundancyZoneTag": "", "MinQuorum": 0,
+                          "DisableUpgradeMigration": False, "UpgradeVersionTag": ""}
+        return path, {"Status": "passing", "Output": "o"}
+
+    def odd_body(self):
+        path, document = self.document()
+        step = {"method": "PUT", "path": path, "params": []}
+        if self.chance(0.65):
+            step["json"] = forms.odd_document(self.random, copy.deepcopy(document))
+        else:
+            step["body"] = forms.odd_text(self.random, forms.text_of(document))
+        return step
+
+    def what_came_of_it(self):
+        return {"method": "GET", "path": self.pick([
+            "/v1/session/list", "/v1/kv/${p}/a", "/v1/agent/services", "/v1/agent/checks",
+            "/v1/operator/autopilot/configuration"] + ["/v1/catalog/node/" + node for node in NODES] +
+            ["/v1/health/node/" + node for node in NODES])}
+
     # --- everything else ---
+
+    def event(self):
+        if self.chance(0.5):
+            return {"method": "PUT", "path": "/v1/event/fire/" + self.pick(["${p}e", "${p}f", ""]),
+                    "params": self.pick([[], [("node", "n")], [("service", "web"), ("tag", "a")], [("tag", "a")],
+                                         [("node", "(")], [("service", "[")], [("service", "x"), ("tag", "*")]]),
+                    "body": self.pick(["", "x", "\u00fc", "0" * 480, "0" * 600, "null"])}
+        return {"method": "GET", "path": "/v1/event/list", "params":
+                [("name", self.pick(["${p}e", "${p}f", "${p}nosuch"]))] +
+                self.pick([[], [("node", "x")], [("service", "x")], [("tag", "x")]])}
+
+    def autopilot(self):
+        path = "/v1/operator/autopilot/configuration"
+        if self.chance(0.4):
+            return {"method": "GET", "path": path, "params": self.common()}
+        document = {}
+        for field, values in (
+                ("CleanupDeadServers", [True, False]), ("LastContactThreshold", ["100ms", 1000, "", "x"]),
+                ("MaxTrailingLogs", [100, 0, -1, 1.5]), ("MinQuorum", [0, 3, -1]), ("Odd", [1]),
+                ("ServerStabilizationTime", ["1s", "-1s"]), ("RedundancyZoneTag", ["z", ""]),
+                ("DisableUpgradeMigration", [True, None]), ("UpgradeVersionTag", ["t"])):
+            if self.chance(0.3 if field != "Odd" else 0.05):
+                document[field] = self.pick(values)
+        return {"method": "PUT", "path": path, "json": document,
+                "params": self.pick([[], [], [("cas", "0")], [("cas", "1")], [("cas", "x")], [("cas", "")],
+                                     [("dc", "nosuch")]])}
 
     def other(self):
         paths = ["/v1/status/leader", "/v1/status/peers", "/v1/coordinate/nodes",
@@ -350,18 +519,54 @@ class Maker:
                 "json": {"Node": self.pick(NODES), "Coord": coord}}
 
 
+def near(random, length):
+    """Instances with coordinates, then readings in their order. Coordinates are stored with the next
+    batch, so this waits for one."""
+    maker = Maker(random)
+    steps = []
+    for number, node in enumerate(NODES + ["${p}n4"]):
+        steps.append({"method": "PUT", "path": "/v1/catalog/register", "json": {
+            "Node": node, "Address": "10.0.0.%d" % number, "NodeMeta": {"p": "${p}"},
+            "Service": {"Service": "${p}web"}, "Check": {"CheckID": "c", "Name": "c", "Status": "warning"}}})
+        if maker.chance(0.8):
+            vector = [round(random.uniform(-1, 1), 3) for _ in range(8)]
+            steps.append({"method": "PUT", "path": "/v1/coordinate/update", "json": {"Node": node, "Coord": {
+                "Vec": vector, "Error": 1.5, "Adjustment": maker.pick([0, 0.01, -3]),
+                "Height": maker.pick([1e-05, 0.5])}}})
+    random.shuffle(steps)
+    steps.append({"sleep": COORDINATE_SECONDS})
+    for _ in range(length):
+        path, params = maker.pick([
+            ("/v1/catalog/nodes", [("node-meta", "p:${p}")]), ("/v1/catalog/service/${p}web", []),
+            ("/v1/health/service/${p}web", []), ("/v1/health/checks/${p}web", []),
+            ("/v1/health/state/warning", [("node-meta", "p:${p}")]),
+            ("/v1/coordinate/node/" + maker.pick(NODES), [])])
+        steps.append({"method": "GET", "path": path,
+                      "params": params + [("near", maker.pick(NODES + ["${p}n4", "nosuch"]))]})
+    return steps
+
+
+COORDINATE_SECONDS = 6
+
 FAMILIES = {
     "kv": [("kv_put", 5), ("kv_get", 5), ("kv_delete", 2), ("session_create", 2),
            ("session_other", 2)],
     "session": [("session_create", 4), ("session_other", 6), ("kv_put", 2), ("kv_get", 1)],
     "txn": [("txn", 6), ("session_create", 1), ("kv_get", 2), ("catalog_read", 1)],
     "catalog": [("register", 5), ("deregister", 1), ("catalog_read", 8)],
-    "agent": [("agent", 1)],
-    "other": [("other", 8), ("coordinate", 1), ("register", 1)],
+    "agent": [("agent", 12), ("node_maintenance", 1)],
+    "checks": [("agent_check_kinds", 6), ("agent", 6)],
+    "filters": [("rich_register", 2), ("filtered", 8)],
+    "forms": [("form", 20), ("kv_put", 1), ("rich_register", 1)],
+    "bodies": [("odd_body", 6), ("what_came_of_it", 2)],
+    "other": [("other", 8), ("coordinate", 1), ("register", 1), ("event", 2), ("autopilot", 2)],
+    "near": None,  # of its own order
 }
 
 
 def sequence(random, family, length):
+    if family == "near":
+        return near(random, length)
     maker = Maker(random)
     names, weights = zip(*FAMILIES[family])
     return [getattr(maker, random.choices(names, weights)[0])() for _ in range(length)]

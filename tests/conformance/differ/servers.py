@@ -46,16 +46,35 @@ def quoted(text):
     return urllib.parse.quote(text, safe="")
 
 
+class Ended(Exception):
+    """A server ended by itself."""
+
+
 class Server:
     def __init__(self, binary, folder, settings=None, dns=False):
+        self.binary = binary
         self.folder = folder
         self.address = free_address()
         self.config = os.path.join(folder, "config.json")
         self.dns = dns
         self.configure(settings or {})
-        with open(os.path.join(folder, "log"), "wb") as log:
-            self.process = subprocess.Popen([binary, "agent", "-config-file", self.config],
+        self.start()
+
+    def start(self):
+        with open(os.path.join(self.folder, "log"), "wb") as log:
+            self.process = subprocess.Popen([self.binary, "agent", "-config-file", self.config],
                                             stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    def anew(self):
+        """Without whatever it had stored."""
+        shutil.rmtree(os.path.join(self.folder, "data"), ignore_errors=True)
+        self.start()
+        self.wait()
+
+    def last_words(self):
+        with open(os.path.join(self.folder, "log"), errors="replace") as log:
+            lines = log.read().splitlines()
+        return next((line for line in lines if line.startswith("panic:")), (lines or [""])[-1])
 
     def configure(self, settings):
         """Writes its configuration; a running one reads it again when it is told to."""
@@ -94,7 +113,7 @@ class Server:
             return -1, {}, b"no answer in time"
         except (http.client.HTTPException, ConnectionError) as error:
             if self.process.poll() is not None:
-                raise RuntimeError("a server ended by itself, see %s/log" % self.folder) from error
+                raise Ended(self.last_words()) from error
             return 0, {}, b"connection closed"
         finally:
             connection.close()

@@ -39,6 +39,10 @@ def simpler(step):
         smaller = copy.deepcopy(step)
         del smaller["params"][number]
         yield smaller
+    for number in range(len(step.get("headers", []))):
+        smaller = copy.deepcopy(step)
+        del smaller["headers"][number]
+        yield smaller
     for document in without(step.get("json")):
         yield dict(step, json=document)
 

@@ -200,6 +200,21 @@ static inline void dns_fixture_register(struct dns_fixture *fixture,
     dns_fixture_commit(fixture);
 }
 
+/* The node n1, and a service "many" that only TCP has room for. */
+static inline void dns_fixture_register_some(struct dns_fixture *fixture)
+{
+    char address[32], node[32];
+
+    dns_fixture_register(fixture, &(struct dns_fixture_entry){.node = "n1", .address = "10.0.0.1"});
+    for (unsigned i = 1; i <= 200; i++) {
+        (void)snprintf(node, sizeof(node), "m%03u", i);
+        (void)snprintf(address, sizeof(address), "10.5.1.%u", i);
+        dns_fixture_register(
+            fixture, &(struct dns_fixture_entry){
+                         .node = node, .address = address, .service = "many", .port = 9000});
+    }
+}
+
 static const struct {
     const char *text;
     uint16_t type;

@@ -267,4 +267,10 @@ static inline void core_lead(struct core *core)
     assert_int_equal(core->update.commit_index, raft_last_index(core->raft));
 }
 
+static inline void core_init_leader(struct core *core, const struct core_start *start)
+{
+    core_init(core, start);
+    core_lead(core);
+}
+
 #endif

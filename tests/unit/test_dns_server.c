@@ -461,19 +461,9 @@ static void a_taken_port_is_an_error_that_names_the_address(void **state)
 
 static int setup(void **state)
 {
-    char address[32], node[32];
-
     (void)state;
     dns_fixture_open(&fixture);
-    dns_fixture_register(&fixture,
-                         &(struct dns_fixture_entry){.node = "n1", .address = "10.0.0.1"});
-    for (unsigned i = 1; i <= 200; i++) {
-        (void)snprintf(node, sizeof(node), "m%03u", i);
-        (void)snprintf(address, sizeof(address), "10.5.1.%u", i);
-        dns_fixture_register(
-            &fixture, &(struct dns_fixture_entry){
-                          .node = node, .address = address, .service = "many", .port = 9000});
-    }
+    dns_fixture_register_some(&fixture);
     return 0;
 }
 

@@ -441,19 +441,9 @@ static void answers_leave_from_the_address_that_was_asked(void **state)
 
 static int setup(void **state)
 {
-    char address[32], node[32];
-
     (void)state;
     dns_fixture_open(&fixture);
-    dns_fixture_register(&fixture,
-                         &(struct dns_fixture_entry){.node = "n1", .address = "10.0.0.1"});
-    for (unsigned i = 1; i <= 200; i++) {
-        (void)snprintf(node, sizeof(node), "m%03u", i);
-        (void)snprintf(address, sizeof(address), "10.5.1.%u", i);
-        dns_fixture_register(
-            &fixture, &(struct dns_fixture_entry){
-                          .node = node, .address = address, .service = "many", .port = 9000});
-    }
+    dns_fixture_register_some(&fixture);
     return 0;
 }
 

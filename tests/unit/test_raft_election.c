@@ -253,8 +253,7 @@ static void test_leader_refuses_elections(void **state)
     struct core core;
 
     (void)state;
-    core_init(&core, &three);
-    core_lead(&core);
+    core_init_leader(&core, &three);
     core_receive(&core, vote_request(3, 9, 9, 8));
     assert_int_equal(core.update.role, RAFT_LEADER);
     assert_false(core_sent(&core, RAFT_VOTE_RESPONSE, 3)->granted);
@@ -328,8 +327,7 @@ static void test_leader_follows_a_higher_term_in_an_answer(void **state)
     struct core core;
 
     (void)state;
-    core_init(&core, &three);
-    core_lead(&core);
+    core_init_leader(&core, &three);
     core_receive(&core, (struct raft_message){.type = RAFT_APPEND_RESPONSE, .from = 3, .term = 9});
     assert_int_equal(core.update.role, RAFT_FOLLOWER);
     assert_int_equal(core.update.term, 9);
@@ -372,8 +370,7 @@ static void test_leader_that_one_of_two_followers_answers_stays(void **state)
     struct core core;
 
     (void)state;
-    core_init(&core, &three);
-    core_lead(&core);
+    core_init_leader(&core, &three);
     for (int i = 0; i < 50; i++) {
         core_deadline(&core);
         const struct raft_message *beat = core_sent(&core, RAFT_APPEND_REQUEST, 3);

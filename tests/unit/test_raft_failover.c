@@ -125,8 +125,7 @@ static void test_losing_another_server_than_the_leader_means_nothing(void **stat
     }
     core_deinit(&core);
 
-    core_init(&core, &three);
-    core_lead(&core);
+    core_init_leader(&core, &three);
     lose(&core, 2);
     assert_int_equal(core.update.role, RAFT_LEADER);
     core_deinit(&core);
@@ -187,8 +186,7 @@ static void test_transfer_waits_until_the_target_has_everything(void **state)
     struct core core;
 
     (void)state;
-    core_init(&core, &three);
-    core_lead(&core);
+    core_init_leader(&core, &three);
     core_propose(&core, 2);
     core_persist(&core, core.update.sequence);
     const uint64_t round = core.update.message_count > 0 ? core.update.messages[0].round : 0;
@@ -209,8 +207,7 @@ static void test_transfer_accepts_no_proposals_until_it_is_given_up(void **state
     struct core core;
 
     (void)state;
-    core_init(&core, &three);
-    core_lead(&core);
+    core_init_leader(&core, &three);
     assert_int_equal(transfer(&core, 2), RAFT_OK);
     assert_int_equal(core_try_propose(&core, 1), RAFT_ETRANSFER);
     assert_int_equal(transfer(&core, 3), RAFT_ETRANSFER);
@@ -231,8 +228,7 @@ static void test_transfer_without_a_target_takes_the_longest_log(void **state)
     struct core core;
 
     (void)state;
-    core_init(&core, &three);
-    core_lead(&core);
+    core_init_leader(&core, &three);
     core_propose(&core, 1);
     const uint64_t round = core_sent(&core, RAFT_APPEND_REQUEST, 3)->round;
     core_persist(&core, core.update.sequence);
@@ -251,8 +247,7 @@ static void test_transfer_among_equals_takes_who_was_heard_last(void **state)
         const raft_id alive = 5 - dead;
         struct core core;
 
-        core_init(&core, &three);
-        core_lead(&core);
+        core_init_leader(&core, &three);
         core_propose(&core, 1);
         const uint64_t round = core_sent(&core, RAFT_APPEND_REQUEST, alive)->round;
         core_persist(&core, core.update.sequence);
@@ -274,8 +269,7 @@ static void test_transfer_without_a_target_avoids_whom_the_host_names(void **sta
     struct core core;
 
     (void)state;
-    core_init(&core, &three);
-    core_lead(&core);
+    core_init_leader(&core, &three);
     core_propose(&core, 1);
     const uint64_t round = core_sent(&core, RAFT_APPEND_REQUEST, 3)->round;
     core_persist(&core, core.update.sequence);
@@ -308,8 +302,7 @@ static void test_transfer_gives_the_lease_up_for_the_rest_of_the_term(void **sta
     struct core core;
 
     (void)state;
-    core_init(&core, &three);
-    core_lead(&core);
+    core_init_leader(&core, &three);
     assert_true(raft_lease_valid(core.raft, core.now_ms));
     assert_int_equal(transfer(&core, 2), RAFT_OK);
     assert_non_null(core_sent(&core, RAFT_TIMEOUT_NOW, 2));
@@ -414,8 +407,7 @@ static void test_voters_do_not_protect_a_leader_from_its_own_wish(void **state)
     assert_int_equal(core.update.vote, 3);
     core_deinit(&core);
 
-    core_init(&core, &three);
-    core_lead(&core);
+    core_init_leader(&core, &three);
     request.term = raft_term_now(core.raft) + 1;
     request.last_index = raft_last_index(core.raft);
     request.last_term = raft_term_now(core.raft);

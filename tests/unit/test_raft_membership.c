@@ -52,6 +52,14 @@ static struct raft_configuration with_vote(const struct core *core, raft_id id, 
     return configuration;
 }
 
+/* The leader proposes a configuration without the server. */
+static void take_out(struct core *core, raft_id id)
+{
+    const struct raft_configuration next = without(core, id);
+
+    assert_int_equal(try_change(core, &next), RAFT_OK);
+}
+
 /* Makes the newest entry durable here and on `other`. */
 static void commit(struct core *core, raft_id other)
 {
@@ -66,8 +74,7 @@ static void test_a_server_joins_without_a_vote_and_is_given_one(void **state)
     struct core core;
 
     (void)state;
-    core_init(&core, &three);
-    core_lead(&core);
+    core_init_leader(&core, &three);
     struct raft_configuration next = with_added(&core, 4, false);
     assert_int_equal(try_change(&core, &next), RAFT_OK);
     assert_true(core.update.configuration_changed);
@@ -91,8 +98,7 @@ static void test_a_server_without_a_vote_does_not_count(void **state)
     struct core core;
 
     (void)state;
-    core_init(&core, &three);
-    core_lead(&core);
+    core_init_leader(&core, &three);
     const struct raft_configuration next = with_added(&core, 4, false);
     assert_int_equal(try_change(&core, &next), RAFT_OK);
     commit(&core, 4);
@@ -107,8 +113,7 @@ static void test_changes_that_skip_a_step_are_refused(void **state)
     struct core core;
 
     (void)state;
-    core_init(&core, &three);
-    core_lead(&core);
+    core_init_leader(&core, &three);
     const struct raft_configuration as_voter = with_added(&core, 4, true);
     const struct raft_configuration same = *raft_configuration(core.raft);
     struct raft_configuration two = with_vote(&core, 2, false);
@@ -156,8 +161,7 @@ static void test_no_change_while_another_is_not_committed(void **state)
     struct core core;
 
     (void)state;
-    core_init(&core, &three);
-    core_lead(&core);
+    core_init_leader(&core, &three);
     struct raft_configuration next = with_added(&core, 4, false);
     assert_int_equal(try_change(&core, &next), RAFT_OK);
     next = with_added(&core, 5, false);
@@ -188,10 +192,8 @@ static void test_a_leader_that_removes_itself_steps_down_after_the_commit(void *
     struct core core;
 
     (void)state;
-    core_init(&core, &three);
-    core_lead(&core);
-    const struct raft_configuration next = without(&core, 1);
-    assert_int_equal(try_change(&core, &next), RAFT_OK);
+    core_init_leader(&core, &three);
+    take_out(&core, 1);
     assert_int_equal(core.update.role, RAFT_LEADER);
     commit(&core, 2);
     /* Of 2 and 3 both are needed: its own disk does not count. */
@@ -218,10 +220,8 @@ static void test_the_last_other_voter_can_be_removed(void **state)
     struct core core;
 
     (void)state;
-    core_init(&core, &(struct core_start){.servers = 2, .term = 1, .log = {1}});
-    core_lead(&core);
-    const struct raft_configuration next = without(&core, 2);
-    assert_int_equal(try_change(&core, &next), RAFT_OK);
+    core_init_leader(&core, &(struct core_start){.servers = 2, .term = 1, .log = {1}});
+    take_out(&core, 2);
     core_persist(&core, core.update.sequence);
     assert_int_equal(core.update.commit_index, raft_last_index(core.raft));
     core_tick(&core, 10 * CORE_ELECTION_MS);
@@ -234,10 +234,8 @@ static void test_a_removed_server_is_sent_nothing_and_not_listened_to(void **sta
     struct core core;
 
     (void)state;
-    core_init(&core, &three);
-    core_lead(&core);
-    const struct raft_configuration next = without(&core, 3);
-    assert_int_equal(try_change(&core, &next), RAFT_OK);
+    core_init_leader(&core, &three);
+    take_out(&core, 3);
     assert_null(core_sent(&core, RAFT_APPEND_REQUEST, 3));
     const raft_index last = raft_last_index(core.raft);
     core_persist(&core, core.update.sequence);
@@ -254,10 +252,8 @@ static void test_a_removed_server_disturbs_nobody(void **state)
     struct core core;
 
     (void)state;
-    core_init(&core, &three);
-    core_lead(&core);
-    const struct raft_configuration next = without(&core, 3);
-    assert_int_equal(try_change(&core, &next), RAFT_OK);
+    core_init_leader(&core, &three);
+    take_out(&core, 3);
     commit(&core, 2);
     const raft_term term = raft_term_now(core.raft);
     core_receive(&core, (struct raft_message){.type = RAFT_VOTE_REQUEST,
@@ -281,8 +277,7 @@ static void test_progress_of_the_others_survives_a_change(void **state)
     core_elect(&core);
     commit(&core, 5);
     core_acknowledge(&core, 4, 2, 0);
-    const struct raft_configuration next = without(&core, 2);
-    assert_int_equal(try_change(&core, &next), RAFT_OK);
+    take_out(&core, 2);
     assert_true(raft_progress(core.raft, 5, core.now_ms, &progress));
     assert_int_equal(progress.match_index, 2);
     assert_false(raft_progress(core.raft, 2, core.now_ms, &progress));

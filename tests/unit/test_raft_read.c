@@ -40,8 +40,7 @@ static void test_quorum_read_waits_for_a_round_started_after_it(void **state)
     struct core core;
 
     (void)state;
-    core_init(&core, &three);
-    core_lead(&core);
+    core_init_leader(&core, &three);
     core_deadline(&core);
     const uint64_t before = core_sent(&core, RAFT_APPEND_REQUEST, 2)->round;
     core_read(&core, 6, true);
@@ -64,8 +63,7 @@ static void test_refusal_confirms_leadership(void **state)
     struct core core;
 
     (void)state;
-    core_init(&core, &three);
-    core_lead(&core);
+    core_init_leader(&core, &three);
     core_read(&core, 6, true);
     const uint64_t round = core_sent(&core, RAFT_APPEND_REQUEST, 3)->round;
     core_receive(&core, (struct raft_message){.type = RAFT_APPEND_RESPONSE,
@@ -84,8 +82,7 @@ static void test_reads_that_come_during_a_round_share_the_next(void **state)
     struct core core;
 
     (void)state;
-    core_init(&core, &three);
-    core_lead(&core);
+    core_init_leader(&core, &three);
     core_read(&core, 1, true);
     const uint64_t first = core_sent(&core, RAFT_APPEND_REQUEST, 2)->round;
     core_read(&core, 2, true);
@@ -109,8 +106,7 @@ static void test_lease_counts_from_the_start_of_the_round(void **state)
     struct core core;
 
     (void)state;
-    core_init(&core, &three);
-    core_lead(&core);
+    core_init_leader(&core, &three);
     core_deadline(&core);
     const uint64_t sent_ms = core.now_ms;
     const uint64_t round = core_sent(&core, RAFT_APPEND_REQUEST, 2)->round;
@@ -168,8 +164,7 @@ static void test_leader_that_was_stopped_serves_nothing(void **state)
     struct core core;
 
     (void)state;
-    core_init(&core, &three);
-    core_lead(&core);
+    core_init_leader(&core, &three);
     core.now_ms += 10 * CORE_ELECTION_MS;
     core_read(&core, 1, false);
     expect_answer(&core, 1, RAFT_ENOTLEADER, 0);
@@ -182,8 +177,7 @@ static void test_waiting_reads_have_a_bound(void **state)
     struct core core;
 
     (void)state;
-    core_init(&core, &three);
-    core_lead(&core);
+    core_init_leader(&core, &three);
     for (uint64_t token = 0; token < RAFT_READS_MAX; token++) {
         core_read(&core, token, true);
     }

@@ -66,8 +66,7 @@ static void test_followers_hear_of_a_commit_at_once(void **state)
     struct core core;
 
     (void)state;
-    core_init(&core, &three);
-    core_lead(&core);
+    core_init_leader(&core, &three);
     core_propose(&core, 1);
     core_persist(&core, core.update.sequence);
     core_acknowledge(&core, 2, 3, 0);
@@ -89,8 +88,7 @@ static void test_proposals_get_their_index_and_are_sent_before_they_are_durable(
     struct core core;
 
     (void)state;
-    core_init(&core, &three);
-    core_lead(&core);
+    core_init_leader(&core, &three);
     core_propose(&core, 3);
     assert_int_equal(core.update.entry_count, 3);
     for (size_t i = 0; i < 3; i++) {
@@ -109,8 +107,7 @@ static void test_requests_are_cut_into_batches_and_stop_at_the_window(void **sta
     struct core core;
 
     (void)state;
-    core_init(&core, &three);
-    core_lead(&core);
+    core_init_leader(&core, &three);
     core_propose(&core, 20);
     for (size_t n = 0; n < CORE_INFLIGHT_MAX; n++) {
         const struct raft_message *message = core_sent_nth(&core, RAFT_APPEND_REQUEST, 2, n);
@@ -144,8 +141,7 @@ static void test_refusal_makes_the_leader_probe_from_the_hint(void **state)
     struct core core;
 
     (void)state;
-    core_init(&core, &three);
-    core_lead(&core);
+    core_init_leader(&core, &three);
     core_propose(&core, 4);
     core_propose(&core, 4);
     core_propose(&core, 4);
@@ -419,8 +415,7 @@ static void test_deposed_leader_keeps_its_log(void **state)
     struct core core;
 
     (void)state;
-    core_init(&core, &three);
-    core_lead(&core);
+    core_init_leader(&core, &three);
     core_propose(&core, 2);
     core_persist(&core, core.update.sequence);
     core_append(&core, from_leader(2, 5, 2, 2, 2), NULL);

@@ -509,8 +509,7 @@ static void test_a_leader_installs_nothing(void **state)
     const struct raft_configuration configuration = configuration_at(3, 1);
 
     (void)state;
-    core_init(&core, &follower);
-    core_lead(&core);
+    core_init_leader(&core, &follower);
     assert_false(raft_snapshot_wanted(core.raft, 9, 2));
     assert_int_equal(try_install(&core, 9, 2, &configuration), RAFT_ESTALE);
     core_deinit(&core);

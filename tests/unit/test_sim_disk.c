@@ -131,6 +131,17 @@ static size_t count(const char *name, uint64_t offset, char letter)
     return found;
 }
 
+/* A file whose first block of x, and whose name, survive a crash. */
+static int make_durable(const char *name)
+{
+    const int file = make(name);
+
+    put(file, 0, 'x');
+    assert_int_equal(sync_file(file), 0);
+    sync_names();
+    return file;
+}
+
 /* --- tests --- */
 
 static void test_what_is_synced_survives_and_the_rest_may_not(void **state)
@@ -142,10 +153,7 @@ static void test_what_is_synced_survives_and_the_rest_may_not(void **state)
     (void)state;
     for (uint64_t seed = 1; seed <= SEEDS; seed++) {
         begin(seed);
-        const int file = make("a");
-        put(file, 0, 'x');
-        assert_int_equal(sync_file(file), 0);
-        sync_names();
+        const int file = make_durable("a");
         put(file, BYTES, 'y');
         crash(file, true);
         assert_int_equal(count("a", 0, 'x'), BYTES);
@@ -218,10 +226,7 @@ static void test_a_rename_is_done_or_not(void **state)
     (void)state;
     for (uint64_t seed = 1; seed <= SEEDS; seed++) {
         begin(seed);
-        const int file = make("new");
-        put(file, 0, 'x');
-        assert_int_equal(sync_file(file), 0);
-        sync_names();
+        const int file = make_durable("new");
         assert_int_equal(disk->rename(disk->host, 0, "new", "a"), 0);
         crash(file, true);
         assert_true((count("new", 0, 'x') == BYTES) != (count("a", 0, 'x') == BYTES));
@@ -261,10 +266,7 @@ static void test_bits_flip_in_what_is_older_than_the_last_sync(void **state)
     (void)state;
     for (uint64_t seed = 1; seed <= SEEDS; seed++) {
         begin(seed);
-        const int file = make("a");
-        put(file, 0, 'x');
-        assert_int_equal(sync_file(file), 0);
-        sync_names();
+        const int file = make_durable("a");
         assert_false(sim_disk_flip(sim, 0)); /* All of it is the last. */
         put(file, BYTES, 'y');
         assert_int_equal(sync_file(file), 0);

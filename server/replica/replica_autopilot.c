@@ -97,7 +97,8 @@ static void autopilot_watch(struct replica *replica, struct replica_watched *wat
         watched->dead_ms = now_ms;
     }
     if (member == NULL || !member->fresh) {
-        watched->settled = watched->settled || member != NULL;
+        /* One that others told of, and has not spoken here yet, has not said how its log is. */
+        watched->settled = watched->settled || (member != NULL && member->heard_ms != 0);
         watched->fresh_ms = 0;
     } else if (watched->fresh_ms == 0) {
         watched->fresh_ms = now_ms;

@@ -184,10 +184,15 @@ static int client_token(const struct cli_flag *flags, size_t count, char *out, s
 static int client_connect_unix(const char *path)
 {
     struct sockaddr_un name = {.sun_family = AF_UNIX};
-    const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int fd;
 
-    if (fd < 0 || strlen(path) >= sizeof(name.sun_path)) {
-        return fd;
+    if (strlen(path) >= sizeof(name.sun_path)) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0) {
+        return -1;
     }
     memcpy(name.sun_path, path, strlen(path));
     if (connect(fd, (struct sockaddr *)&name, sizeof(name)) != 0) {
@@ -231,7 +236,7 @@ static int client_connect(const struct client_address *address, struct errmsg *e
     if (address->unix_socket) {
         fd = client_connect_unix(address->text);
         if (fd < 0) {
-            return errmsg_set_errno(err, -1, "dial unix %.200s: connect", address->text);
+            return errmsg_set_errno(err, -1, "dial unix %.120s: connect", address->text);
         }
     } else {
         fd = client_connect_tcp(address, err);

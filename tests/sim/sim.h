@@ -327,11 +327,16 @@ struct sim_options {
     bool verbose;
     bool full;
     bool duel;    /* the run is one */
-    bool planted; /* fails when a server crashes while the network is cut: to test the rest by */
+    bool planted; /* fails when a server crashes, or in a duel is deposed, while the network
+                   * is cut: to test the rest by */
     /* By number of the fault; NULL: nothing is left out. */
     const bool *left_out;
     size_t left_out_count;
 };
+
+enum { SIM_MODES_BYTES = 32 };
+/* The arguments, each behind a space, that make the simulator run such seeds; written to `out`. */
+const char *sim_modes(const struct sim_options *options, char *out);
 
 struct sim_full;
 

@@ -8,6 +8,13 @@
 
 #include "tests/sim/sim_full.h"
 
+const char *sim_modes(const struct sim_options *options, char *out)
+{
+    (void)snprintf(out, SIM_MODES_BYTES, "%s%s%s", options->full ? "" : " --core",
+                   options->duel ? " --duel" : "", options->planted ? " --planted" : "");
+    return out;
+}
+
 void sim_require(const struct sim *sim, bool holds, const char *format, ...)
 {
     if (holds) {
@@ -18,7 +25,8 @@ void sim_require(const struct sim *sim, bool holds, const char *format, ...)
     fflush(stdout);
     fprintf(stderr, "seed %" PRIu64 " at %" PRIu64 " ms: ", sim->options.seed, sim->now_ms);
     vfprintf(stderr, format, arguments);
-    fprintf(stderr, "\nreplay: sim%s --seed %" PRIu64 " -v\n", sim->full == NULL ? " --core" : "",
+    char modes[SIM_MODES_BYTES];
+    fprintf(stderr, "\nreplay: sim%s --seed %" PRIu64 " -v\n", sim_modes(&sim->options, modes),
             sim->options.seed);
     va_end(arguments);
     sim_shrink_failed(format);

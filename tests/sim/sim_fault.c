@@ -270,13 +270,14 @@ static void sim_fault_of_server(struct sim *sim, size_t node, enum sim_fault fau
 
 static void sim_fault_planted(const struct sim *sim, enum sim_fault fault)
 {
+    const enum sim_fault planted = sim->options.duel ? SIM_FAULT_DEPOSE : SIM_FAULT_CRASH;
     bool cut = false;
 
     for (size_t i = 0; i < SIM_NODES_MAX * SIM_NODES_MAX; i++) {
         cut = cut || sim->blocked[i / SIM_NODES_MAX][i % SIM_NODES_MAX];
     }
-    sim_require(sim, !sim->options.planted || fault != SIM_FAULT_CRASH || !cut,
-                "a crash while the network is cut, as planted");
+    sim_require(sim, !sim->options.planted || fault != planted || !cut,
+                "a fault while the network is cut, as planted");
 }
 
 static enum sim_fault sim_fault_draw(struct sim *sim)

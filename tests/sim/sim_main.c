@@ -24,20 +24,20 @@ struct arguments {
 };
 
 /* For the handler below, which has no other way to know it. */
-static uint64_t seed_now;
-static bool full_now;
+static struct sim_options options_now;
 
 /* An assertion of the product has failed: say how to see it again. */
 static void on_abort(int signal_number)
 {
     char text[128];
+    char modes[SIM_MODES_BYTES];
 
     (void)signal_number;
     sim_shrink_failed("assertion");
     const int size =
         snprintf(text, sizeof(text),
                  "seed %" PRIu64 ": assertion failed\nreplay: sim%s --seed %" PRIu64 " -v\n",
-                 seed_now, full_now ? "" : " --core", seed_now);
+                 options_now.seed, sim_modes(&options_now, modes), options_now.seed);
     if (size > 0 && write(STDERR_FILENO, text, (size_t)size) < 0) {
         _exit(3);
     }
@@ -187,7 +187,7 @@ static void run_share(const struct arguments *arguments, uint64_t job, double be
                                 : i < arguments->count;
          i += arguments->jobs) {
         options.seed = arguments->first + i;
-        seed_now = options.seed;
+        options_now = options;
         (void)sim_run(&options, &share->stats);
         share->count++;
     }
@@ -253,7 +253,6 @@ int main(int argc, char **argv)
         return usage();
     }
     signal(SIGABRT, on_abort);
-    full_now = arguments.options.full;
     if (arguments.shrink) {
         arguments.options.seed = arguments.first;
         arguments.options.verbose = false;

@@ -102,15 +102,15 @@ static void shrink_report(const struct sim_options *options, const bool *left_ou
                           const char *failed, size_t runs)
 {
     size_t left = 0;
+    char modes[SIM_MODES_BYTES];
 
     for (size_t i = 0; i < count; i++) {
         left += left_out[i] ? 0 : 1;
     }
     printf("seed %" PRIu64
-           " fails with %zu of %zu faults, after %zu runs: %s\nreplay: sim%s%s --seed %" PRIu64
+           " fails with %zu of %zu faults, after %zu runs: %s\nreplay: sim%s --seed %" PRIu64
            " --only ",
-           options->seed, left, count, runs, failed, options->full ? "" : " --core",
-           options->planted ? " --planted" : "", options->seed);
+           options->seed, left, count, runs, failed, sim_modes(options, modes), options->seed);
     const char *comma = "";
     for (size_t i = 0; i < count; i++) {
         if (!left_out[i]) {

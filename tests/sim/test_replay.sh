@@ -35,4 +35,17 @@ for mode in '' '--core'; do
     "$sim" $mode --planted --seed $seed --only "${only%,*}" >/dev/null 2>&1 ||
         fail "sim $mode --seed $seed --only ${only%,*} fails, too"
 done
+
+# What it says to replay a failure is all that it takes.
+for mode in '' '--core' '--duel' '--core --duel'; do
+    seed=1
+    while [ $seed -lt 100 ] && "$sim" $mode --planted --seed $seed >/dev/null 2>&1; do
+        seed=$((seed + 1))
+    done
+    failure=$("$sim" $mode --planted --seed $seed 2>&1 >/dev/null)
+    arguments=$(echo "$failure" | sed -n 's/^replay: sim\(.*\) -v$/\1/p')
+    [ -n "$arguments" ] || fail "sim $mode --planted: nothing fails"
+    [ "$("$sim" $arguments 2>&1 >/dev/null)" = "$failure" ] ||
+        fail "sim$arguments does not fail as it did with $mode"
+done
 exit $failed

@@ -48,6 +48,10 @@ static const struct framing_case cases[] = {
     {"chunked in capitals is chunked",
      "PUT /v1/kv/a HTTP/1.1\r\n" HOST "Transfer-Encoding:  CHUNKED \r\n\r\n3\r\nabc\r\n0\r\n\r\n",
      "200 OK", "true", false},
+    {"a chunked body of a session is passed over, as Consul does",
+     "PUT /v1/session/create HTTP/1.1\r\n" HOST "Transfer-Encoding: chunked\r\n\r\n"
+     "5\r\n{\"TTL\r\n0\r\n\r\n",
+     "200 OK", "\"ID\"", false},
     {"a chunk line with a bare LF is refused",
      "PUT /v1/kv/a HTTP/1.1\r\n" HOST "Transfer-Encoding: chunked\r\n\r\n3\nabc\r\n0\r\n\r\n",
      "400 Bad Request", NULL, true},
@@ -364,6 +368,97 @@ static void a_head_in_drops_does_not_renew_its_time(void **state)
     client_close(&client);
 }
 
+/* Who does not go on is closed when the time of what it does is over; only what waits for us, or
+ * for something to happen, is not. */
+static void each_state_of_a_connection_has_its_time(void **state)
+{
+    static const struct {
+        const char *name, *sent;
+        uint64_t ms_max;
+        unsigned answers; /* before its time is over */
+        bool answered;    /* when it is; else closed */
+    } states[] = {
+        {"connected and silent", "", HTTP_IDLE_TIMEOUT_MS, 0, false},
+        {"idle behind an answer", FOLLOW, HTTP_IDLE_TIMEOUT_MS, 1, false},
+        {"amid a head", "GET /v1/", HTTP_HEADER_TIMEOUT_MS, 0, false},
+        {"amid a head behind an answer", FOLLOW "GET /v1/", HTTP_HEADER_TIMEOUT_MS, 1, false},
+        {"amid a body", "PUT /v1/kv/a HTTP/1.1\r\n" HOST "Content-Length: 3\r\n\r\na",
+         HTTP_BODY_TIMEOUT_MS, 0, false},
+        {"amid a chunk",
+         "PUT /v1/kv/a HTTP/1.1\r\n" HOST "Transfer-Encoding: chunked\r\n\r\n3\r\na",
+         HTTP_BODY_TIMEOUT_MS, 0, false},
+        {"amid a body that nobody wants",
+         "GET /v1/kv/a HTTP/1.1\r\n" HOST "Content-Length: 3\r\n\r\na", HTTP_BODY_TIMEOUT_MS, 1,
+         false},
+        {"blocked", "GET /v1/kv/a?index=1000&wait=200s HTTP/1.1\r\n" HOST "\r\n", 213 * 1000, 0,
+         true},
+    };
+    struct http_fixture *fixture = *state;
+
+    for (size_t i = 0; i < sizeof(states) / sizeof(states[0]); i++) {
+        struct client client;
+
+        client_open(fixture, &client);
+        client_send(fixture, &client, states[i].sent);
+        for (int turn = 0; turn < 20 || fixture->server.http->conns == NULL; turn++) {
+            loop_turn(fixture);
+        }
+        client_expect(fixture, &client, "HTTP/1.1 ", states[i].answers);
+        struct http_conn *conn = only_conn(fixture);
+
+        if (conn->deadline_ms > uv_now(&fixture->loop) + states[i].ms_max) {
+            fail_msg("%s: closed too late", states[i].name);
+        }
+        http_conn_set_deadline(conn, 0);
+        if (states[i].answered) {
+            client_expect(fixture, &client, "HTTP/1.1 404", 1);
+        } else {
+            client_expect_close(fixture, &client);
+            if (count_text(&client, "HTTP/1.1 ") != states[i].answers) {
+                fail_msg("%s: \"%s\"", states[i].name, client.data);
+            }
+        }
+        client_close(&client);
+        turns(fixture, 10);
+        assert_null(fixture->server.http->conns);
+    }
+}
+
+/* The answer is larger than what sockets take; the rest waits in memory, for a while. */
+static void who_does_not_read_its_answer_is_closed(void **state)
+{
+    enum { COUNT = 16, BYTES = 512 * 1024 };
+    struct http_fixture *fixture = *state;
+    char *value = malloc(BYTES);
+    struct client client;
+
+    assert_non_null(value);
+    memset(value, 'x', BYTES);
+    client_open(fixture, &client);
+    client_send(fixture, &client,
+                "PUT /v1/kv/a HTTP/1.1\r\n" HOST "Content-Length: 524288\r\n\r\n");
+    client_send_bytes(fixture, &client, value, BYTES);
+    client_expect(fixture, &client, "true", 1);
+    for (int i = 0; i < COUNT; i++) {
+        client_send(fixture, &client, "GET /v1/kv/a HTTP/1.1\r\n" HOST "\r\n");
+    }
+    struct http_conn *conn = only_conn(fixture);
+
+    for (int i = 0; i < 10000 && conn->state != HTTP_CONN_WRITE; i++) {
+        loop_turn(fixture);
+    }
+    assert_int_equal(conn->state, HTTP_CONN_WRITE);
+    assert_in_range(conn->deadline_ms, 1, uv_now(&fixture->loop) + HTTP_WRITE_TIMEOUT_MS);
+    assert_in_range(uv_stream_get_write_queue_size((uv_stream_t *)&conn->tcp), 1, 2 * BYTES);
+    http_conn_set_deadline(conn, 0);
+    for (int i = 0; i < 10000 && fixture->server.http->conns != NULL; i++) {
+        loop_turn(fixture);
+    }
+    assert_null(fixture->server.http->conns);
+    free(value);
+    client_close(&client);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -377,6 +472,8 @@ int main(void)
         TEST(what_a_client_sent_comes_back_as_text_alone),
         TEST(a_body_in_drops_does_not_renew_its_time),
         TEST(a_head_in_drops_does_not_renew_its_time),
+        TEST(each_state_of_a_connection_has_its_time),
+        TEST(who_does_not_read_its_answer_is_closed),
     };
 #undef TEST
     return cmocka_run_group_tests(tests, NULL, NULL);

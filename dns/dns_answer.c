@@ -47,7 +47,7 @@ static void resolver_begin(struct dns_resolver *r)
     r->authority_count = 0;
     r->additional_count = 0;
     r->instance_count = 0;
-    r->node_count = 0;
+    r->list_count = 0;
     r->arena_used = 0;
     r->service_answer = false;
     r->clipped = false;

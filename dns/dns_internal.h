@@ -65,6 +65,8 @@ void dns_zone_free(struct dns_zone *zone); /* accepts NULL */
 /* Seconds that a service's records may be kept: its own entry, else the longest prefix's. `service`
  * is lower case; an entry with capitals is for none, as in Consul. */
 uint32_t dns_zone_service_ttl_s(const struct dns_zone *zone, struct slice service);
+/* Records of one answer about a service over UDP without EDNS. */
+size_t dns_zone_udp_answers_max(const struct dns_zone *zone);
 
 /* --- questions (NOTES-dns-cli, section 3) --- */
 
@@ -258,7 +260,7 @@ struct dns_resolver {
     size_t authority_count;
     size_t additional_count;
     size_t instance_count;
-    uint32_t node_count;
+    uint32_t list_count; /* of addresses, each without repetition, behind names */
     size_t arena_used;
     size_t bad_check_count;
     bool service_answer; /* the answer limits of services apply */
@@ -286,7 +288,7 @@ size_t dns_resolver_answer(struct dns_resolver *resolver, struct dns_zone *zone,
                            struct store_txn *txn, const void *query, size_t query_size, bool tcp,
                            uint64_t now_s, uint64_t *random, void *out, size_t out_bytes);
 
-/* dns_instance.c */
+/* dns_cache.c */
 
 struct dns_cache *dns_cache_new(void); /* returns owned; NULL when out of memory */
 void dns_cache_free(struct dns_cache *cache);
@@ -294,7 +296,27 @@ void dns_cache_free(struct dns_cache *cache);
 void dns_cache_renew(struct dns_cache *cache, struct store_txn *txn);
 /* When the zone changes: kept names end in its names. */
 void dns_cache_flush(struct dns_cache *cache);
+/* The instances of a service, if they are kept or can be by now; valid until the catalog changes.
+ * NULL: the store is to be read. */
+const struct dns_cache_slot *dns_cache_get(struct dns_cache *cache, struct dns_resolver *r,
+                                           struct slice service);
+/* Notes that the service was asked for and has `count` instances. Names that nothing is called by
+ * are not noted: anybody may ask for those. */
+void dns_cache_note(struct dns_cache *cache, struct slice service, size_t count);
 
+/* dns_instance.c */
+
+/* Reads the instances of a service one by one, their health with them. Ends with catalog_scan_end.
+ */
+struct dns_reading {
+    struct catalog_scan scan;
+    struct slice node_name; /* of the instance before */
+    uint32_t node_count;
+    enum dns_check_state node_state;
+};
+
+int dns_reading_begin(struct dns_reading *reading, struct dns_resolver *r, struct slice service);
+int dns_reading_next(struct dns_reading *reading, struct dns_resolver *r, struct dns_instance *out);
 /* Notes a failed read; true when `rc` says that something was read. */
 bool dns_store_read_ok(struct dns_resolver *r, int rc);
 enum dns_accept dns_accept_of(uint16_t type);
@@ -304,6 +326,9 @@ struct slice dns_address_choose(struct slice plain, struct strings tagged, size_
                                 enum dns_accept accept);
 struct dns_place dns_node_place(struct slice address, struct strings tagged,
                                 enum dns_accept accept);
+/* Where the instance is, whatever name was asked for. */
+struct dns_place dns_instance_place_plain(const struct dns_instance *instance,
+                                          enum dns_accept accept);
 /* `wire` is the name asked for; `scratch` may hold the result. */
 const struct dns_place *dns_instance_place(const struct dns_instance *instance, uint16_t type,
                                            const uint8_t *wire, size_t wire_size,
@@ -324,10 +349,21 @@ size_t dns_instances_collect(struct dns_resolver *r, struct slice service, struc
 const struct dns_instance *dns_instances_draw(struct dns_resolver *r, size_t first, size_t index,
                                               size_t count);
 
+/* dns_chain.c */
+
+/* What the name `text` leads to, inside the domain step by step, then as the recursors say. With
+ * `in_service` a service asks, whose TTL all records get. `records` has room for
+ * DNS_CHAIN_RECORDS_MAX. */
+size_t dns_chain_follow(struct dns_resolver *r, struct slice text, bool in_service, uint32_t ttl_s,
+                        struct dns_record *records);
+
 /* dns_lookup.c: each fills the resolver's sections. */
 void dns_lookup_service(struct dns_resolver *r, const struct dns_subject *subject);
 void dns_lookup_node(struct dns_resolver *r, const struct dns_subject *subject);
 void dns_lookup_address(struct dns_resolver *r, const struct dns_subject *subject);
+/* The node that is asked for; false: there is none. Valid as long as the transaction. */
+bool dns_node_find(struct dns_resolver *r, const struct dns_subject *subject,
+                   struct catalog_node *out);
 /* False when no node and no service has the address. */
 bool dns_lookup_reverse(struct dns_resolver *r);
 /* NS records of the zone into `records`, at most DNS_NAME_SERVERS_MAX; their addresses into the
@@ -348,8 +384,14 @@ struct dns_name *dns_name_from_ip(struct dns_resolver *r, const struct dns_ip *i
 uint32_t dns_hash(const void *bytes, size_t size);
 /* True if these bytes were not marked before in this message. */
 bool dns_seen_first(struct dns_resolver *r, const void *key, size_t size);
+/* The same for an address in one list of the answer: 0 is the answer itself, others are numbered by
+ * `list_count`. */
+bool dns_seen_address_first(struct dns_resolver *r, uint32_t list, const struct dns_ip *ip);
 struct dns_record dns_record_address(struct dns_name *owner, uint32_t ttl_s,
                                      const struct dns_ip *ip);
+/* The record of a name that carries an address; false when its digits are none. */
+bool dns_record_from_digits(struct dns_resolver *r, struct slice digits, struct dns_name *owner,
+                            struct dns_record *out);
 struct dns_record dns_record_soa(struct dns_resolver *r);
 void dns_record_set_address(struct dns_record *out, struct dns_name *owner, uint32_t ttl_s,
                             const struct dns_ip *ip);

@@ -6,14 +6,13 @@
 
 #include "dns/dns_internal.h"
 
-/* What is asked, at the top or on the way along a chain of names. */
+/* What is asked about a service. */
 struct ask {
     uint16_t type;
     uint32_t ttl_s;
     struct dns_name *owner;
     const uint8_t *wire; /* the name asked for, as spelled */
     size_t wire_size;
-    uint8_t depth; /* keeps what was seen on one level apart from the others */
 };
 
 /* --- outcomes --- */
@@ -44,265 +43,16 @@ static bool type_takes(uint16_t type, const struct dns_ip *ip)
     }
 }
 
-/* --- names that lead to names (section 5) --- */
-
-/* What a chain has come to. */
-struct chain {
-    struct dns_record *records; /* DNS_CHAIN_RECORDS_MAX */
-    size_t count;
-    bool in_service; /* a service led here: its TTL holds, metadata is left out */
-    uint32_t ttl_s;  /* of that service */
-    size_t service_begins[DNS_CHAIN_STEPS_MAX];
-    size_t service_count;
-    struct catalog_node nodes[DNS_CHAIN_STEPS_MAX]; /* whose metadata follow at the end */
-    struct dns_name *node_owners[DNS_CHAIN_STEPS_MAX];
-    size_t node_count;
-};
-
-static void chain_add(struct chain *chain, struct dns_record record)
-{
-    if (chain->count < DNS_CHAIN_RECORDS_MAX) {
-        if (chain->in_service) {
-            record.ttl_s = chain->ttl_s;
-        }
-        chain->records[chain->count++] = record;
-    }
-}
-
-static size_t udp_answers_max(const struct dns_resolver *r)
-{
-    const size_t limit = r->zone->config.udp_answer_limit;
-
-    return limit == 0 ? 1 : (limit > DNS_UDP_ANSWERS_MAX ? DNS_UDP_ANSWERS_MAX : limit);
-}
-
-/* Adds a CNAME for the place; returns the name to go on with, empty when the chain ends here. */
-static struct slice chain_add_host(struct dns_resolver *r, struct chain *chain,
-                                   struct dns_name *owner, struct slice host)
-{
-    struct dns_name *target = dns_name_from_text(r, host, NULL);
-
-    if (target == NULL) {
-        return SLICE_EMPTY;
-    }
-    chain_add(chain, (struct dns_record){.owner = owner,
-                                         .ttl_s = r->zone->config.node_ttl_s,
-                                         .type = DNS_CNAME,
-                                         .target = target});
-    return host;
-}
-
-static bool node_find(struct dns_resolver *r, const struct dns_subject *subject,
-                      struct catalog_node *out)
-{
-    return !subject->matchless && !subject->datacenter_unknown && !r->zone->config.deny &&
-           dns_store_read_ok(r, catalog_node_get(r->txn, subject->node, out));
-}
-
-static struct slice chain_step_node(struct dns_resolver *r, struct chain *chain,
-                                    const struct dns_subject *subject, struct dns_name *owner)
-{
-    struct catalog_node node;
-
-    if (!node_find(r, subject, &node)) {
-        return SLICE_EMPTY;
-    }
-    const struct dns_place place =
-        dns_node_place(node.address, node.tagged_addresses, DNS_ACCEPT_ANY);
-
-    if (!chain->in_service) {
-        chain->nodes[chain->node_count] = node;
-        chain->node_owners[chain->node_count++] = owner;
-    }
-    switch (place.kind) {
-    case DNS_PLACE_IP:
-        chain_add(chain, dns_record_address(owner, r->zone->config.node_ttl_s, &place.ip));
-        break;
-    case DNS_PLACE_HOST:
-        return chain_add_host(r, chain, owner, place.host);
-    case DNS_PLACE_NONE:
-        break;
-    }
-    return SLICE_EMPTY;
-}
-
-static bool address_is_first(struct dns_resolver *r, const struct ask *ask, const struct dns_ip *ip)
-{
-    uint8_t key[2 + sizeof(ip->bytes)] = {ask->depth, ip->size};
-
-    memcpy(key + 2, ip->bytes, ip->size);
-    return dns_seen_first(r, key, 2 + (size_t)ip->size);
-}
-
-/* The addresses of a service's instances in random order, or the host name of one that has nothing
- * else. */
-static struct slice chain_step_service(struct dns_resolver *r, struct chain *chain,
-                                       const struct dns_subject *subject, const struct ask *ask)
-{
-    const size_t first = r->instance_count;
-    const size_t count = subject->matchless || subject->datacenter_unknown
-                             ? 0
-                             : dns_instances_collect(r, subject->service, subject->tag);
-    const size_t begin = chain->count;
-    const size_t limit = r->zone->config.a_record_limit;
-    struct slice host = SLICE_EMPTY;
-
-    if (!chain->in_service) {
-        chain->in_service = true;
-        chain->ttl_s = dns_zone_service_ttl_s(r->zone, subject->service);
-    }
-    chain->service_begins[chain->service_count++] = begin;
-    for (size_t i = 0; i < count && chain->count - begin < udp_answers_max(r) &&
-                       (limit == 0 || chain->count - begin < limit);
-         i++) {
-        struct dns_place scratch;
-        const struct dns_place *place = dns_instance_place(
-            dns_instances_draw(r, first, i, count), ask->type, ask->wire, ask->wire_size, &scratch);
-
-        if (place->kind == DNS_PLACE_HOST && host.size == 0) {
-            host = place->host;
-        } else if (place->kind == DNS_PLACE_IP && address_is_first(r, ask, &place->ip)) {
-            chain_add(chain, dns_record_address(ask->owner, chain->ttl_s, &place->ip));
-        }
-    }
-    r->instance_count = first;
-    if (chain->count > begin || host.size == 0) {
-        return SLICE_EMPTY;
-    }
-    return chain_add_host(r, chain, ask->owner, host);
-}
-
-/* The record of a name that carries an address; false when its digits are none. */
-static bool address_record(struct dns_resolver *r, struct slice digits, struct dns_name *owner,
-                           struct dns_record *out)
-{
-    struct dns_ip ip = {.size = (uint8_t)(digits.size / 2)};
-
-    if (digits.size != 2 * 4 && digits.size != 2 * 16) {
-        return false;
-    }
-    for (size_t i = 0; i < digits.size; i++) {
-        const char c = digits.data[i]; /* lower case already */
-        const int digit = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-
-        if (digit < 0) {
-            return false;
-        }
-        ip.bytes[i / 2] = (uint8_t)(i % 2 == 0 ? digit << 4 : ip.bytes[i / 2] | digit);
-    }
-    *out = dns_record_address(owner, r->zone->config.node_ttl_s, &ip);
-    return true;
-}
-
-/* Consul looks at the size first, and at what it takes for digits only if that fits. */
-static bool address_has_size(const struct dns_subject *subject)
-{
-    return subject->shown_size / 2 == 4 || subject->shown_size / 2 == 16;
-}
-
-static void chain_step_foreign(struct dns_resolver *r, struct chain *chain,
-                               const struct dns_name_text *name)
-{
-    struct dns_record records[DNS_CHAIN_RECORDS_MAX];
-    const size_t count = dns_chase(r, name, chain->in_service, records, DNS_CHAIN_RECORDS_MAX);
-
-    for (size_t i = 0; i < count; i++) {
-        chain_add(chain, records[i]);
-    }
-}
-
-/* One name further; returns the next, empty at the end. */
-static struct slice chain_step(struct dns_resolver *r, struct chain *chain, struct slice text,
-                               uint8_t depth)
-{
-    struct dns_subject subject;
-    struct dns_name_text name;
-    struct dns_record record;
-    struct dns_name *owner = dns_name_from_text(r, text, NULL);
-    const size_t size = dns_labels_from_text(text, name.wire, sizeof(name.wire) - 1);
-
-    if (owner == NULL || size == 0) {
-        return SLICE_EMPTY;
-    }
-    name.wire[size] = 0;
-    name.size = (uint8_t)(size + 1);
-    name.label_count = 0;
-    for (size_t at = 0; at < size; at += (size_t)name.wire[at] + 1) {
-        name.labels[name.label_count++] = (uint8_t)at;
-    }
-    dns_subject_parse(r->zone, &name, DNS_ANY, &subject);
-    subject.matchless = false; /* Registered like what it is compared with: nothing is escaped. */
-    switch (subject.kind) {
-    case DNS_SUBJECT_NODE:
-        return chain_step_node(r, chain, &subject, owner);
-    case DNS_SUBJECT_SERVICE:
-        return chain_step_service(r, chain, &subject,
-                                  &(struct ask){.type = DNS_ANY,
-                                                .owner = owner,
-                                                .wire = name.wire,
-                                                .wire_size = name.size,
-                                                .depth = depth});
-    case DNS_SUBJECT_ADDRESS:
-        if (address_record(r, subject.address, owner, &record)) {
-            chain_add(chain, record);
-        }
-        break;
-    case DNS_SUBJECT_FOREIGN:
-    case DNS_SUBJECT_REVERSE:
-        chain_step_foreign(r, chain, &name);
-        break;
-    case DNS_SUBJECT_INVALID:
-        break;
-    }
-    return SLICE_EMPTY;
-}
-
-/* What the name `text` leads to, inside the domain step by step, then as the recursors say. With
- * `in_service` a service asks, whose TTL all records get. `records` has room for
- * DNS_CHAIN_RECORDS_MAX. */
-static size_t chain_follow(struct dns_resolver *r, struct slice text, bool in_service,
-                           uint32_t ttl_s, struct dns_record *records)
-{
-    struct chain chain = {.records = records, .in_service = in_service, .ttl_s = ttl_s};
-
-    for (uint8_t step = 0; step < DNS_CHAIN_STEPS_MAX && text.size > 0; step++) {
-        text = chain_step(r, &chain, text, (uint8_t)(step + 1));
-    }
-    /* Each service on the way is asked as over UDP without EDNS, innermost first. */
-    for (size_t i = chain.service_count; i > 0; i--) {
-        const size_t begin = chain.service_begins[i - 1];
-
-        if (chain.count > begin && records[begin].type == DNS_CNAME &&
-            chain.count - begin - 1 > DNS_CHAIN_SERVICE_RECORDS) {
-            chain.count = begin + 1 + DNS_CHAIN_SERVICE_RECORDS;
-        }
-        if (chain.count - begin > udp_answers_max(r)) {
-            chain.count = begin + udp_answers_max(r);
-        }
-    }
-    chain.in_service = false;
-    for (size_t i = chain.node_count; i > 0; i--) {
-        struct reader it = strings_begin(chain.nodes[i - 1].meta);
-        struct slice key, value;
-
-        while (strings_next(&it, &key) && strings_next(&it, &value)) {
-            chain_add(&chain, dns_record_meta(chain.node_owners[i - 1], r->zone->config.node_ttl_s,
-                                              key, value));
-        }
-    }
-    return chain.count;
-}
+/* --- services --- */
 
 /* The chain behind a service's host name. */
 static size_t service_chain(struct dns_resolver *r, struct slice host, uint32_t ttl_s,
                             struct dns_record *records)
 {
-    const size_t count = chain_follow(r, host, true, ttl_s, records);
+    const size_t count = dns_chain_follow(r, host, true, ttl_s, records);
 
     return !r->query.edns && count > DNS_CHAIN_SERVICE_RECORDS ? DNS_CHAIN_SERVICE_RECORDS : count;
 }
-
-/* --- services --- */
 
 /* More records than this cannot be told to the client, so no more are made; one more than fits by
  * count shows that the answer was shortened. */
@@ -314,7 +64,7 @@ static size_t answers_wanted(const struct dns_resolver *r)
         return r->query.type == DNS_SRV ? DNS_TCP_SRV_ANSWERS_MAX : DNS_TCP_ANSWERS_MAX;
     }
     if (!r->query.edns || r->query.edns_size <= DNS_UDP_BYTES_DEFAULT) {
-        return udp_answers_max(r) + 1;
+        return dns_zone_udp_answers_max(r->zone) + 1;
     }
     return r->query.edns_size / RECORD_BYTES_MIN + 1;
 }
@@ -345,7 +95,7 @@ static void service_answer_addresses(struct dns_resolver *r, const struct ask *a
             continue;
         }
         if ((instance->kept != NULL && instance->kept->alone[accept]) ||
-            address_is_first(r, ask, &place->ip)) {
+            dns_seen_address_first(r, 0, &place->ip)) {
             dns_record_set_address(&r->answers[r->answer_count++], ask->owner, ask->ttl_s,
                                    &place->ip);
         }
@@ -482,6 +232,13 @@ void dns_lookup_service(struct dns_resolver *r, const struct dns_subject *subjec
 
 /* --- nodes, addresses --- */
 
+bool dns_node_find(struct dns_resolver *r, const struct dns_subject *subject,
+                   struct catalog_node *out)
+{
+    return !subject->matchless && !subject->datacenter_unknown && !r->zone->config.deny &&
+           dns_store_read_ok(r, catalog_node_get(r->txn, subject->node, out));
+}
+
 static void node_add_meta(struct dns_resolver *r, const struct catalog_node *node)
 {
     const bool in_answer = r->query.type == DNS_ANY || r->query.type == DNS_TXT;
@@ -524,7 +281,7 @@ static size_t node_records(struct dns_resolver *r, const struct catalog_node *no
                                          .type = DNS_CNAME,
                                          .target = dns_name_from_text(r, place.host, NULL)};
         if (records[0].target != NULL) {
-            return 1 + chain_follow(r, place.host, false, 0, records + 1);
+            return 1 + dns_chain_follow(r, place.host, false, 0, records + 1);
         }
         break;
     case DNS_PLACE_NONE:
@@ -541,7 +298,7 @@ void dns_lookup_node(struct dns_resolver *r, const struct dns_subject *subject)
     if (type != DNS_A && type != DNS_AAAA && type != DNS_ANY && type != DNS_TXT) {
         return; /* Nothing, whether the node is there or not. */
     }
-    if (!node_find(r, subject, &node)) {
+    if (!dns_node_find(r, subject, &node)) {
         answer_unknown(r);
         return;
     }
@@ -564,6 +321,12 @@ static struct dns_name *lower_question_name(struct dns_resolver *r)
                                                              : dns_name_make(r, lower, size, NULL);
 }
 
+/* Consul looks at the size first, and at what it takes for digits only if that fits. */
+static bool address_has_size(const struct dns_subject *subject)
+{
+    return subject->shown_size / 2 == 4 || subject->shown_size / 2 == 16;
+}
+
 void dns_lookup_address(struct dns_resolver *r, const struct dns_subject *subject)
 {
     struct dns_record record;
@@ -572,7 +335,7 @@ void dns_lookup_address(struct dns_resolver *r, const struct dns_subject *subjec
     if (!address_has_size(subject) || owner == NULL) {
         return;
     }
-    if (!address_record(r, subject->address, owner, &record)) {
+    if (!dns_record_from_digits(r, subject->address, owner, &record)) {
         answer_unknown(r);
         return;
     }

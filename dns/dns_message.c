@@ -315,16 +315,6 @@ static size_t client_limit(const struct dns_resolver *r)
     return r->query.edns_size < DNS_UDP_BYTES_MAX ? r->query.edns_size : DNS_UDP_BYTES_MAX;
 }
 
-static size_t answers_by_count(const struct dns_resolver *r)
-{
-    const size_t limit = r->zone->config.udp_answer_limit;
-
-    if (limit == 0) {
-        return 1;
-    }
-    return limit < DNS_UDP_ANSWERS_MAX ? limit : DNS_UDP_ANSWERS_MAX;
-}
-
 static void put_header(struct dns_resolver *r, struct dns_writer *writer,
                        const struct counts *counts, bool truncated)
 {
@@ -364,9 +354,9 @@ size_t dns_message_write(struct dns_resolver *r, void *out, size_t out_bytes)
 
     soft = soft < hard ? soft : hard;
     if (r->service_answer && client == DNS_UDP_BYTES_DEFAULT && !r->tcp &&
-        layout.answers > answers_by_count(r)) {
+        layout.answers > dns_zone_udp_answers_max(r->zone)) {
         /* Consul counts such answers without compression, though it sends them compressed. */
-        layout = (struct layout){.answers = answers_by_count(r), .remade = true};
+        layout = (struct layout){.answers = dns_zone_udp_answers_max(r->zone), .remade = true};
         layout_fit(r, &layout, bytes_max, soft);
         layout.compress = compress;
     }

@@ -128,6 +128,15 @@ bool dns_seen_first(struct dns_resolver *r, const void *key, size_t size)
     return false;
 }
 
+bool dns_seen_address_first(struct dns_resolver *r, uint32_t list, const struct dns_ip *ip)
+{
+    uint8_t key[sizeof(list) + sizeof(ip->bytes)];
+
+    memcpy(key, &list, sizeof(list));
+    memcpy(key + sizeof(list), ip->bytes, ip->size);
+    return dns_seen_first(r, key, sizeof(list) + ip->size);
+}
+
 /* Field by field: most of a record means nothing here, and there are many of these. */
 void dns_record_set_address(struct dns_record *out, struct dns_name *owner, uint32_t ttl_s,
                             const struct dns_ip *ip)
@@ -147,6 +156,27 @@ struct dns_record dns_record_address(struct dns_name *owner, uint32_t ttl_s,
 
     dns_record_set_address(&record, owner, ttl_s, ip);
     return record;
+}
+
+bool dns_record_from_digits(struct dns_resolver *r, struct slice digits, struct dns_name *owner,
+                            struct dns_record *out)
+{
+    struct dns_ip ip = {.size = (uint8_t)(digits.size / 2)};
+
+    if (digits.size != 2 * 4 && digits.size != 2 * 16) {
+        return false;
+    }
+    for (size_t i = 0; i < digits.size; i++) {
+        const char c = digits.data[i]; /* lower case already */
+        const int digit = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+
+        if (digit < 0) {
+            return false;
+        }
+        ip.bytes[i / 2] = (uint8_t)(i % 2 == 0 ? digit << 4 : ip.bytes[i / 2] | digit);
+    }
+    *out = dns_record_address(owner, r->zone->config.node_ttl_s, &ip);
+    return true;
 }
 
 struct dns_record dns_record_soa(struct dns_resolver *r)

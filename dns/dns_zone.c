@@ -236,3 +236,10 @@ uint32_t dns_zone_service_ttl_s(const struct dns_zone *zone, struct slice servic
     }
     return ttl_s;
 }
+
+size_t dns_zone_udp_answers_max(const struct dns_zone *zone)
+{
+    const size_t limit = zone->config.udp_answer_limit;
+
+    return limit == 0 ? 1 : (limit > DNS_UDP_ANSWERS_MAX ? DNS_UDP_ANSWERS_MAX : limit);
+}

@@ -87,6 +87,18 @@ static const struct dns_fixture_entry entries[] = {
      .port = 80},
     {.node = "ext", .address = "www.example.org", .service = "outside", .port = 443},
     {.node = "alias", .address = "pool.service.consul", .service = "inside", .port = 443},
+    {.node = "w1",
+     .address = "10.2.0.2",
+     .service = "twins",
+     .id = "twin1",
+     .service_address = "pool.service.consul",
+     .port = 1},
+    {.node = "w1",
+     .address = "10.2.0.2",
+     .service = "twins",
+     .id = "twin2",
+     .service_address = "pool.service.consul",
+     .port = 2},
     {.node = "alias2", .address = "n1.node.consul", .meta = "own meta"},
     {.node = "loop", .address = "loop.node.consul"},
     {.node = "at@home", .address = "10.0.0.11"},
@@ -208,6 +220,10 @@ static void questions_are_answered_as_recorded(void **state)
         {"inside.service.consul SRV",
          "NOERROR aa rd|an inside.service.consul 0 SRV 1 1 443 pool.service.consul"
          "|ar pool.service.consul 0 A 10.2.0.1"},
+        {"twins.service.consul SRV", /* each with what is behind its name */
+         "NOERROR aa rd|an twins.service.consul 0 SRV 1 1 1 pool.service.consul"
+         "|an twins.service.consul 0 SRV 1 1 2 pool.service.consul"
+         "|ar pool.service.consul 0 A 10.2.0.1|ar pool.service.consul 0 A 10.2.0.1"},
         {"alias2.node.consul A",
          "NOERROR aa rd|an alias2.node.consul 0 CNAME n1.node.consul"
          "|an n1.node.consul 0 A 10.0.0.1|an n1.node.consul 0 TXT \"rack=r1\""

@@ -28,6 +28,12 @@ def record(rrset, masks):
                                    rrset[0].to_text()), masks)
 
 
+def types_in_order(records):
+    """The types of records, as far as their order is not chance: a chain begins with its alias."""
+    types = [text.split(" ")[2] for text in records]
+    return types[:1] + sorted(types[1:]) if types[:1] == ["CNAME"] else sorted(types)
+
+
 def target_of(text):
     parts = text.split(" ")
     return parts[6] if len(parts) > 6 and parts[2] == "SRV" else None
@@ -51,11 +57,11 @@ def summary(data, masks=()):
         message = dns.message.from_wire(data, one_rr_per_rrset=True, ignore_trailing=False)
     except (dns.exception.DNSException, ValueError, KeyError, AssertionError) as error:
         shape["undecodable"] = type(error).__name__
-        return {"shape": shape, "records": {"bytes": [data[12:].hex()]}, "size": len(data)}
+        return {"shape": shape, "records": {"bytes": [masked(data[12:].hex(), masks)]}, "size": len(data)}
     records = {}
     for name in SECTIONS:
         records[name] = [record(rrset, masks) for rrset in getattr(message, name)]
-        shape[name] = " ".join(text.split(" ")[2] for text in records[name])
+        shape[name] = " ".join(types_in_order(records[name]))
     shape["question"] = ["%s %d %d" % (one.name.to_text(), one.rdclass, one.rdtype) for one in message.question]
     if message.edns >= 0:
         shape["opt"] = {"size": message.payload, "flags": message.ednsflags, "version": message.edns,
@@ -84,17 +90,8 @@ def first_difference(one, other, path=""):
 
 def same_at_once(one, other):
     """Whether two answers are equal but for the order of their records."""
-    if one["shape"].get("answer") is None or sorted(one["shape"]["answer"].split()) != sorted((other["shape"].get("answer") or "").split()):
-        return one == other
-    return {**one["shape"], "answer": "", "additional": ""} == {**other["shape"], "answer": "", "additional": ""} and \
-        all(sorted(one["records"][name]) == sorted(other["records"][name]) for name in SECTIONS) and \
-        ordered_types(one) == ordered_types(other)
-
-
-def ordered_types(one):
-    """What order is not chance: a chain begins with its alias."""
-    types = one["shape"]["answer"].split()
-    return types[:1] if "CNAME" in types else sorted(types)
+    return one["shape"] == other["shape"] and set(one["records"]) == set(other["records"]) and \
+        all(sorted(records) == sorted(other["records"][name]) for name, records in one["records"].items())
 
 
 class Profile:

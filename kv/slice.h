@@ -71,6 +71,20 @@ static inline int slice_compare_nocase(struct slice a, struct slice b)
     return (a.size > b.size) - (a.size < b.size);
 }
 
+/* Copies the text with a NUL behind it. False, and nothing is copied, when there is no room for it
+ * or it has a NUL itself. */
+static inline bool slice_copy_text(struct slice text, char *out, size_t out_bytes)
+{
+    if (text.size >= out_bytes || (text.size > 0 && memchr(text.data, '\0', text.size) != NULL)) {
+        return false;
+    }
+    if (text.size > 0) {
+        memcpy(out, text.data, text.size);
+    }
+    out[text.size] = '\0';
+    return true;
+}
+
 static inline bool slice_equal_nocase(struct slice a, struct slice b)
 {
     if (a.size != b.size) {

@@ -7,6 +7,7 @@
 
 #include "kv/uuid.h"
 #include "server/config_builder.h"
+#include "server/metadata.h"
 
 /* Lower case of [a-z0-9_-]. */
 static void build_datacenter(struct config_builder *builder)
@@ -81,53 +82,13 @@ static void build_node_id(struct config_builder *builder)
     builder->config->node_id = builder_copy(builder, lower);
 }
 
-/* Consul's rules for a pair; NULL when it is right. */
-static const char *build_node_meta_fault(const char *key, const char *value)
-{
-    if (key[0] == '\0') {
-        return "Key cannot be blank";
-    }
-    for (const char *c = key; *c != '\0'; c++) {
-        if (!isalnum((unsigned char)*c) && *c != '-' && *c != '_') {
-            return "Key contains invalid characters";
-        }
-    }
-    if (strlen(key) > CONFIG_NODE_META_KEY_BYTES_MAX) {
-        return "Key is too long (limit: 128 characters)";
-    }
-    if (strncmp(key, "consul-", 7) == 0) {
-        return "Key prefix 'consul-' is reserved for internal use";
-    }
-    if (strlen(value) > CONFIG_NODE_META_VALUE_BYTES_MAX) {
-        return "Value is too long (limit: 512 characters)";
-    }
-    return NULL;
-}
-
 static void build_node_meta(struct config_builder *builder)
 {
     json_t *meta = builder_get(builder, "node_meta");
-    const char *key;
-    json_t *value;
+    struct errmsg reason;
 
-    if (meta == NULL) {
-        return;
-    }
-    if (json_object_size(meta) > CONFIG_NODE_META_PAIRS_MAX) {
-        builder_fail(builder,
-                     "node_meta invalid: Node metadata cannot contain more than %d "
-                     "key/value pairs",
-                     CONFIG_NODE_META_PAIRS_MAX);
-    }
-    json_object_foreach(meta, key, value)
-    {
-        const char *fault = build_node_meta_fault(key, json_string_value(value));
-
-        if (fault != NULL) {
-            builder_fail(builder,
-                         "node_meta invalid: Couldn't load metadata pair ('%.100s', '%.100s'): %s",
-                         key, json_string_value(value), fault);
-        }
+    if (!metadata_check(meta, &reason)) {
+        builder_fail(builder, "node_meta invalid: %s", reason.text);
     }
     builder->config->node_meta = json_incref(meta);
 }

@@ -14,11 +14,8 @@
 
 enum {
     CONFIG_FILE_BYTES_MAX = 16 * 1024 * 1024,
-    CONFIG_PATH_BYTES_MAX = 256,     /* of a key with its sections, as "dns_config.soa.refresh" */
-    CONFIG_DEFINITIONS_MAX = 4096,   /* services and checks */
-    CONFIG_NODE_META_PAIRS_MAX = 64, /* Consul's */
-    CONFIG_NODE_META_KEY_BYTES_MAX = 128,
-    CONFIG_NODE_META_VALUE_BYTES_MAX = 512,
+    CONFIG_PATH_BYTES_MAX = 256,   /* of a key with its sections, as "dns_config.soa.refresh" */
+    CONFIG_DEFINITIONS_MAX = 4096, /* services and checks */
     CONFIG_NAME_BYTES_MAX = 127,   /* node name: what membership carries */
     CONFIG_DOMAIN_BYTES_MAX = 253, /* RFC 1035 */
 };

@@ -220,21 +220,10 @@ static void probe_on_connect(void *context)
 
 /* --- the question --- */
 
-/* False for a text that is empty, too long or no C string. */
-static bool probe_copy_text(char *out, size_t out_bytes, struct slice text)
-{
-    if (text.size == 0 || text.size >= out_bytes || memchr(text.data, '\0', text.size) != NULL) {
-        return false;
-    }
-    memcpy(out, text.data, text.size);
-    out[text.size] = '\0';
-    return true;
-}
-
 static bool probe_set_target(struct probe *probe, struct slice host, struct slice port)
 {
-    return probe_copy_text(probe->target.host, sizeof(probe->target.host), host) &&
-           probe_copy_text(probe->target.port, sizeof(probe->target.port), port);
+    return host.size > 0 && slice_copy_text(host, probe->target.host, sizeof(probe->target.host)) &&
+           slice_copy_text(port, probe->target.port, sizeof(probe->target.port));
 }
 
 /* Sets the target and writes the request; what prevents it goes to `problem`. */
@@ -378,8 +367,8 @@ struct probe *probe_start(uv_loop_t *loop, const struct probe_spec *spec, probe_
     probe->tls_context = spec->tls;
     probe->target.tls_skip_verify = spec->tls_skip_verify;
     /* "" when it is none that a certificate could have: then the host's name counts. */
-    (void)probe_copy_text(probe->target.tls_server_name, sizeof(probe->target.tls_server_name),
-                          spec->tls_server_name);
+    (void)slice_copy_text(spec->tls_server_name, probe->target.tls_server_name,
+                          sizeof(probe->target.tls_server_name));
     buffer_append_slice(&probe->url, probe->http ? spec->http : spec->tcp);
     buffer_append_slice(&probe->current, probe->http ? spec->http : spec->tcp);
     probe_request_init(&probe->request, spec->method, spec->header, spec->body);

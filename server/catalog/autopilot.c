@@ -30,34 +30,20 @@ void autopilot_config_encode(struct buffer *out, const struct autopilot_config *
     buffer_put_string(out, slice_from_text(config->upgrade_version_tag));
 }
 
-static bool autopilot_read_tag(struct reader *reader, char *out)
-{
-    const struct slice tag = reader_string(reader);
-
-    if (tag.size > AUTOPILOT_TAG_BYTES_MAX ||
-        (tag.size > 0 && memchr(tag.data, 0, tag.size) != NULL)) {
-        return false;
-    }
-    if (tag.size > 0) {
-        memcpy(out, tag.data, tag.size);
-    }
-    out[tag.size] = 0;
-    return true;
-}
-
 bool autopilot_config_read(struct reader *reader, struct autopilot_config *out)
 {
-    bool tags;
-
     memset(out, 0, sizeof(*out));
     out->cleanup_dead_servers = reader_u8(reader) != 0;
     out->last_contact_threshold_ns = (int64_t)reader_u64(reader);
     out->max_trailing_logs = reader_u64(reader);
     out->min_quorum = reader_u64(reader);
     out->server_stabilization_time_ns = (int64_t)reader_u64(reader);
-    tags = autopilot_read_tag(reader, out->redundancy_zone_tag);
+    const struct slice zone_tag = reader_string(reader);
     out->disable_upgrade_migration = reader_u8(reader) != 0;
-    return autopilot_read_tag(reader, out->upgrade_version_tag) && tags && !reader->failed;
+    const struct slice version_tag = reader_string(reader);
+    return !reader->failed &&
+           slice_copy_text(zone_tag, out->redundancy_zone_tag, sizeof(out->redundancy_zone_tag)) &&
+           slice_copy_text(version_tag, out->upgrade_version_tag, sizeof(out->upgrade_version_tag));
 }
 
 /* The record: create index, modify index, then the configuration. */

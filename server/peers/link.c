@@ -314,16 +314,6 @@ static void link_send_hello(struct link *link)
     link_flush(link);
 }
 
-static bool link_copy_text(char *out, size_t out_bytes, struct slice text)
-{
-    if (text.size >= out_bytes || memchr(text.data, 0, text.size) != NULL) {
-        return false;
-    }
-    memcpy(out, text.data, text.size);
-    out[text.size] = 0;
-    return true;
-}
-
 /* Untrusted. Newer versions may append fields: what follows is not looked at. */
 static bool link_read_hello(struct slice payload, struct link_identity *out)
 {
@@ -341,9 +331,9 @@ static bool link_read_hello(struct slice payload, struct link_identity *out)
         return false;
     }
     memcpy(out->id.bytes, id.data, UUID_BYTES);
-    return !uuid_is_zero(&out->id) && link_copy_text(out->name, sizeof(out->name), name) &&
-           link_copy_text(out->datacenter, sizeof(out->datacenter), datacenter) &&
-           link_copy_text(out->address, sizeof(out->address), address);
+    return !uuid_is_zero(&out->id) && slice_copy_text(name, out->name, sizeof(out->name)) &&
+           slice_copy_text(datacenter, out->datacenter, sizeof(out->datacenter)) &&
+           slice_copy_text(address, out->address, sizeof(out->address));
 }
 
 static void link_on_hello(struct link *link, struct slice payload)

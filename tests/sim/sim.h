@@ -265,6 +265,8 @@ struct sim_stats {
     uint64_t flips_refused;
     uint64_t flips_read;
     uint64_t full_disks;
+    uint64_t full_leaders;
+    uint64_t handed_over;
     uint64_t rebuilt;
     uint64_t operations;
     uint64_t unknown_outcomes;
@@ -384,6 +386,13 @@ struct sim {
 size_t sim_run(const struct sim_options *options, struct sim_stats *stats);
 /* Adds `more` to `total`, number by number. */
 void sim_stats_add(struct sim_stats *total, const struct sim_stats *more);
+/* Runs until then. */
+void sim_advance(struct sim *sim, uint64_t until_ms);
+/* The leader of the latest term; SIM_NODES_MAX: there is none. */
+size_t sim_leader_now(const struct sim *sim);
+/* Whether every server that is a member, but one, has applied a command whose value is `since` or
+ * later; `but` SIM_NODES_MAX: every one. */
+bool sim_progressed(const struct sim *sim, uint64_t since, size_t but);
 void sim_propose_at(struct sim *sim, size_t node);
 void sim_read_at(struct sim *sim, size_t node);
 

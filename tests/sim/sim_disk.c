@@ -185,8 +185,7 @@ static bool disk_frozen(struct sim_files *files)
 static bool disk_lacks_space(const struct sim_files *files, const struct sim_file *file,
                              uint64_t end)
 {
-    return (file == NULL || end > file->size) && files->full_until_ms > files->sim->now_ms &&
-           !files->sim->healed;
+    return (file == NULL || end > file->size) && sim_space_none(files);
 }
 
 static struct sim_file *disk_file(struct sim_files *files, int handle)

@@ -73,7 +73,7 @@ void sim_filler_propose(struct sim *sim, size_t node)
     struct buffer bytes = {0};
 
     if (sim->full->quiet || !sim_node_awake(sim, node) || sim->nodes[node].role != RAFT_LEADER ||
-        sim->full->servers[node].start_pending) {
+        sim->full->servers[node].start_pending || sim->full->servers[node].wal_full) {
         return;
     }
     filler_command(sim, &bytes);

@@ -86,7 +86,8 @@ struct sim_files {
     bool sync_fails; /* the next one */
     bool frozen;     /* the process dies after `steps_left` more changes: then all fails */
     unsigned steps_left;
-    uint64_t full_until_ms; /* no space before */
+    uint64_t full_until_ms; /* no space before, while there are faults */
+    bool full_for_good;
     bool flipped;
     struct sim_file *flip_file;
     uint64_t flip_offset;
@@ -119,15 +120,26 @@ void sim_wal_verify(struct sim *sim, size_t node, raft_index index);
 struct raft_entry sim_wal_entry(struct sim *sim, size_t node, raft_index index);
 void sim_wal_close(struct sim *sim, size_t node);
 
+/* --- space --- */
+
+/* Whether the disk has none. */
+bool sim_space_none(const struct sim_files *files);
+/* A leader whose log has no space hands over. */
+void sim_space_turn(struct sim *sim, size_t node);
+/* Fills the leader's disk after all faults; the others must go on. */
+void sim_space_demand(struct sim *sim);
+
 /* --- servers --- */
 
 struct sim_server {
     struct wal *wal;
     uint64_t wal_durable; /* the last sequence that the log reported */
     bool wal_failed;
-    uint64_t wal_mark_ms; /* when it is to be looked after, if nothing is written till then */
-    struct store *store;  /* the process's, used again in the next run */
-    uint64_t store_life;  /* rises when the store goes back to what it was */
+    bool wal_full;         /* the log says that there is no space */
+    uint64_t hand_over_ms; /* when to hand over again because of that */
+    uint64_t wal_mark_ms;  /* when it is to be looked after, if nothing is written till then */
+    struct store *store;   /* the process's, used again in the next run */
+    uint64_t store_life;   /* rises when the store goes back to what it was */
     raft_index applied;
     raft_term applied_term;
     bool apply_scheduled;

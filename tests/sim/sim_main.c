@@ -159,9 +159,10 @@ static void print_stats(const struct sim_stats *stats, bool full)
     }
     printf(" machine_crashes=%" PRIu64 " torn_tails=%" PRIu64 " sync_failures=%" PRIu64
            " flips=%" PRIu64 " flips_refused=%" PRIu64 " flips_read=%" PRIu64 " full_disks=%" PRIu64
-           "\n",
+           " full_leaders=%" PRIu64 " handed_over=%" PRIu64 "\n",
            stats->machine_crashes, stats->torn_tails, stats->sync_failures, stats->flips,
-           stats->flips_refused, stats->flips_read, stats->full_disks);
+           stats->flips_refused, stats->flips_read, stats->full_disks, stats->full_leaders,
+           stats->handed_over);
     printf("state: applied=%" PRIu64 " rebuilt=%" PRIu64 " operations=%" PRIu64 " unknown=%" PRIu64
            " sessions=%" PRIu64 " expired=%" PRIu64 " locks=%" PRIu64 " lock_delays=%" PRIu64
            " linear_states=%" PRIu64 " undecided=%" PRIu64 "\n",

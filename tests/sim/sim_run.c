@@ -218,7 +218,7 @@ static size_t sim_next_to_wake(const struct sim *sim, uint64_t *at_ms)
     return next;
 }
 
-static void sim_advance(struct sim *sim, uint64_t until_ms)
+void sim_advance(struct sim *sim, uint64_t until_ms)
 {
     while (sim->heap_count > 0) {
         uint64_t wake_ms = 0;
@@ -284,37 +284,35 @@ static void sim_heal(struct sim *sim)
     }
 }
 
-/* The configuration of the leader of the latest term; NULL: there is none. */
-static const struct raft_configuration *sim_present_configuration(const struct sim *sim)
+size_t sim_leader_now(const struct sim *sim)
 {
-    const struct sim_node *leader = NULL;
+    size_t leader = SIM_NODES_MAX;
 
     for (size_t i = 0; i < sim->parameters.node_count; i++) {
         const struct sim_node *server = &sim->nodes[i];
         if (server->raft != NULL && server->role == RAFT_LEADER &&
-            (leader == NULL || server->term > leader->term)) {
-            leader = server;
+            (leader == SIM_NODES_MAX || server->term > sim->nodes[leader].term)) {
+            leader = i;
         }
     }
-    return leader == NULL ? NULL : raft_configuration(leader->raft);
+    return leader;
 }
 
-/* Whether every server that is a member has applied something that was proposed after the faults
- * stopped. */
-static bool sim_progressed(const struct sim *sim)
+bool sim_progressed(const struct sim *sim, uint64_t since, size_t but)
 {
-    const struct raft_configuration *configuration = sim_present_configuration(sim);
+    const size_t leader = sim_leader_now(sim);
 
-    if (configuration == NULL) {
+    if (leader == SIM_NODES_MAX) {
         return false;
     }
+    const struct raft_configuration *configuration = raft_configuration(sim->nodes[leader].raft);
     for (size_t s = 0; s < configuration->count; s++) {
         const size_t i = (size_t)configuration->servers[s].id - 1;
         const raft_index applied = sim->nodes[i].applied_index;
-        bool fresh = false;
+        bool fresh = i == but;
         for (raft_index index = applied; index > 0 && !fresh; index--) {
             fresh = sim->committed[index - 1].entry.type == RAFT_ENTRY_COMMAND &&
-                    sim->committed[index - 1].entry.value >= sim->healed_value;
+                    sim->committed[index - 1].entry.value >= since;
             if (applied - index > 64) {
                 break;
             }
@@ -377,7 +375,7 @@ static void sim_demand_progress(struct sim *sim)
     const uint64_t bound_ms = sim->now_ms + 25 * election_ms + sim_catch_up_ms(sim);
     const uint64_t ghosts_ms = sim_ghosts_until_ms(sim);
 
-    while (!sim_progressed(sim)) {
+    while (!sim_progressed(sim, sim->healed_value, SIM_NODES_MAX)) {
         sim_require(sim, sim->now_ms < bound_ms, "no progress although all faults have stopped");
         sim_advance(sim, sim->now_ms + election_ms / 2);
     }
@@ -491,6 +489,11 @@ size_t sim_run(const struct sim_options *options, struct sim_stats *stats)
     sim_advance(sim, sim->parameters.fault_phase_ms);
     sim_heal(sim);
     sim_demand_progress(sim);
+    if (sim->full != NULL && sim_chance(sim, 2000)) {
+        sim_space_demand(sim);
+        sim->healed_value = sim->next_value + 1;
+        sim_demand_progress(sim);
+    }
     if (sim->full != NULL) {
         sim_demand_end(sim);
     }

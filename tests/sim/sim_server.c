@@ -278,7 +278,9 @@ void sim_server_remote_answer(struct sim *sim, const struct sim_event *event)
 
 static bool server_leads(const struct sim *sim, size_t node)
 {
-    return sim->nodes[node].role == RAFT_LEADER && !sim->full->servers[node].start_pending;
+    const struct sim_server *server = &sim->full->servers[node];
+
+    return sim->nodes[node].role == RAFT_LEADER && !server->start_pending && !server->wal_full;
 }
 
 void sim_server_remote_write(struct sim *sim, const struct sim_event *event)

@@ -27,6 +27,13 @@ static void on_failed(void *host, const char *message)
     server->wal_failed = true;
 }
 
+static void on_full(void *host, bool full)
+{
+    struct sim_server *server = host;
+
+    server->wal_full = full;
+}
+
 static struct wal_options wal_options_of(struct sim *sim, size_t node)
 {
     return (struct wal_options){.dir = "raft",
@@ -35,6 +42,7 @@ static struct wal_options wal_options_of(struct sim *sim, size_t node)
                                 .host = &sim->full->servers[node],
                                 .on_durable = on_durable,
                                 .on_failed = on_failed,
+                                .on_full = on_full,
                                 .files = &sim->full->files[node].table,
                                 .stepped = true,
                                 .idle_ms = sim->parameters.election_ms / 4};
@@ -162,6 +170,8 @@ static bool wal_open_once(struct sim *sim, size_t node, struct raft_state *state
     char message[WAL_ERROR_BYTES_MAX];
 
     server->wal_failed = false;
+    server->wal_full = false;
+    server->hand_over_ms = 0;
     server->wal_durable = 0;
     server->wal_mark_ms = 0;
     const int rc = wal_open(&options, &server->wal, state, message);
@@ -327,6 +337,7 @@ void sim_wal_work(struct sim *sim, size_t node)
         struct raft_event event = {.type = RAFT_EVENT_PERSISTED, .sequence = server->wal_durable};
         sim_node_step(sim, node, &event);
     }
+    sim_space_turn(sim, node);
 }
 
 /* --- the end --- */

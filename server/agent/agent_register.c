@@ -380,6 +380,7 @@ static int agent_service_store(struct agent_service_input *input, const json_t *
         agent_service_keep(agent, service);
     }
     agent_sync_kick(agent);
+    agent_check_kick_aliases(agent);
     return AGENT_OK;
 
 fail:

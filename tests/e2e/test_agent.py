@@ -212,8 +212,12 @@ def test_an_alias_follows_a_service_here_and_on_another_node(cluster):
         put(server, "/v1/agent/check/pass/db-ttl")
         wait_for(alias + " to pass", lambda: check(here, alias)["Status"] == "passing", 60)
     put(there, "/v1/agent/service/deregister/db")
-    wait_for("the alias of nothing", lambda: "could not be found" in check(here, "far")["Output"],
-             60)
+    put(here, "/v1/agent/service/deregister/db")
+    for alias in ("near", "far"):
+        wait_for("the alias of nothing",
+                 lambda alias=alias: "could not be found" in check(here, alias)["Output"], 60)
+    put(here, "/v1/agent/service/register", {"Name": "db"})
+    wait_for("the service to be there again", lambda: check(here, "near")["Status"] == "passing", 60)
 
 
 def test_a_reload_by_signal_takes_checks_and_limits_of_the_new_configuration(cluster):

@@ -114,6 +114,33 @@ static void datagrams_of_any_size_are_passed_on_whole(void **state)
     }
 }
 
+/* c-ares, left alone, asks over TCP what has more than 512 bytes. */
+static void questions_of_any_size_stay_on_their_transport(void **state)
+{
+    uint8_t asked[DNS_UDP_QUERY_BYTES_MAX] = {0};
+    static uint8_t got[MESSAGE_BYTES];
+
+    (void)state;
+    start_with(1, TIMEOUT_LONG_MS);
+    const size_t start = dns_fixture_query(WWW, 1232, asked, sizeof(asked));
+
+    for (size_t size = 500; size <= sizeof(asked); size += 899) {
+        const size_t padding = size - start;
+        const int fd = client_open(SOCK_DGRAM);
+
+        asked[start - 2] = (uint8_t)(padding >> 8); /* OPT's data */
+        asked[start - 1] = (uint8_t)padding;
+        asked[start + 1] = 12; /* an option: padding */
+        asked[start + 2] = (uint8_t)((padding - 4) >> 8);
+        asked[start + 3] = (uint8_t)(padding - 4);
+        assert_int_equal(send(fd, asked, size, 0), size);
+        wait_readable(recursors[0]);
+        assert_int_equal(recv(recursors[0], got, sizeof(got), 0), size);
+        assert_memory_equal(got + 2, asked + 2, size - 2);
+        (void)close(fd);
+    }
+}
+
 /* An old server that knows no EDNS: the next one is asked the same. */
 static void a_format_error_is_not_answered_with_another_question(void **state)
 {
@@ -269,6 +296,89 @@ static void streams_that_break_lead_to_the_next(void **state)
         if (i >= 3) {
             (void)close(first);
         }
+    }
+}
+
+static uint32_t random_state = 1;
+
+static uint32_t random_below(uint32_t limit)
+{
+    random_state = random_state * 1664525u + 1013904223u;
+    return (random_state >> 8) % limit;
+}
+
+/* Changes some bytes, most times behind the question, and the size. */
+static size_t upstream_spoil(uint8_t *bytes, size_t size, size_t room)
+{
+    const uint32_t changes = random_below(6);
+    const size_t grown = size + random_below(3) * random_below(40);
+
+    for (uint32_t i = 0; i < changes; i++) {
+        const size_t from = random_below(4) == 0 ? 2 : size / 2;
+
+        bytes[from + random_below((uint32_t)(size - from))] = (uint8_t)random_below(256);
+    }
+    if (random_below(4) == 0) {
+        return size - random_below((uint32_t)size);
+    }
+    return grown < room ? grown : room;
+}
+
+static void whatever_recursors_send_clients_have_an_answer(void **state)
+{
+    enum { TURNS = 1500, GUESSES = 4 };
+    static const struct slice chain = {"\xc0\x0c\0\5\0\1\0\0\0\x3c\0\6\3www\xc0\x12" A_RECORD, 34};
+
+    (void)state;
+    start_with(1, TIMEOUT_LONG_MS);
+    for (unsigned turn = 0; turn < TURNS; turn++) {
+        const int fd = ask(turn % 2 == 0 ? "ext.service.consul A" : WWW, turn % 3 == 0 ? 1232 : 0);
+        struct upstream_query query;
+        uint8_t out[DNS_UDP_BYTES_DEFAULT];
+
+        upstream_receive(0, &query);
+        for (unsigned i = 0; i < GUESSES; i++) {
+            memset(out, 0, sizeof(out));
+            const size_t size = upstream_compose(&query, 0, 2, chain, out);
+
+            out[2] = (uint8_t)(out[2] & ~(DNS_FLAG_TC >> 8));
+            upstream_send(recursors[0], &query, out, upstream_spoil(out, size, sizeof(out)));
+        }
+        upstream_send(recursors[0], &query, out, upstream_compose(&query, 0, 2, chain, out));
+        wait_readable(fd);
+        assert_true(recv(fd, message, sizeof(message), 0) >= DNS_HEADER_BYTES);
+        (void)close(fd);
+    }
+}
+
+static void whatever_streams_bring_clients_have_an_answer(void **state)
+{
+    enum { TURNS = 300 };
+
+    (void)state;
+    assert_int_equal(listen(listeners[0], 4), 0);
+    start_with(1, TIMEOUT_LONG_MS);
+    for (unsigned turn = 0; turn < TURNS; turn++) {
+        const int fd = ask_tcp(WWW);
+        const int upstream = upstream_accept(0);
+        struct upstream_query query;
+        uint8_t out[DNS_FRAME_BYTES + DNS_UDP_BYTES_DEFAULT] = {0};
+        uint8_t head[DNS_FRAME_BYTES];
+
+        upstream_receive_tcp(upstream, &query);
+        const size_t size = upstream_compose(&query, 0, 1, a_record, out + DNS_FRAME_BYTES);
+
+        out[0] = (uint8_t)(random_below(8) == 0 ? random_below(256) : 0);
+        out[1] = (uint8_t)(random_below(4) == 0 ? random_below(256) : size);
+        const size_t spoilt =
+            upstream_spoil(out + DNS_FRAME_BYTES, size, DNS_UDP_BYTES_DEFAULT) + DNS_FRAME_BYTES;
+
+        assert_int_equal(send(upstream, out, spoilt, MSG_NOSIGNAL), spoilt);
+        (void)shutdown(upstream, SHUT_WR); /* We may have closed it already. */
+        wait_readable(fd);
+        assert_int_equal(recv(fd, head, sizeof(head), MSG_WAITALL), sizeof(head));
+        (void)close(fd);
+        (void)close(upstream);
     }
 }
 
@@ -443,6 +553,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(datagrams_of_any_size_are_passed_on_whole),
+        TEST(questions_of_any_size_stay_on_their_transport),
         TEST(a_format_error_is_not_answered_with_another_question),
         TEST(a_failure_without_its_question_leads_to_the_next),
         TEST(an_answer_to_half_a_question_is_taken),
@@ -450,6 +561,8 @@ int main(void)
         TEST(truncated_host_names_are_asked_for_over_tcp),
         TEST(truncated_host_names_are_better_than_none),
         TEST(streams_that_break_lead_to_the_next),
+        TEST(whatever_recursors_send_clients_have_an_answer),
+        TEST(whatever_streams_bring_clients_have_an_answer),
         TEST(channels_used_again_have_new_ports),
         TEST(many_questions_of_all_kinds_are_answered),
         TEST(a_new_time_limit_holds_for_channels_used_again),

@@ -240,8 +240,9 @@ void raft_become_leader(struct raft *raft);
 void raft_peers_update(struct raft *raft);
 /* After the leader's log was compacted. */
 void raft_peers_compacted(struct raft *raft);
-/* Refuses a request of an earlier term, or one that does not fit our log. */
-void raft_append_refuse(struct raft *raft, const struct raft_message *message);
+/* For a request that only a leader sends: follows it. False for a leader of an earlier term, which
+ * has been refused. */
+bool raft_leader_follow(struct raft *raft, const struct raft_message *message);
 /* RAFT_EINVAL for what no server of this cluster sends; changes nothing. */
 int raft_append_request_check(const struct raft *raft, const struct raft_event *event);
 void raft_append_request(struct raft *raft, const struct raft_event *event);

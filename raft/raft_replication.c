@@ -102,7 +102,8 @@ int raft_append_request_check(const struct raft *raft, const struct raft_event *
     return RAFT_OK;
 }
 
-void raft_append_refuse(struct raft *raft, const struct raft_message *message)
+/* Refuses a request of an earlier term, or one that does not fit our log. */
+static void raft_append_refuse(struct raft *raft, const struct raft_message *message)
 {
     struct raft_message *answer = raft_message_add(raft, RAFT_APPEND_RESPONSE, message->from);
 
@@ -126,18 +127,26 @@ static raft_index raft_match_index(const struct raft *raft)
     return raft->verified_index < raft->durable_index ? raft->verified_index : raft->durable_index;
 }
 
-void raft_append_request(struct raft *raft, const struct raft_event *event)
+bool raft_leader_follow(struct raft *raft, const struct raft_message *message)
 {
-    const struct raft_message *message = event->message;
-
     if (message->term < raft->term) {
         raft_append_refuse(raft, message);
-        return;
+        return false;
     }
     raft_become_follower(raft, message->term, message->from);
     raft_leader_heard(raft);
     if (message->round > raft->leader_round) {
         raft->leader_round = message->round;
+    }
+    return true;
+}
+
+void raft_append_request(struct raft *raft, const struct raft_event *event)
+{
+    const struct raft_message *message = event->message;
+
+    if (!raft_leader_follow(raft, message)) {
+        return;
     }
     if (!raft_prev_matches(raft, message)) {
         raft_append_refuse(raft, message);

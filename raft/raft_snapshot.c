@@ -72,14 +72,8 @@ int raft_snapshot_request_check(const struct raft *raft, const struct raft_messa
 
 void raft_snapshot_request(struct raft *raft, const struct raft_message *message)
 {
-    if (message->term < raft->term) {
-        raft_append_refuse(raft, message);
+    if (!raft_leader_follow(raft, message)) {
         return;
-    }
-    raft_become_follower(raft, message->term, message->from);
-    raft_leader_heard(raft);
-    if (message->round > raft->leader_round) {
-        raft->leader_round = message->round;
     }
     if (raft_snapshot_known(raft, message->prev_index, message->prev_term)) {
         /* A late request, or entries came after all. */

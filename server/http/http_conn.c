@@ -118,6 +118,7 @@ void http_conn_close(struct http_conn *conn)
     conn->client = NULL;
     conn_cancel_request(conn);
     http_archive_release(conn);
+    http_save_release(conn);
     buffer_deinit(&conn->in);
     buffer_deinit(&conn->ahead);
     if (conn->tcp.loop == NULL) {
@@ -301,6 +302,7 @@ void http_conn_answered(struct http_conn *conn)
     if (conn->state == HTTP_CONN_CLOSED) {
         return;
     }
+    http_save_release(conn);
     if (conn->close_after) {
         http_conn_linger(conn);
         conn_resume(conn);

@@ -20,6 +20,9 @@ enum {
     HTTP_BODY_BYTES_MAX = 1024 * 1024,           /* bodies of all endpoints but KV */
     HTTP_SNAPSHOT_BYTES_MAX = 256 * 1024 * 1024, /* an archive to restore, compressed */
     HTTP_ARCHIVES_MAX = 2, /* such archives that are taken in at once; who comes then waits */
+    HTTP_SAVES_MAX = 4,    /* archives that are made at once, or on their way to their clients */
+    HTTP_PLACE_GRACE_MS = 30 * 1000,     /* for who has one of these places and moves its archive */
+    HTTP_PLACE_RATE_BYTES = 64 * 1024,   /* slower than so much a second: others get it by then */
     HTTP_PIPELINE_BYTES_MAX = 64 * 1024, /* read ahead of the request that is being answered */
     HTTP_DRAIN_BYTES_MAX = 256 * 1024,   /* unread body that is read and dropped, not closed on */
     HTTP_LINGER_BYTES_MAX = 4 * 1024 * 1024, /* dropped after the last answer, before the close */
@@ -139,6 +142,9 @@ struct http_conn {
     size_t rate_bytes; /* of it since its time-out was renewed */
     size_t end;        /* of `in`: where the current request ends, once complete */
     bool archive;      /* it is one of http->archives */
+    bool save;         /* what is being sent is one of http->saves */
+    size_t save_bytes; /* its size */
+    uint64_t place_ms; /* when either began to move, by uv_now */
     llhttp_t parser;
     bool complete;            /* the whole request has been read */
     bool eof;                 /* the client has closed its side */
@@ -230,6 +236,7 @@ struct http_server {
     struct events *events;                /* http_event.c; NULL: none was fired */
     struct http_coordinates *coordinates; /* http_coordinate.c; NULL: none was told */
     unsigned archives;                    /* being taken in: HTTP_ARCHIVES_MAX */
+    unsigned saves;                       /* being made or sent: HTTP_SAVES_MAX */
     uint64_t cached[HTTP_CACHED_MAX];     /* what ?cached was asked for: hashes */
     struct http_bucket rpc_bucket, read_bucket, write_bucket;
     struct http_timing *timings;    /* http_timing.c: owned; NULL: none yet */
@@ -495,6 +502,17 @@ void http_coordinates_free(struct http_coordinates *coordinates); /* NULL is acc
 
 /* --- http_snapshot.c --- */
 void http_snapshot(struct http_request *request);
+
+/* --- http_place.c --- */
+/* All places among http->archives (else http->saves) are taken, and somebody wants one: closes a
+ * connection that moves its archive too slowly, if there is one. True: there is a place now. */
+bool http_place_reclaim(struct http_server *http, bool archives);
+/* Whether a snapshot may be made; then it is one of http->saves. False: answered. */
+bool http_save_admit(struct http_request *request);
+/* One that is made is about to be sent: its place is the connection's until that is done. */
+void http_save_sends(struct http_conn *conn, size_t bytes);
+/* The connection's place, if it has one, is free again. */
+void http_save_release(struct http_conn *conn);
 
 /* --- http_timing.c --- */
 /* The handler is about to be called; and the request is over. */

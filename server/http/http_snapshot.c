@@ -49,6 +49,7 @@ struct http_snapshot {
     struct snapshot_meta meta;
     struct buffer servers; /* JSON */
     struct buffer answer;
+    bool saves; /* is one of http->saves */
     /* restoring */
     bool counted;       /* in http->archives */
     struct buffer body; /* what the client sent; the archive is part of it */
@@ -98,6 +99,11 @@ static bool snapshot_release(struct http_snapshot *snapshot)
 {
     struct http_request *request = snapshot->request;
 
+    if (snapshot->saves) {
+        assert(request->conn->http->saves > 0);
+        request->conn->http->saves--;
+        snapshot->saves = false;
+    }
     if (snapshot->counted) {
         assert(request->conn->http->archives > 0);
         request->conn->http->archives--;
@@ -130,6 +136,8 @@ static void snapshot_reply_saved(struct http_snapshot *snapshot)
 
     http_conn_enter(conn);
     if (snapshot_release(snapshot)) {
+        conn->http->saves++; /* Just given back. */
+        http_save_sends(conn, snapshot->answer.size);
         http_reply_buffer(request, 200, "application/x-gzip", &meta, &snapshot->answer);
     }
     http_conn_leave(conn);
@@ -456,11 +464,16 @@ void http_snapshot(struct http_request *request)
     if (!http_check_datacenter(request, 0)) {
         return;
     }
+    if (request->method == HTTP_METHOD_GET && !http_save_admit(request)) {
+        return;
+    }
     snapshot = snapshot_new(request);
     if (snapshot == NULL) {
+        request->conn->http->saves -= request->method == HTTP_METHOD_GET;
         return;
     }
     if (request->method == HTTP_METHOD_GET) {
+        snapshot->saves = true;
         replica_read(request->server->replica, &snapshot->read,
                      http_has_param(request, "stale") ? REPLICA_STALE : REPLICA_DEFAULT,
                      snapshot_on_fresh, snapshot);

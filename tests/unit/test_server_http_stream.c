@@ -566,6 +566,50 @@ static void a_large_value_is_encoded_once_for_all_its_waiters(void **state)
     free(value);
 }
 
+/* --- places --- */
+
+static void open_restore(struct http_fixture *fixture, struct client *client, unsigned archives)
+{
+    client_open(fixture, client);
+    client_send(fixture, client,
+                "PUT /v1/snapshot HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nfew");
+    for (int i = 0; i < 10000 && fixture->server.http->archives < archives; i++) {
+        loop_turn(fixture);
+    }
+    assert_int_equal(fixture->server.http->archives, archives);
+}
+
+static void who_sends_a_snapshot_too_slowly_makes_room_when_others_want_it(void **state)
+{
+    struct http_fixture *fixture = *state;
+    struct client slow, fresh, other, late;
+
+    assert_int_equal(HTTP_ARCHIVES_MAX, 2);
+    open_restore(fixture, &slow, 1);
+    struct http_conn *conn = fixture->server.http->conns;
+    open_restore(fixture, &fresh, 2);
+    client_open(fixture, &other);
+    client_send(fixture, &other,
+                "PUT /v1/snapshot HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nfew");
+    client_expect(fixture, &other, "2 snapshots are being restored, try again later", 1);
+    assert_int_equal(count_text(&other, "HTTP/1.1 503 "), 1);
+    assert_int_equal(count_text(&other, "Retry-After: "), 1);
+
+    conn->place_ms -= HTTP_PLACE_GRACE_MS; /* It has had it for so long, and sent three bytes. */
+    client_open(fixture, &late);
+    client_send(fixture, &late,
+                "PUT /v1/snapshot HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nall");
+    client_expect(fixture, &late, "HTTP/1.1 404 ", 1); /* What the fixture's handler says. */
+    client_expect_close(fixture, &slow);
+    assert_int_equal(slow.size, 0);
+    assert_int_equal(fixture->server.http->archives, 1);
+    assert_false(fresh.closed);
+    client_close(&slow);
+    client_close(&fresh);
+    client_close(&other);
+    client_close(&late);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -586,6 +630,7 @@ int main(void)
         TEST(a_change_wakes_those_concerned_and_each_gets_the_answer_it_asked_for),
         TEST(a_waiter_may_go_between_its_change_and_its_turn),
         TEST(a_large_value_is_encoded_once_for_all_its_waiters),
+        TEST(who_sends_a_snapshot_too_slowly_makes_room_when_others_want_it),
     };
 #undef TEST
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -91,8 +91,114 @@ static void monitor_send_line(struct monitor_stream *stream, struct slice line)
 
 /* --- lines --- */
 
+enum { MONITOR_PAIRS_MAX = 16 };
+
+/* `key=value` behind an event's message. */
+struct monitor_pair {
+    struct slice key, value;
+    bool quoted;
+};
+
+static bool monitor_is_key_byte(char c)
+{
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
+           c == '-' || c == '.';
+}
+
+/* Takes one pair, and the blank behind it. NULL: there is none. */
+static const char *monitor_take_pair(const char *at, struct monitor_pair *out)
+{
+    const char *start = at;
+
+    while (monitor_is_key_byte(*at)) {
+        at++;
+    }
+    if (at == start || *at != '=') {
+        return NULL;
+    }
+    out->key = slice_from(start, (size_t)(at - start));
+    start = ++at;
+    out->quoted = *at == '"';
+    if (out->quoted) {
+        start = ++at;
+        while (*at != '\0' && !(*at == '"' && (at[1] == ' ' || at[1] == '\0'))) {
+            at++;
+        }
+        if (*at == '\0') {
+            return NULL;
+        }
+        out->value = slice_from(start, (size_t)(at - start));
+        at++;
+    } else {
+        while (*at != '\0' && *at != ' ') {
+            at++;
+        }
+        out->value = slice_from(start, (size_t)(at - start));
+    }
+    return *at == ' ' ? at + 1 : at;
+}
+
+/* All of `at` as pairs, sorted by key; 0 if it is anything else. */
+static size_t monitor_take_pairs(const char *at, struct monitor_pair pairs[MONITOR_PAIRS_MAX])
+{
+    size_t count = 0;
+
+    while (at != NULL && *at != '\0') {
+        struct monitor_pair pair;
+        size_t place = count;
+
+        at = monitor_take_pair(at, &pair);
+        if (at == NULL || count == MONITOR_PAIRS_MAX) {
+            return 0;
+        }
+        while (place > 0 && slice_compare(pairs[place - 1].key, pair.key) > 0) {
+            pairs[place] = pairs[place - 1];
+            place--;
+        }
+        if (place > 0 && slice_equal(pairs[place - 1].key, pair.key)) {
+            return 0;
+        }
+        pairs[place] = pair;
+        count++;
+    }
+    return count;
+}
+
+/* Whether it was a number when it was written. */
+static bool monitor_is_number(const struct monitor_pair *pair)
+{
+    const struct slice value = pair->value;
+    bool digits = value.size > 0 && value.size <= 18 && (value.size == 1 || value.data[0] != '0');
+
+    for (size_t i = 0; digits && i < value.size; i++) {
+        digits = value.data[i] >= '0' && value.data[i] <= '9';
+    }
+    return digits && !pair->quoted;
+}
+
+/* The pairs of "message: key=value key=\"value\"" become members of their own, as in Consul.
+ * `*text` is cut to the message. */
+static size_t monitor_split(struct slice *text, const char *whole,
+                            struct monitor_pair pairs[MONITOR_PAIRS_MAX])
+{
+    *text = slice_from_text(whole);
+    for (const char *at = strstr(whole, ": "); at != NULL; at = strstr(at + 2, ": ")) {
+        const size_t count = monitor_take_pairs(at + 2, pairs);
+
+        if (count > 0) {
+            *text = slice_from(whole, (size_t)(at - whole));
+            return count;
+        }
+    }
+    return 0;
+}
+
 static void monitor_put_json(struct buffer *out, const struct log_event *event)
 {
+    struct monitor_pair pairs[MONITOR_PAIRS_MAX];
+    struct slice text;
+    const size_t count = monitor_split(&text, event->text, pairs);
+
     struct tm parts;
     char seconds[32] = "";
     char zone[8] = "";
@@ -102,7 +208,7 @@ static void monitor_put_json(struct buffer *out, const struct log_event *event)
         (void)strftime(zone, sizeof(zone), "%z", &parts);
     }
     buffer_printf(out, "{\"@level\":\"%s\",\"@message\":", log_level_name(event->level));
-    json_put_string(out, slice_from_text(event->text));
+    json_put_string(out, text);
     buffer_append_text(out, ",\"@module\":");
     json_put_string(out, slice_from_text(event->module));
     /* Go's "Z07:00". */
@@ -112,8 +218,18 @@ static void monitor_put_json(struct buffer *out, const struct log_event *event)
         memmove(zone + 4, zone + 3, 3);
         zone[3] = ':';
     }
-    buffer_printf(out, ",\"@timestamp\":\"%s.%06ld%s\"}\n", seconds, event->when.tv_nsec / 1000,
-                  zone);
+    buffer_printf(out, ",\"@timestamp\":\"%s.%06ld%s\"", seconds, event->when.tv_nsec / 1000, zone);
+    for (size_t i = 0; i < count; i++) {
+        buffer_append_char(out, ',');
+        json_put_string(out, pairs[i].key);
+        buffer_append_char(out, ':');
+        if (monitor_is_number(&pairs[i])) {
+            buffer_append_slice(out, pairs[i].value);
+        } else {
+            json_put_string(out, pairs[i].value);
+        }
+    }
+    buffer_append_text(out, "}\n");
 }
 
 static void monitor_on_event(struct monitor_client *client, const struct log_event *event)

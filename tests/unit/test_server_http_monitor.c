@@ -187,6 +187,56 @@ static void what_a_stranger_wrote_stays_within_its_line(void **state)
     wait_for_followers(fixture, 0);
 }
 
+/* Pairs behind the message are members, in the order of their names. */
+static void in_json_pairs_are_members_and_all_else_is_the_message(void **state)
+{
+    static const struct {
+        const char *text, *message, *members;
+    } cases[] = {
+        {"leader elected: term=7 name=pg1", "leader elected", ",\"name\":\"pg1\",\"term\":7}\n"},
+        {"cannot dial: error=\"no route: to \"it\"\" id=1", "cannot dial",
+         ",\"error\":\"no route: to \\\"it\\\"\",\"id\":1}\n"},
+        {"one: two: a=b", "one: two", ",\"a\":\"b\"}\n"},
+        {"numbers: a=\"1\" b=01 c=1s d=-1 e=0 f=", "numbers",
+         ",\"a\":\"1\",\"b\":\"01\",\"c\":\"1s\",\"d\":\"-1\",\"e\":0,\"f\":\"\"}\n"},
+        {"plain", "plain", "}\n"},
+        {"a=b", "a=b", "}\n"},
+        {"no pair: a", "no pair: a", "}\n"},
+        {"more follows: a=b. Then do", "more follows: a=b. Then do", "}\n"},
+        {"open: a=\"b", "open: a=\\\"b", "}\n"},
+        {"twice: a=b a=c", "twice: a=b a=c", "}\n"},
+        {"no name: =b", "no name: =b", "}\n"},
+        {"not ours: @level=x", "not ours: @level=x", "}\n"},
+        {"markup: a=<", "markup", ",\"a\":\"\\u003c\"}\n"},
+        {"many: a=1 b=1 c=1 d=1 e=1 f=1 g=1 h=1 i=1 j=1 k=1 l=1 m=1 n=1 o=1 p=1 q=1",
+         "many: a=1 b=1 c=1 d=1 e=1 f=1 g=1 h=1 i=1 j=1 k=1 l=1 m=1 n=1 o=1 p=1 q=1", "}\n"},
+    };
+    struct http_fixture *fixture = *state;
+    struct client client;
+
+    client_open(fixture, &client);
+    client_send(fixture, &client, "GET /v1/agent/monitor?logjson HTTP/1.1\r\nHost: x\r\n\r\n");
+    wait_for_followers(fixture, 1);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        char message[256];
+
+        (void)snprintf(message, sizeof(message),
+                       "{\"@level\":\"warn\",\"@message\":\"%s\",\"@module\":\"test\",",
+                       cases[i].message);
+        log_write(LOG_WARN, "test", "%s", cases[i].text);
+        client_expect(fixture, &client, message, 1);
+        client_expect(fixture, &client, "}\n", (unsigned)i + 1);
+        const char *line = strstr(client.data, message);
+        const char *members = strstr(strstr(line, "\"@timestamp\":\"") + 14, "\"") + 1;
+
+        if (strncmp(members, cases[i].members, strlen(cases[i].members)) != 0) {
+            fail_msg("%s: %s", cases[i].text, line);
+        }
+    }
+    client_close(&client);
+    wait_for_followers(fixture, 0);
+}
+
 static int monitor_setup(void **state)
 {
     log_level_set(LOG_ERROR);
@@ -212,6 +262,7 @@ int main(void)
         TEST(each_status_has_its_reason),
         TEST(the_log_of_a_server_without_token_is_nobodys),
         TEST(what_a_stranger_wrote_stays_within_its_line),
+        TEST(in_json_pairs_are_members_and_all_else_is_the_message),
     };
 #undef TEST
     return cmocka_run_group_tests(tests, NULL, NULL);

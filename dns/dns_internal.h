@@ -376,7 +376,7 @@ void *dns_arena_take(struct dns_resolver *r, size_t size); /* NULL when used up 
  * it is written once. NULL when memory is used up or the name too long. */
 struct dns_name *dns_name_make(struct dns_resolver *r, const uint8_t *labels, size_t size,
                                struct dns_name *parent);
-/* "a.b" below parent (NULL: the root; then the zone's domain is shared if the text ends in it). */
+/* "a.b" below parent (NULL: the root; then the zone's names are shared if the text ends in one). */
 struct dns_name *dns_name_from_text(struct dns_resolver *r, struct slice text,
                                     struct dns_name *parent);
 /* hex.addr.dc.domain */

@@ -68,21 +68,53 @@ struct dns_name *dns_name_make(struct dns_resolver *r, const uint8_t *labels, si
     return NULL;
 }
 
+/* Takes the parent's own labels off the end, if they are there and something is left before them.
+ * `text` is what the labels were made from, a dot where each label but the first begins. */
+static bool labels_take_end(const uint8_t *labels, size_t *size, struct slice text,
+                            const struct dns_name *parent)
+{
+    assert(parent->size > 0);
+    if (*size <= parent->size ||
+        memcmp(labels + *size - parent->size, parent->labels, parent->size) != 0 ||
+        text.data[*size - parent->size - 1] != '.') {
+        return false;
+    }
+    *size -= parent->size;
+    return true;
+}
+
+/* The longest of the zone's names that these labels end in: so equal names are one object, however
+ * they came about. NULL: they are not in the domain. */
+static struct dns_name *zone_parent(struct dns_zone *zone, const uint8_t *labels, size_t *size,
+                                    struct slice text)
+{
+    struct dns_name *const kinds[] = {&zone->node_name, &zone->addr_name, &zone->service_name};
+
+    if (!labels_take_end(labels, size, text, &zone->domain_name)) {
+        return NULL;
+    }
+    if (!labels_take_end(labels, size, text, &zone->datacenter_name)) {
+        return &zone->domain_name;
+    }
+    for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+        if (labels_take_end(labels, size, text, kinds[i])) {
+            return kinds[i];
+        }
+    }
+    return &zone->datacenter_name;
+}
+
 struct dns_name *dns_name_from_text(struct dns_resolver *r, struct slice text,
                                     struct dns_name *parent)
 {
     uint8_t labels[DNS_NAME_BYTES_MAX];
     size_t size = dns_labels_from_text(text, labels, sizeof(labels));
-    const size_t domain_size = r->zone->domain_name.size;
 
     if (size == 0) {
         return NULL;
     }
-    if (parent == NULL && size > domain_size &&
-        memcmp(labels + size - domain_size, r->zone->domain.wire, domain_size) == 0 &&
-        text.data[size - domain_size - 1] == '.') {
-        size -= domain_size;
-        parent = &r->zone->domain_name;
+    if (parent == NULL) {
+        parent = zone_parent(r->zone, labels, &size, text);
     }
     return dns_name_make(r, labels, size, parent);
 }

@@ -81,6 +81,7 @@ struct config {
     bool metrics_filter_default;     /* telemetry.filter_default, true */
     bool metrics_disable_hostname;   /* telemetry.disable_hostname */
     int64_t prometheus_retention_ns; /* telemetry.prometheus_retention_time; 0: not offered */
+    bool http_unprintable;           /* paths may hold bytes that nobody can print */
     bool leave_on_terminate;         /* SIGTERM leaves in order: status 0, else 1 (Consul's) */
     bool skip_leave_on_interrupt;    /* true on servers: SIGINT does not leave */
     bool acl_enabled;                /* nothing without the token */

@@ -231,6 +231,7 @@ static void build_limits(struct config_builder *builder)
         builder_ms(builder, "check_update_interval", 300 * CONFIG_SECOND_NS);
     config->check_output_bytes_max = (uint32_t)builder_int(builder, "check_output_max_size", 4096,
                                                            1, CONFIG_CHECK_OUTPUT_BYTES_LIMIT);
+    config->http_unprintable = builder_bool(builder, "disable_http_unprintable_char_filter", false);
     config->discard_check_output = builder_bool(builder, "discard_check_output", false);
     config->script_checks = builder_bool(builder, "enable_script_checks", false);
     config->local_script_checks =

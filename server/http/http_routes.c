@@ -209,7 +209,7 @@ bool http_route_check(struct http_request *request)
         http_reply_empty(request, 200); /* The server as a whole: it is there. */
         return false;
     }
-    if (!http_path_printable(request->path)) {
+    if (!request->server->config->http_unprintable && !http_path_printable(request->path)) {
         http_reply_empty(request, 400);
         return false;
     }

@@ -240,6 +240,25 @@ static void escapes_in_a_key_are_decoded_once(void **state)
     }
 }
 
+static void unprintable_bytes_of_a_key_are_taken_when_the_settings_say_so(void **state)
+{
+    static const char requests[] =
+        "PUT /v1/kv/odd%01%00%7F%0A HTTP/1.1\r\n" HOST "Content-Length: 1\r\n\r\n1"
+        "GET /v1/kv/odd?keys HTTP/1.1\r\n" HOST "\r\n" FOLLOW;
+    struct http_fixture *fixture = *state;
+    struct client client;
+
+    for (int allowed = 0; allowed < 2; allowed++) {
+        fixture->config.http_unprintable = allowed == 1;
+        client_open(fixture, &client);
+        client_send(fixture, &client, requests);
+        client_expect(fixture, &client, LEADER, 1);
+        assert_int_equal(count_text(&client, "400 Bad Request"), allowed == 1 ? 0 : 1);
+        assert_int_equal(count_text(&client, "[\"odd\\u0001\\u0000\x7f\\n\"]"), allowed);
+        client_close(&client);
+    }
+}
+
 static void a_body_that_waits_for_100_is_told_to_come(void **state)
 {
     struct http_fixture *fixture = *state;
@@ -466,6 +485,7 @@ int main(void)
         TEST(each_corner_of_framing_has_one_outcome),
         TEST(each_corner_has_the_same_outcome_byte_by_byte),
         TEST(escapes_in_a_key_are_decoded_once),
+        TEST(unprintable_bytes_of_a_key_are_taken_when_the_settings_say_so),
         TEST(a_body_that_waits_for_100_is_told_to_come),
         TEST(a_body_that_will_be_refused_is_not_told_to_come),
         TEST(a_raw_value_is_never_a_page),

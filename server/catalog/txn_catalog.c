@@ -37,13 +37,58 @@ static int txn_deregister(struct txn_run_state *run, struct slice node, struct s
                                                check_id, run->ended);
 }
 
-/* Whether a cas or delete-cas may go on with the record that it found, or did not find. */
-static bool txn_index_matches(const struct txn_op *op, bool found, uint64_t modify_index)
+/* The record that an operation is about. */
+struct txn_subject {
+    const char *kind;         /* as texts name it: "service " */
+    const char *verb_unknown; /* "unknown Service verb " */
+    struct slice id;
+    const struct slice *node; /* NULL: it is the node */
+    bool found;
+    uint64_t modify_index; /* if found */
+};
+
+/* What an operation comes to, after its conditions were looked at. */
+enum txn_step { TXN_STEP_GET, TXN_STEP_SET, TXN_STEP_DELETE, TXN_STEP_REFUSED };
+
+static enum txn_step txn_refuse_step(struct txn_run_state *run, const struct txn_subject *subject,
+                                     const char *before, const char *behind)
 {
-    if (op->verb == TXN_CAS && op->index == 0) {
-        return !found;
+    struct txn_phrase phrases[4];
+    size_t count = 0;
+
+    phrases[count++] = (struct txn_phrase){before, TXN_NO_NAME};
+    phrases[count++] = (struct txn_phrase){subject->kind, subject->id};
+    if (subject->node != NULL) {
+        phrases[count++] = (struct txn_phrase){" on node ", *subject->node};
     }
-    return found && op->index == modify_index;
+    phrases[count++] = (struct txn_phrase){behind, TXN_NO_NAME};
+    (void)txn_refuse(run, phrases, count);
+    return TXN_STEP_REFUSED;
+}
+
+static enum txn_step txn_decide(struct txn_run_state *run, const struct txn_op *op,
+                                const struct txn_subject *subject)
+{
+    const bool same_index = subject->found && op->index == subject->modify_index;
+
+    switch (op->verb) {
+    case TXN_GET:
+        return subject->found ? TXN_STEP_GET : txn_refuse_step(run, subject, "", " doesn't exist");
+    case TXN_SET:
+        return TXN_STEP_SET;
+    case TXN_CAS: /* Index 0: only if it is not there. */
+        return (op->index == 0 ? !subject->found : same_index)
+                   ? TXN_STEP_SET
+                   : txn_refuse_step(run, subject, "failed to set ", ", index is stale");
+    case TXN_DELETE:
+        return TXN_STEP_DELETE;
+    case TXN_DELETE_CAS:
+        return same_index ? TXN_STEP_DELETE
+                          : txn_refuse_step(run, subject, "failed to delete ", ", index is stale");
+    default: /* The verbs of keys do not decode here. */
+        (void)TXN_REFUSE(run, {subject->verb_unknown, op->verb_text});
+        return TXN_STEP_REFUSED;
+    }
 }
 
 int txn_node_verify(struct txn_run_state *run, const struct txn_op *op)
@@ -74,47 +119,46 @@ static int txn_node_find(struct txn_run_state *run, const struct txn_op *op,
     return catalog_node_get(run->txn, op->node.name, node);
 }
 
+static int txn_node_set(struct txn_run_state *run, const struct txn_op *op)
+{
+    const struct catalog_registration registration = {.node = op->node, .address_optional = true};
+    struct catalog_node node;
+    bool registered;
+    int rc = txn_register(run, &registration, &registered);
+
+    if (rc != 0 || !registered) {
+        return rc;
+    }
+    rc = catalog_node_get(run->txn, op->node.name, &node);
+    return rc == 0 ? txn_result_put_node(run, &node) : rc;
+}
+
 int txn_node_run(struct txn_run_state *run, const struct txn_op *op)
 {
     struct catalog_node node = {0};
-    bool registered;
-    int rc = txn_node_find(run, op, &node);
-    const bool found = rc == 0;
+    const int rc = txn_node_find(run, op, &node);
+    const struct txn_subject subject = {
+        .kind = "node ",
+        .verb_unknown = "unknown Node verb ",
+        .id = op->node.name,
+        .found = rc == 0,
+        .modify_index = node.modify_index,
+    };
 
     if (rc != 0 && rc != STORE_ENOTFOUND) {
         return rc;
     }
-    switch (op->verb) {
-    case TXN_GET:
-        return found ? txn_result_put_node(run, &node)
-                     : TXN_REFUSE(run, {"node ", op->node.name}, {" doesn't exist", TXN_NO_NAME});
-    case TXN_CAS:
-    case TXN_SET: {
-        if (op->verb == TXN_CAS && !txn_index_matches(op, found, node.modify_index)) {
-            return TXN_REFUSE(run, {"failed to set node ", op->node.name},
-                              {", index is stale", TXN_NO_NAME});
-        }
-        const struct catalog_registration registration = {.node = op->node,
-                                                          .address_optional = true};
-        rc = txn_register(run, &registration, &registered);
-        if (rc == 0 && registered) {
-            rc = catalog_node_get(run->txn, op->node.name, &node);
-            return rc == 0 ? txn_result_put_node(run, &node) : rc;
-        }
-        return rc;
-    }
-    case TXN_DELETE_CAS:
-        if (!txn_index_matches(op, found, node.modify_index)) {
-            return TXN_REFUSE(run, {"failed to delete node ", op->node.name},
-                              {", index is stale", TXN_NO_NAME});
-        }
+    switch (txn_decide(run, op, &subject)) {
+    case TXN_STEP_GET:
+        return txn_result_put_node(run, &node);
+    case TXN_STEP_SET:
+        return txn_node_set(run, op);
+    case TXN_STEP_DELETE:
+        return txn_deregister(run, op->node.name, SLICE_EMPTY, SLICE_EMPTY);
+    case TXN_STEP_REFUSED:
         break;
-    case TXN_DELETE:
-        break;
-    default: /* The verbs of keys do not decode here. */
-        return TXN_REFUSE(run, {"unknown Node verb ", op->verb_text});
     }
-    return txn_deregister(run, op->node.name, SLICE_EMPTY, SLICE_EMPTY);
+    return 0;
 }
 
 int txn_service_verify(struct txn_run_state *run, const struct txn_op *op)
@@ -168,37 +212,30 @@ int txn_service_run(struct txn_run_state *run, const struct txn_op *op)
         op->verb != TXN_GET && op->service.id.size == 0 ? op->service.name : op->service.id;
     struct catalog_service service = {0};
     const int rc = catalog_service_get(run->txn, name, id, &service);
-    const bool found = rc == 0;
+    const struct txn_subject subject = {
+        .kind = "service ",
+        .verb_unknown = "unknown Service verb ",
+        .id = id,
+        .node = &name,
+        .found = rc == 0,
+        .modify_index = service.modify_index,
+    };
 
     if (rc != 0 && rc != STORE_ENOTFOUND) {
         return rc;
     }
-    switch (op->verb) {
-    case TXN_GET:
-        return found ? txn_result_put_service(run, &service)
-                     : TXN_REFUSE(run, {"service ", id}, {" on node ", name},
-                                  {" doesn't exist", TXN_NO_NAME});
-    case TXN_CAS:
-        if (!txn_index_matches(op, found, service.modify_index)) {
-            return TXN_REFUSE(run, {"failed to set service ", id}, {" on node ", name},
-                              {", index is stale", TXN_NO_NAME});
-        }
+    switch (txn_decide(run, op, &subject)) {
+    case TXN_STEP_GET:
+        return txn_result_put_service(run, &service);
+    case TXN_STEP_SET:
         return txn_service_set(run, op, id);
-    case TXN_SET:
-        return txn_service_set(run, op, id);
-    case TXN_DELETE_CAS:
-        if (!txn_index_matches(op, found, service.modify_index)) {
-            return TXN_REFUSE(run, {"failed to delete service ", id}, {" on node ", name},
-                              {", index is stale", TXN_NO_NAME});
-        }
+    case TXN_STEP_DELETE:
+        /* Without an id, a deregistration would mean the node. */
+        return id.size == 0 ? 0 : txn_deregister(run, name, id, SLICE_EMPTY);
+    case TXN_STEP_REFUSED:
         break;
-    case TXN_DELETE:
-        break;
-    default: /* The verbs of keys do not decode here. */
-        return TXN_REFUSE(run, {"unknown Service verb ", op->verb_text});
     }
-    /* Without an id, a deregistration would mean the node. */
-    return id.size == 0 ? 0 : txn_deregister(run, name, id, SLICE_EMPTY);
+    return 0;
 }
 
 /* Consul's words, which are not those of the catalog's endpoint. 0 also when refused: run->failed
@@ -264,35 +301,28 @@ int txn_check_run(struct txn_run_state *run, const struct txn_op *op)
         op->verb != TXN_GET && op->check.id.size == 0 ? op->check.name : op->check.id;
     struct catalog_check check = {0};
     const int rc = catalog_check_get(run->txn, name, id, &check);
-    const bool found = rc == 0;
+    const struct txn_subject subject = {
+        .kind = "check ",
+        .verb_unknown = "unknown Check verb ",
+        .id = id,
+        .node = &name,
+        .found = rc == 0,
+        .modify_index = check.modify_index,
+    };
 
     if (rc != 0 && rc != STORE_ENOTFOUND) {
         return rc;
     }
-    switch (op->verb) {
-    case TXN_GET:
-        return found ? txn_result_put_check(run, &check)
-                     : TXN_REFUSE(run, {"check ", id}, {" on node ", name},
-                                  {" doesn't exist", TXN_NO_NAME});
-    case TXN_CAS:
-        if (!txn_index_matches(op, found, check.modify_index)) {
-            return TXN_REFUSE(run, {"failed to set check ", id}, {" on node ", name},
-                              {", index is stale", TXN_NO_NAME});
-        }
+    switch (txn_decide(run, op, &subject)) {
+    case TXN_STEP_GET:
+        return txn_result_put_check(run, &check);
+    case TXN_STEP_SET:
         return txn_check_set(run, op, id);
-    case TXN_SET:
-        return txn_check_set(run, op, id);
-    case TXN_DELETE_CAS:
-        if (!txn_index_matches(op, found, check.modify_index)) {
-            return TXN_REFUSE(run, {"failed to delete check ", id}, {" on node ", name},
-                              {", index is stale", TXN_NO_NAME});
-        }
+    case TXN_STEP_DELETE:
+        /* Without an id, a deregistration would mean the node. */
+        return id.size == 0 ? 0 : txn_deregister(run, name, SLICE_EMPTY, id);
+    case TXN_STEP_REFUSED:
         break;
-    case TXN_DELETE:
-        break;
-    default: /* The verbs of keys do not decode here. */
-        return TXN_REFUSE(run, {"unknown Check verb ", op->verb_text});
     }
-    /* Without an id, a deregistration would mean the node. */
-    return id.size == 0 ? 0 : txn_deregister(run, name, SLICE_EMPTY, id);
+    return 0;
 }

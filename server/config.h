@@ -3,7 +3,7 @@
 
 /* The configuration: Consul's keys and flags, from files, folders and the command line, merged in
  * Consul's order (files in the order given, folders in lexical order, flags last; later wins, lists
- * are joined). One table in config.c says of every key: honoured, accepted without effect, or
+ * are joined). One table in config_keys.c says of every key: honoured, accepted without effect, or
  * refused with the reason; a key in no table is an error that names it and the nearest known one.
  * docs/configuration.md shows the table; a test compares them. */
 
@@ -16,6 +16,7 @@
 #include "kv/errmsg.h"
 #include "kv/uuid.h"
 #include "server/catalog/autopilot.h"
+#include "server/duration.h"
 #include "server/log.h"
 
 enum { CONFIG_ADDRESSES_MAX = 64, CONFIG_FILES_MAX = 256 };
@@ -106,11 +107,5 @@ int config_load(int argc, char **argv, struct config **out, struct errmsg *err);
 /* Reads the same sources again (SIGHUP). */
 int config_reload(const struct config *old, struct config **out, struct errmsg *err);
 void config_free(struct config *config);
-
-/* Go's duration text ("1.5s", "300ms", "1h2m", "-5s"): nanoseconds. False, with Go's error text
- * ("time: missing unit in duration \"15\"") in `err`, on anything else. */
-bool duration_parse(struct slice text, int64_t *ns, struct errmsg *err);
-/* As Go prints a duration: "1m0s", "15s", "1.5s", "0s". */
-void duration_format(int64_t ns, char *out, size_t out_bytes);
 
 #endif

@@ -1,13 +1,9 @@
-/* Durations as Go writes them: time.ParseDuration and Duration.String, the syntax of every time in
- * Consul's configuration and HTTP API. Rules and error texts are those of Go 1.15, which built the
- * Consul that we answer like. */
+#include "server/duration.h"
 
 #include <assert.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-
-#include "server/config.h"
 
 enum { DURATION_QUOTE_BYTES_MAX = 200 };
 

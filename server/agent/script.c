@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #include "kv/buffer.h"
-#include "server/config.h"
+#include "server/duration.h"
 
 #define SCRIPT_MAGIC 0x53435250u
 

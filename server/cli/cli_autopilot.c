@@ -8,7 +8,7 @@
 
 #include "server/cli/cli.h"
 #include "server/cli/cli_client.h"
-#include "server/config.h"
+#include "server/duration.h"
 
 static const char autopilot_usage[] =
     "Usage: consul operator autopilot <subcommand> [options]\n\n"

@@ -3,7 +3,7 @@
 #include <assert.h>
 #include <string.h>
 
-#include "server/config.h"
+#include "server/duration.h"
 
 enum { JSON_DECODE_ERROR = -1 };
 

@@ -9,7 +9,7 @@
 #include <cmocka.h>
 
 #include "kv/slice.h"
-#include "server/config.h"
+#include "server/duration.h"
 
 #define SECOND_NS INT64_C(1000000000)
 

@@ -147,6 +147,8 @@ static const struct {
     [METRIC_STATE_BYTES] = {METRIC_GAUGE, "state.bytes", "Bytes used by the state on disk"},
     [METRIC_STATE_BYTES_MAX] = {METRIC_GAUGE, "state.bytes_max",
                                 "Bytes that the state may use on disk"},
+    [METRIC_STATE_FULL] = {METRIC_GAUGE, "state.full",
+                           "1 while committed writes wait for space for the state"},
     [METRIC_TXN_APPLY] = {METRIC_SAMPLE, "txn.apply", "Milliseconds of transactions that write"},
     [METRIC_WAL_BYTES] = {METRIC_GAUGE, "wal.bytes", "Bytes of the log on disk"},
     [METRIC_WAL_FULL] = {METRIC_GAUGE, "wal.full", "1 while the disk of the log is full"},

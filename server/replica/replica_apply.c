@@ -73,14 +73,23 @@ void replica_apply_failed(struct replica *replica, int rc, uint64_t now_ms)
     if (rc != STORE_EFULL && rc != STORE_ENOMEM) {
         replica_fatal("the state cannot be written: %s", store_strerror(rc));
     }
-    if (!replica->apply_stalled) {
+    if (!replica->apply_failed) {
         log_write(LOG_ERROR, REPLICA_LOG,
                   "the state cannot be written until there is space: %s. Free disk space or raise "
                   "limits.state_max_size",
                   store_strerror(rc));
     }
+    replica->apply_failed = true;
     replica->apply_stalled = true;
     replica->apply_retry_ms = now_ms + REPLICA_STALL_RETRY_MS;
+}
+
+void replica_apply_succeeded(struct replica *replica)
+{
+    if (replica->apply_failed) {
+        log_write(LOG_INFO, REPLICA_LOG, "there is space again, the state is written");
+        replica->apply_failed = false;
+    }
 }
 
 /* Proposals at `first`..`last` learn what became of them; a proposal of another term stood there in
@@ -136,6 +145,7 @@ void replica_apply(struct replica *replica)
         return;
     }
     replica->applied_index = reached;
+    replica_apply_succeeded(replica);
     metrics_time_ns(replica->server->metrics, METRIC_RAFT_FSM_APPLY, uv_hrtime() - start_ns);
     metrics_sample(replica->server->metrics, METRIC_RAFT_FSM_BATCH, (double)(reached - before));
     replica_apply_answer(replica, before + 1, reached);

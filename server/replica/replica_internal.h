@@ -282,7 +282,8 @@ struct replica {
 
     raft_index applied_index;
     uint64_t applied_term;
-    bool apply_stalled;
+    bool apply_stalled; /* until apply_retry_ms */
+    bool apply_failed;  /* the last try found no space */
     uint64_t apply_retry_ms;
     uint64_t sessions_held_ms; /* since when no session is ended, because of that; 0: they are */
     struct replica_space space;
@@ -418,6 +419,8 @@ bool replica_restore_start(struct replica *replica);
 _Noreturn void replica_apply_unknown(raft_index index, const struct command_result *result);
 /* The store took nothing: it is tried again until there is space. */
 void replica_apply_failed(struct replica *replica, int rc, uint64_t now_ms);
+/* After a try that found it. */
+void replica_apply_succeeded(struct replica *replica);
 void replica_apply(struct replica *replica);
 bool replica_apply_pending(const struct replica *replica);
 

@@ -66,6 +66,7 @@ void replica_metrics(struct replica *replica)
     store_usage(replica->server->store, &usage);
     metrics_gauge(metrics, METRIC_STATE_BYTES, (double)usage.used_bytes);
     metrics_gauge(metrics, METRIC_STATE_BYTES_MAX, (double)usage.limit_bytes);
+    metrics_gauge(metrics, METRIC_STATE_FULL, replica->apply_failed ? 1 : 0);
     replica_metrics_wal(replica, metrics);
 }
 

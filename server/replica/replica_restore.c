@@ -19,8 +19,11 @@ struct replica_restore_work {
     raft_term term;
     struct buffer command;
     struct command_result result;
+    uint64_t start_ms;
     int rc;
 };
+
+enum { RESTORE_REST_FACTOR = 4 }; /* after a try that failed, of the time that it took */
 
 bool replica_restore_is(const struct raft_entry *entry)
 {
@@ -52,6 +55,28 @@ static void restore_on_work(uv_work_t *request)
     }
 }
 
+/* There is no room for both states. The command stays the next one, nothing behind it is applied,
+ * and the transaction left no trace: it is tried again until it succeeds. A try takes as long as
+ * the state is large, so they are not made in a row. */
+static void restore_failed(struct replica *replica, const struct replica_restore_work *work)
+{
+    const uint64_t now_ms = replica_now_ms(replica);
+    const uint64_t took_ms = now_ms - work->start_ms;
+    const bool told = replica->apply_failed;
+
+    replica_apply_failed(replica, work->rc, now_ms);
+    if (took_ms > REPLICA_STALL_RETRY_MS / RESTORE_REST_FACTOR) {
+        replica->apply_retry_ms = now_ms + RESTORE_REST_FACTOR * took_ms;
+    }
+    if (!told) {
+        log_write(
+            LOG_ERROR, RESTORE_LOG,
+            "a restored state has no room beside the present one: this server goes on showing "
+            "the old state until there is, and follows the others then: index=%llu",
+            (unsigned long long)work->index);
+    }
+}
+
 /* The sessions are others now: their timers begin anew, in full. */
 static void restore_applied(struct replica *replica, struct replica_restore_work *work)
 {
@@ -64,6 +89,7 @@ static void restore_applied(struct replica *replica, struct replica_restore_work
         log_write(LOG_WARN, RESTORE_LOG, "a restore was refused, nothing has changed: %s",
                   work->result.error.text);
     }
+    replica_apply_succeeded(replica);
     replica->applied_index = work->index;
     replica->applied_term = work->term;
     if (replica->role == RAFT_LEADER && replica->timers_term == replica->term) {
@@ -93,7 +119,7 @@ static void restore_on_worked(uv_work_t *request, int status)
         if (work->rc == STORE_OK) {
             restore_applied(replica, work);
         } else {
-            replica_apply_failed(replica, work->rc, replica_now_ms(replica));
+            restore_failed(replica, work);
         }
         replica_wake(replica);
     }
@@ -118,6 +144,7 @@ bool replica_restore_start(struct replica *replica)
     work->request.data = work;
     work->replica = replica;
     work->index = entry.index;
+    work->start_ms = replica_now_ms(replica);
     work->term = entry.term;
     buffer_append(&work->command, entry.data, entry.size);
     replica->restore_work = work;

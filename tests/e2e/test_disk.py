@@ -393,6 +393,42 @@ def test_a_full_disk_of_the_state_moves_leadership_and_refuses_what_grows(three)
                  lambda: follower.get_json("/v1/kv/again/99?keys&stale") is not None, 60)
 
 
+def test_a_follower_without_space_for_a_restored_state_follows_when_there_is(three):
+    """What came is put aside in space that was freed; putting it in place needs as much again."""
+    value = os.urandom(500 * 1024)
+    with SmallDisk(three.servers[0], "state", 400) as disk:
+        three.start()
+        leader = three.wait_leader()
+        follower = three.servers[0]
+        if leader is follower:
+            assert follower.request("PUT", "/v1/operator/raft/transfer-leader")[0] == 200
+            leader = another_leads(three, follower)
+        for number in range(60):
+            assert leader.put("restored/%d" % number, value)
+        archive = leader.request("GET", "/v1/snapshot", timeout=60)[2]
+        assert leader.request("DELETE", "/v1/kv/?recurse")[0] == 200
+        assert leader.put("old", "1")
+        three.wait_equal(60)
+        disk.fill(left_kib=4096)
+        status, _, text = leader.request("PUT", "/v1/snapshot", archive, timeout=120)
+        assert status == 200, text
+        assert leader.get_json("/v1/kv/restored/?keys") is not None
+        assert leader.put("new", "1")  # The others go on.
+        wait_for("the follower's word", lambda: "has no room beside the present one"
+                 in follower.log() or "cannot be written until there is space" in follower.log(), 60)
+        assert follower.alive()
+        assert follower.get_json("/v1/kv/old?stale") is not None  # All of the old state,
+        assert follower.request("GET", "/v1/kv/restored/?keys&stale")[0] == 404  # none of the new.
+        wait_for("its metric", lambda: any(
+            gauge["Name"].endswith("state.full") and gauge["Value"] == 1
+            for gauge in follower.get_json("/v1/agent/metrics")["Gauges"]), 60)
+        disk.clear()
+        wait_for("the restored state",
+                 lambda: follower.request("GET", "/v1/kv/new?stale")[0] == 200, 60)
+        three.wait_equal(60)
+        assert "there is space again" in follower.log()
+
+
 class LimitedServer(Server):
     state_max_mib = 1024
 

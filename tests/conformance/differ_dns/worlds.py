@@ -9,7 +9,7 @@ A, NS, CNAME, SOA, PTR, MX, TXT, AAAA, SRV, OPT, AXFR, ANY = \
 NODES = ["n1", "Node-2", "NODE3", "db.host", "under_score", "a" * 63, "x" * 64, "sp ace", "d\u00e9", "node",
          "service", "web.service", "-dash", "star*", 'quo"te', "semi;colon", "at@home",
          "final.", "123", "dc1", "consul", "(round)", "tab\there", "zero\u0001",
-         "long" + ".label" * 30, "y" * 62 + "." + "z" * 63, "addr", "10.0.0.1", "_sip", "tick'", "dollar$"]
+         "long" + ".label" * 20, "y" * 62 + "." + "z" * 63, "addr", "10.0.0.1", "_sip", "tick'", "dollar$"]
 SERVICES = ["web", "Web", "db", "DB-2", "db-replica", "under_score", "dot.name", "s" * 63, "t" * 64, "consul",
             "a b", "node", "service", "_odd", "u\u00fc", "semi;", "at@", "web-", "0a000001", "tcp", "quo\"te"]
 TAGS = ["master", "replica", "v1.2", "UPPER", "under_score", "tcp", "udp", "_t", "a b", "", "t" * 63, "x;y",

@@ -136,7 +136,8 @@ check_tidy() {
 run_ctest() {
     build_kind=$1 name=$2
     shift 2
-    ctest --test-dir "build/$build_kind" -j "$jobs" --output-junit "$logs/$name.xml" --output-on-failure \
+    # Half of the tests' time is waiting.
+    ctest --test-dir "build/$build_kind" -j "$((2 * jobs))" --output-junit "$logs/$name.xml" --output-on-failure \
         --timeout 300 --test-output-size-passed 1000000 --test-output-size-failed 1000000 "$@"
 }
 
@@ -202,7 +203,7 @@ if [ $quick = no ]; then
     step fuzz runner run_fuzz
     step bench pytest /usr/bin/python3 -m pytest -q --junitxml "$logs/bench.xml" tests/bench
     [ -n "$(ls tests/e2e/test_*.py 2>/dev/null)" ] &&
-        step e2e pytest /usr/bin/python3 -m pytest -q -n 2 --dist loadfile \
+        step e2e pytest /usr/bin/python3 -m pytest -q -n $((jobs + 1)) --dist loadfile \
             --junitxml "$logs/e2e.xml" tests/e2e
 fi
 

@@ -29,6 +29,7 @@ struct fake_proposal {
     struct buffer command;
     replica_propose_done done;
     replica_renew_done renew_done;
+    replica_operate_done operate_done;
     struct uuid renew;
     void *context;
 };
@@ -41,6 +42,8 @@ struct replica {
     uv_timer_t expiry;
     struct session_timers *timers;
     const char *failure; /* all calls fail with it */
+    struct replica_health health;
+    bool health_is_garbled;
     bool hold;           /* proposals and reads wait until fake_turn */
     struct replica_read *reads;
     unsigned withdrawn;
@@ -169,6 +172,8 @@ static void fake_turn(uv_timer_t *timer)
             }
             store_read_end(&txn);
             proposal->renew_done(proposal->context, replica->failure, rc == 0);
+        } else if (proposal->operate_done != NULL) {
+            proposal->operate_done(proposal->context, replica->failure, SLICE_EMPTY);
         } else if (replica->failure != NULL) {
             proposal->done(proposal->context, replica->failure, NULL);
         } else {
@@ -299,20 +304,28 @@ void replica_stats(const struct replica *replica, struct replica_stats *out)
     *out = (struct replica_stats){.term = 1, .applied_index = replica->index, .state = "Leader"};
 }
 
-#ifdef HTTP_FIXTURE_OPERATOR /* It asks for more; nobody is there who could be asked. */
+#ifdef HTTP_FIXTURE_OPERATOR /* It asks for more: the answer to all is what the test says. */
+static struct replica *fake_replica;
+
 void replica_operate(struct replica *replica, enum replica_operation operation,
                      struct slice argument, replica_operate_done done, void *context)
 {
+    struct fake_proposal *proposal = calloc(1, sizeof(*proposal));
+
+    assert(proposal != NULL);
     (void)operation;
     (void)argument;
-    done(context, replica->failure == NULL ? "No cluster leader" : replica->failure, SLICE_EMPTY);
+    fake_replica = replica;
+    proposal->operate_done = done;
+    proposal->context = context;
+    fake_queue(replica, proposal);
 }
 
 bool replica_health_decode(struct slice bytes, struct replica_health *out)
 {
     (void)bytes;
-    memset(out, 0, sizeof(*out));
-    return true;
+    *out = fake_replica->health;
+    return !fake_replica->health_is_garbled;
 }
 
 uint64_t replica_peers_index(const struct replica *replica)

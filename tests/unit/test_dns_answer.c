@@ -102,6 +102,7 @@ static const struct dns_fixture_entry entries[] = {
     {.node = "alias2", .address = "n1.node.consul", .meta = "own meta"},
     {.node = "loop", .address = "loop.node.consul"},
     {.node = "at@home", .address = "10.0.0.11"},
+    {.node = "tick'", .address = "10.0.0.12"},
     {.node = "alias3", .address = "at@home.node.consul"},
     {.node = "w2",
      .address = "10.2.0.3",
@@ -230,6 +231,7 @@ static void questions_are_answered_as_recorded(void **state)
          "|ar alias2.node.consul 0 TXT \"own=meta\""},
         /* Names with odd bytes are found from inside only. */
         {"at@home.node.consul A", UNKNOWN},
+        {"tick'.node.consul A", UNKNOWN},
         {"alias3.node.consul A", "NOERROR aa rd|an alias3.node.consul 0 CNAME at@home.node.consul"
                                  "|an at@home.node.consul 0 A 10.0.0.11"},
         {"loop.node.consul A", "NOERROR aa rd|an loop.node.consul 0 CNAME loop.node.consul"

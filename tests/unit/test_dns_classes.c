@@ -420,6 +420,19 @@ static void answers_fit_to_the_byte(void **state)
     }
 }
 
+/* An instance at its node, others at that node's name: a shortened answer tells its address once.
+ */
+static void equal_names_are_one_however_they_came_about(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 50; i++) {
+        const char *answer = ask(&fixture.config, "both.service.consul SRV");
+
+        assert_int_equal(count_of(answer, "|an "), 3);
+        assert_int_equal(count_of(answer, "|ar n1.node.dc1.consul 0 A 10.0.0.1"), 1);
+    }
+}
+
 /* TCP gives all, up to what its length field can say; EDNS plays no role there. */
 static void tcp_answers_end_where_their_length_does(void **state)
 {
@@ -602,6 +615,20 @@ static int setup(void **state)
 {
     static const struct dns_fixture_entry entries[] = {
         {.node = "n1", .address = "10.0.0.1", .service = "consul", .port = 8300},
+        {.node = "n1", .address = "10.0.0.1", .service = "both", .id = "b1", .port = 1},
+        {.node = "n1", .address = "10.0.0.1", .service = "both", .id = "b2", .port = 2},
+        {.node = "n1",
+         .address = "10.0.0.1",
+         .service = "both",
+         .id = "b3",
+         .service_address = "n1.node.dc1.consul",
+         .port = 3},
+        {.node = "n1",
+         .address = "10.0.0.1",
+         .service = "both",
+         .id = "b4",
+         .service_address = "n1.node.dc1.consul",
+         .port = 4},
         {.node = SIXTY_THREE, .address = "10.0.1.63", .service = SIXTY_THREE, .port = 1},
         {.node = SIXTY_THREE,
          .address = "10.0.1.63",
@@ -672,6 +699,7 @@ int main(void)
         cmocka_unit_test(counts_classes_and_what_follows),
         cmocka_unit_test(edns_of_all_kinds),
         cmocka_unit_test(answers_fit_to_the_byte),
+        cmocka_unit_test(equal_names_are_one_however_they_came_about),
         cmocka_unit_test(tcp_answers_end_where_their_length_does),
         cmocka_unit_test(domains_that_overlap),
         cmocka_unit_test(with_all_denied_nothing_is_there),

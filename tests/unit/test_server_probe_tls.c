@@ -8,65 +8,10 @@
 
 #include <cmocka.h>
 
-#include <openssl/evp.h>
-#include <openssl/ssl.h>
-#include <openssl/x509v3.h>
 #include <string.h>
 
 #include "server/agent/probe_tls.h"
-
-/* The other side, with a certificate that it signed itself. */
-struct peer {
-    SSL_CTX *context;
-    SSL *ssl;
-    BIO *in, *out;
-    EVP_PKEY *key;
-    X509 *certificate;
-};
-
-static void peer_open(struct peer *peer, const char *name)
-{
-    char alternative[128];
-    X509_NAME *subject;
-
-    peer->key = EVP_EC_gen("P-256");
-    peer->certificate = X509_new();
-    assert_non_null(peer->key);
-    assert_non_null(peer->certificate);
-    assert_int_equal(ASN1_INTEGER_set(X509_get_serialNumber(peer->certificate), 1), 1);
-    assert_non_null(X509_gmtime_adj(X509_getm_notBefore(peer->certificate), -60));
-    assert_non_null(X509_gmtime_adj(X509_getm_notAfter(peer->certificate), 3600));
-    assert_int_equal(X509_set_pubkey(peer->certificate, peer->key), 1);
-    subject = X509_get_subject_name(peer->certificate);
-    assert_int_equal(X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_ASC,
-                                                (const unsigned char *)"peer", -1, -1, 0),
-                     1);
-    assert_int_equal(X509_set_issuer_name(peer->certificate, subject), 1);
-    (void)snprintf(alternative, sizeof(alternative), "DNS:%s", name);
-    X509_EXTENSION *extension = X509V3_EXT_conf_nid(NULL, NULL, NID_subject_alt_name, alternative);
-    assert_non_null(extension);
-    assert_int_equal(X509_set_version(peer->certificate, 2), 1);
-    assert_int_equal(X509_add_ext(peer->certificate, extension, -1), 1);
-    X509_EXTENSION_free(extension);
-    assert_true(X509_sign(peer->certificate, peer->key, EVP_sha256()) > 0);
-
-    peer->context = SSL_CTX_new(TLS_server_method());
-    assert_int_equal(SSL_CTX_use_certificate(peer->context, peer->certificate), 1);
-    assert_int_equal(SSL_CTX_use_PrivateKey(peer->context, peer->key), 1);
-    peer->ssl = SSL_new(peer->context);
-    peer->in = BIO_new(BIO_s_mem());
-    peer->out = BIO_new(BIO_s_mem());
-    SSL_set_bio(peer->ssl, peer->in, peer->out);
-    SSL_set_accept_state(peer->ssl);
-}
-
-static void peer_shut(struct peer *peer)
-{
-    SSL_free(peer->ssl);
-    SSL_CTX_free(peer->context);
-    X509_free(peer->certificate);
-    EVP_PKEY_free(peer->key);
-}
+#include "tests/unit/tls_fixture.h"
 
 /* What came of a conversation in which the peer answers `answer` to the first bytes that it gets,
  * and closes. `step` bytes go over at a time. */
@@ -77,7 +22,7 @@ struct talk {
     char request[256];
 };
 
-static void talk_run(struct talk *talk, struct peer *peer, struct probe_tls *tls,
+static void talk_run(struct talk *talk, struct tls_peer *peer, struct probe_tls *tls,
                      const char *answer, size_t step)
 {
     struct buffer cipher = {0};
@@ -127,12 +72,12 @@ static void a_certificate_is_believed_when_its_authority_is_known_or_nobody_asks
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         for (size_t step = 1; step <= 4096; step *= 64) {
             struct probe_tls_context *context = probe_tls_context_new();
-            struct peer peer;
+            struct tls_peer peer;
             struct talk talk;
 
             print_message("  %s, %zu bytes at a time\n", cases[i].name, step);
             assert_non_null(context);
-            peer_open(&peer, "localhost");
+            tls_peer_open(&peer, "localhost");
             struct probe_tls *tls =
                 probe_tls_new(context, cases[i].server_name, cases[i].skip_verify,
                               slice_from_text("GET / HTTP/1.1\r\n\r\n"));
@@ -152,7 +97,7 @@ static void a_certificate_is_believed_when_its_authority_is_known_or_nobody_asks
             }
             buffer_deinit(&talk.plain);
             probe_tls_free(tls);
-            peer_shut(&peer);
+            tls_peer_shut(&peer);
         }
     }
 }

@@ -160,8 +160,9 @@ static void fill(struct http_fixture *fixture)
         char text[128];
 
         memset(value, 'x', LARGE_BYTES);
-        (void)snprintf(text, sizeof(text), "last%d", i);
-        memcpy(value + LARGE_BYTES - strlen(text), text, strlen(text));
+        const int last = snprintf(text, sizeof(text), "last%d", i);
+
+        memcpy(value + LARGE_BYTES - last, text, (size_t)last);
         (void)snprintf(text, sizeof(text),
                        "PUT /v1/kv/large%d" HEAD_END "Content-Length: %d\r\n\r\n", i, LARGE_BYTES);
         client_send(fixture, &client, text);

@@ -356,20 +356,36 @@ static struct forward *forward_take(struct dns_forwarder *forwarder, enum dns_up
     return forward;
 }
 
+static void forward_push(struct dns_forwarder *forwarder, struct forward *forward)
+{
+    const size_t kind = forward->upstream.kind;
+
+    forwarder->idle_channels += kind != DNS_UPSTREAM_KINDS;
+    forward->next_free = forwarder->free_forwards[kind];
+    forwarder->free_forwards[kind] = forward;
+}
+
+/* Its channel is kept, if need be instead of one of another kind: one is in use, others may not be.
+ */
 static void forward_give_back(struct dns_forwarder *forwarder, struct forward *forward)
 {
     forward_stop(forwarder, forward);
     free(forward->answer);
     forward->answer = NULL;
     forward->job = NULL;
-    if (forwarder->idle_channels == DNS_CHANNELS_IDLE_MAX) {
-        dns_upstream_close(&forward->upstream);
-    }
-    const size_t kind = forward->upstream.kind;
+    if (forward->upstream.kind != DNS_UPSTREAM_KINDS &&
+        forwarder->idle_channels == DNS_CHANNELS_IDLE_MAX) {
+        struct forward *other = NULL;
 
-    forwarder->idle_channels += kind != DNS_UPSTREAM_KINDS;
-    forward->next_free = forwarder->free_forwards[kind];
-    forwarder->free_forwards[kind] = forward;
+        for (size_t kind = 0; other == NULL && kind < DNS_UPSTREAM_KINDS; kind++) {
+            other = kind != forward->upstream.kind ? forward_pop(forwarder, kind) : NULL;
+        }
+        dns_upstream_close(other != NULL ? &other->upstream : &forward->upstream);
+        if (other != NULL) {
+            forward_push(forwarder, other);
+        }
+    }
+    forward_push(forwarder, forward);
 }
 
 /* Gives the job a question; false when there is no room. */

@@ -250,7 +250,9 @@ struct dns_upstream {
     uint16_t id; /* drawn for this attempt */
     int udp_fd;  /* the latest one, perhaps closed */
     int watched_fd;
+    uint32_t watched_events;
     bool unwatched;      /* epoll did not take a socket */
+    bool more;           /* a stream gave all that was asked of it */
     size_t received;     /* bytes of the message in the worker's TCP buffer */
     size_t question_end; /* where its records begin */
     uint8_t *cut;        /* owned; a truncated answer, for when TCP fails */

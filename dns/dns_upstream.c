@@ -153,7 +153,10 @@ static ares_ssize_t upstream_receive(ares_socket_t fd, void *data, size_t size, 
     struct dns_upstream *upstream = context;
 
     if (fd != upstream->udp_fd) {
-        return recv(fd, data, size, flags);
+        const ssize_t got = recv(fd, data, size, flags);
+
+        upstream->more = got == (ssize_t)size;
+        return got;
     }
     if (upstream->received > 0) { /* One in a turn, whatever the recursor sends. */
         errno = EAGAIN;
@@ -188,20 +191,26 @@ static const struct ares_socket_functions socket_functions = {
     .asendv = upstream_send,
 };
 
+/* A stream is opened to be written to, of which c-ares tells a moment later; until it is written,
+ * nothing is read. */
 static void upstream_on_socket(void *context, ares_socket_t fd, int readable, int writable)
 {
     struct dns_upstream *upstream = context;
+    const bool new = fd != upstream->watched_fd;
     struct epoll_event event = {.data.ptr = &upstream->source};
 
     if (!readable && !writable) {
         upstream->watched_fd = -1;
         return;
     }
-    const int operation = fd == upstream->watched_fd ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
-
-    event.events = (readable ? EPOLLIN : 0u) | (writable ? EPOLLOUT : 0u);
+    event.events = writable || (new &&fd != upstream->udp_fd) ? EPOLLOUT : EPOLLIN;
+    if (!new &&event.events == upstream->watched_events) {
+        return;
+    }
     upstream->watched_fd = fd;
-    if (epoll_ctl(upstream->worker->epoll_fd, operation, fd, &event) != 0) {
+    upstream->watched_events = event.events;
+    if (epoll_ctl(upstream->worker->epoll_fd, new ? EPOLL_CTL_ADD : EPOLL_CTL_MOD, fd, &event) !=
+        0) {
         upstream->unwatched = true;
     }
 }
@@ -371,6 +380,7 @@ static void upstream_process(struct dns_upstream *upstream, ares_socket_t readab
                              ares_socket_t writable)
 {
     upstream->received = 0;
+    upstream->more = false;
     ares_process_fd(upstream->channel, readable, writable);
     upstream_check_watch(upstream);
     if (upstream->state == DNS_UPSTREAM_WAITING && upstream->received > 0) {
@@ -398,12 +408,13 @@ enum dns_upstream_state dns_upstream_serve(struct dns_upstream *upstream)
 
     /* Whether they are ready is left to the sockets themselves: they do not block. */
     for (int i = 0; i < SOCKETS_MAX && upstream->state == DNS_UPSTREAM_WAITING; i++) {
-        const bool readable = ARES_GETSOCK_READABLE(bits, i) != 0;
-        const bool writable = ARES_GETSOCK_WRITABLE(bits, i) != 0;
-
-        if (readable || writable) {
-            upstream_process(upstream, readable ? sockets[i] : ARES_SOCKET_BAD,
-                             writable ? sockets[i] : ARES_SOCKET_BAD);
+        if (ARES_GETSOCK_WRITABLE(bits, i)) {
+            upstream_process(upstream, ARES_SOCKET_BAD, sockets[i]);
+        } else if (ARES_GETSOCK_READABLE(bits, i)) {
+            upstream_process(upstream, sockets[i], ARES_SOCKET_BAD);
+            if (upstream->more && upstream->state == DNS_UPSTREAM_WAITING) {
+                upstream_process(upstream, sockets[i], ARES_SOCKET_BAD); /* behind the length */
+            }
         }
     }
     return upstream->state;

@@ -137,7 +137,9 @@ static bool coordinates_add(struct http_server *http, const struct coordinate *t
         if (node == NULL) {
             return false;
         }
-        memcpy(node, told->node.data, told->node.size);
+        if (told->node.size > 0) {
+            memcpy(node, told->node.data, told->node.size);
+        }
         coordinates->pending[at].node = node;
         coordinates->pending[at].node_bytes = told->node.size;
         coordinates->count++;

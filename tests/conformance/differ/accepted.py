@@ -54,6 +54,10 @@ def own_words_of_join(step, found, ours, theirs):
     return step["path"].startswith("/v1/agent/join") and ours["status"] == theirs["status"]
 
 
+def no_answer_of_the_own_cache(step, found, ours, theirs):
+    return "response type not correct" in str(theirs["body"])
+
+
 def own_place_is_not_measured(step, found, ours, theirs):
     return "_agent" in param(step, "near")
 
@@ -99,6 +103,19 @@ def durations_of_checks_in_transactions(step, found, ours, theirs):
         "definition" in sent(step)
 
 
+def ports_and_tags_in_bounds(step, found, ours, theirs):
+    return ours["status"] == 400 and ("Invalid service port" in str(ours["body"]) or
+                                      "autopilot" in step["path"] and theirs["status"] == 200)
+
+
+def values_as_lists_of_numbers(step, found, ours, theirs):
+    return step["path"] == "/v1/txn" and "\"value\": [" in sent(step)
+
+
+def members_without_effect_of_any_type(step, found, ours, theirs):
+    return theirs["status"] == 400 and ("createindex" in sent(step) or "modifyindex" in sent(step))
+
+
 def bytes_that_are_no_unicode_in_errors(step, found, ours, theirs):
     return ours["status"] == theirs["status"] >= 400 and "%FF" in step["path"]
 
@@ -115,7 +132,7 @@ def own_words_for_bad_filters(step, found, ours, theirs):
 # --- defects of 1.8 that are not copied ---
 
 def two_answers_in_one(step, found, ours, theirs):
-    return step["path"] == "/v1/catalog/datacenters" and ours["status"] == theirs["status"] == 400
+    return step["path"].startswith("/v1/catalog/datacenters") and ours["status"] == theirs["status"] == 400
 
 
 def lost_error_of_a_check(step, found, ours, theirs):
@@ -128,8 +145,8 @@ def kinds_of_checks_are_looked_at_first(step, found, ours, theirs):
          ours["status"] == theirs["status"] and "Scripts are disabled" in str(ours["body"]))
 
 
-def an_alias_of_the_node_does_not_wait_for_itself(step, found, ours, theirs):
-    return step["path"].startswith("/v1/agent/") and "Aliased check" in str(theirs["body"])
+def aliases_are_judged_at_once_and_not_by_themselves(step, found, ours, theirs):
+    return "alias" in json.dumps(ours["body"]) and last(found) in ("Output", "Status")
 
 
 def no_keyring(step, found, ours, theirs):
@@ -151,7 +168,8 @@ RULES = [prepared_queries, coordinates_are_told_not_measured, events_stay_where_
          lost_error_of_a_check, kinds_of_checks_are_looked_at_first, no_keyring,
          members_of_later_releases, the_last_of_several_members_counts, numbers_beyond_64_bits,
          durations_beyond_64_bits, names_without_nul, durations_of_checks_in_transactions,
-         an_alias_of_the_node_does_not_wait_for_itself, bytes_that_are_no_unicode_in_errors, two_answers_in_one, checks_follow_their_service, order_of_an_instance_s_checks]
+         no_answer_of_the_own_cache, ports_and_tags_in_bounds, values_as_lists_of_numbers,
+         members_without_effect_of_any_type, aliases_are_judged_at_once_and_not_by_themselves, bytes_that_are_no_unicode_in_errors, two_answers_in_one, checks_follow_their_service, order_of_an_instance_s_checks]
 
 
 def explains(step, found, ours, theirs):

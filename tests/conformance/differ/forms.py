@@ -125,7 +125,9 @@ def odd_document(random, document):
         parent, key = at(document, path[:-1]), path[-1]
         way = random.random()
         if way < 0.55 or not isinstance(parent, dict):
-            parent[key] = copy.deepcopy(random.choice(ODD_VALUES))
+            value = copy.deepcopy(random.choice(ODD_VALUES))
+            # Consul takes this for an id, and then nothing can take it away.
+            parent[key] = value if value != "\u0000" or key not in ("ID", "CheckID", "Name") else ""
         elif way < 0.9:
             parent[another_case(random, key)] = parent.pop(key)
         else:

@@ -11,6 +11,7 @@ INDEX_FIELDS = ("CreateIndex", "ModifyIndex")
 
 # The parser's own words are not compared, only that and where it failed.
 PARSER_TEXTS = [
+    re.compile(r"^(Session TTL '.*' invalid: )time: .*", re.S),
     re.compile(r"^((?:Request decode failed|Failed to parse body|Failed to decode|"
                r"Failed to create boolean expression evaluator|Invalid wait time|"
                r"Failed to parse|failed to decompress snapshot|failed to read snapshot file|"

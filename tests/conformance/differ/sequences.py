@@ -325,6 +325,8 @@ class Maker:
                  "AliasService": ["${p}web", "nosuch"], "DockerContainerID": ["x"], "Shell": ["/bin/sh"]}
         for kind in self.random.sample(sorted(kinds), self.pick([0, 1, 1, 1, 1, 2])):
             record[kind] = self.pick(kinds[kind])
+        if "Args" in record or "ScriptArgs" in record:
+            record["ID"] = "${p}script"  # Consul's refusal takes away what was there by that id.
         for field, values in (("Interval", ["600s", "600s", "600s", "1ms", "0s", "-1s", "x"]),):
             if self.chance(0.7):
                 record[field] = self.pick(values)

@@ -182,6 +182,7 @@ void listing_close(struct listing *listing, struct slice node)
         return;
     }
     if (listing->ordering) {
+        assert(listing->order != NULL);
         out->size = listing->start;
         out->failed = listing_order_add(listing->order, listing_distance(listing, node),
                                         listing->scan.key) != STORE_OK;

@@ -70,9 +70,12 @@ static void add_nodes(struct http_fixture *fixture, const char *service)
 /* The body of the only answer, whichever way it was sent; NUL-terminated. */
 static void take_body(struct client *client, struct buffer *out)
 {
-    const char *at = strstr(client->data, "\r\n\r\n");
+    const char *at = client->data == NULL ? NULL : strstr(client->data, "\r\n\r\n");
 
-    assert_non_null(at);
+    if (at == NULL) {
+        fail_msg("no answer");
+        return;
+    }
     at += 4;
     buffer_clear(out);
     if (strstr(client->data, "Transfer-Encoding: chunked") == NULL) {

@@ -61,11 +61,17 @@ static void agent_members(struct http_request *request)
 {
     const struct membership *membership = request->server->membership;
     const bool wan = http_param_value(request, "wan").size > 0;
+    const struct slice segment = http_param_value(request, "segment");
     struct buffer body = {0};
 
-    if (http_param_value(request, "segment").size > 0) {
-        http_reply_error(request, 500,
-                         "Network segments are not supported in this version of Consul");
+    /* `consul members` asks for all of them. */
+    if (segment.size > 0 && !slice_equal(segment, SLICE_LITERAL("_all"))) {
+        if (wan) {
+            http_reply_error(request, 400, "Cannot provide a segment with wan=true");
+        } else {
+            http_reply_error(request, 500,
+                             "Network segments are not supported in this version of Consul");
+        }
         return;
     }
     buffer_append_char(&body, '[');

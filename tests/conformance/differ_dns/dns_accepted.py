@@ -10,7 +10,7 @@ def sizes_are_compared(question, settings):
     if question.get("type") in (2, 6) and below(question, "node"):
         return False
     domain = settings.get("domain", "consul").lower().strip(".")
-    return ("." + name).endswith("." + domain) and name == name.lower() and not name.startswith(("hostmaster.", "ns."))
+    return ("." + name).endswith("." + domain) and ".." not in name and name == name.lower() and not name.startswith(("hostmaster.", "ns."))
 
 
 def below(question, word):

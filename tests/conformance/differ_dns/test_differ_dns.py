@@ -16,6 +16,7 @@ import dns.rrset  # noqa: E402
 import compare  # noqa: E402
 import dns_accepted  # noqa: E402
 import packets  # noqa: E402
+import upstream  # noqa: E402
 import worlds  # noqa: E402
 
 
@@ -97,6 +98,18 @@ class Packets(unittest.TestCase):
         self.assertEqual(packets.encode({"raw": "00ff"}), b"\0\xff")
         self.assertEqual(packets.encode({"counts": [7], "tail": "abcd"})[4:12], b"\0\7" + bytes(6))
         self.assertFalse(packets.can_encode({"edns": {"options": [["8"]]}}))
+
+
+class Upstream(unittest.TestCase):
+    def test_equal_questions_get_equal_answers_of_all_kinds(self):
+        said = set()
+        for number in range(200):
+            query = packets.encode({"name": "n%d.example" % number})
+            self.assertEqual(upstream.answer(query), upstream.answer(query))
+            message = dns.message.from_wire(upstream.answer(query))
+            said.add((message.rcode(), len(message.answer)))
+        self.assertGreater(len(said), 4)
+        self.assertIsNone(upstream.answer(b"rubbish"))
 
 
 class Worlds(unittest.TestCase):

@@ -16,7 +16,8 @@ TAGS = ["master", "replica", "v1.2", "UPPER", "under_score", "tcp", "udp", "_t",
         "dot.", "m\u00e4ster", "master.web"]
 IPS = ["10.0.0.1", "10.0.0.2", "10.0.0.3", "192.168.7.77", "255.255.255.255", "0.0.0.0", "::1", "2001:db8::5",
        "2001:DB8::5", "fe80::1", "::ffff:10.0.0.9", "::", "127.0.0.1"]
-HOSTS = ["host.example.com", "Host.Example.COM", "host.example.com.", "localhost", "with space", "a..b", "x" * 64,
+HOSTS = ["host.example.com", "a.example", "b.example", "c.example", "d.example", "e.example", "f.example", "g.example",
+          "Host.Example.COM", "host.example.com.", "localhost", "with space", "a..b", "x" * 64,
          "10.0.0.01", "10.0.0", "1.2.3.4.5", "fe80::1%lo", "[::1]", "-", "under_score.example",
          "long." * 45 + "example", "semi;colon.example", "at@example"]
 TAGGED = ["lan", "wan", "lan_ipv4", "lan_ipv6", "wan_ipv4", "wan_ipv6", "other", "LAN_IPV4"]
@@ -51,7 +52,7 @@ def settings(source):
     if chance(source, 0.3):
         out["node_meta"] = {"rack": "r1", "rfc1035-own": "text"}
     if chance(source, 0.2):
-        out["recursors"] = ["127.255.255.254:9"]  # Nobody is there.
+        out["recursors"] = ["one"]  # Its address is known later.
     return out
 
 
@@ -242,7 +243,7 @@ def subject(source, catalog):
 def asked_name(source, catalog):
     draw = source.random()
     if draw < 0.05:
-        return source.choice(["example.com", "", "com", "consul.example", "xconsul", "web.service", "x.consul.", "a" * 63])
+        return source.choice(["example.com", "a.example", "B.example", "d.example", "", "com", "consul.example", "xconsul", "web.service", "x.consul.", "a" * 63])
     if draw < 0.13:
         return mixed_case(source, reverse(source, catalog))
     name = subject(source, catalog)

@@ -2,7 +2,7 @@
 #define SERVER_AGENT_AGENT_H
 
 /* The agent: the services and checks that local clients and the configuration registered with this
- * server, their health checks (HTTP, TCP, TTL), and their synchronisation into the catalog (at once
+ * server, their health checks, and their synchronisation into the catalog (at once
  * on change, with retries, and a full comparison about every minute). What clients registered is
  * kept in data_dir/services and data_dir/checks across restarts. Also registers the server's own
  * node, its "consul" service, and, on the leader, serfHealth of all servers. */
@@ -36,8 +36,8 @@ enum agent_error {
     AGENT_ENOTFOUND = -303, /* 404 */
 };
 
-/* The HTTP endpoints (server/http/agent.c) call these; more in agent_internal.h as needed.
- * `definition` is the parsed body. */
+/* What the HTTP endpoints call; what they look at is in agent_internal.h. `definition` is the
+ * parsed body, borrowed. Each returns AGENT_OK or an agent_error with Consul's text in `err`. */
 int agent_service_register(struct agent *agent, const json_t *definition, struct errmsg *err);
 int agent_service_deregister(struct agent *agent, struct slice id, struct errmsg *err);
 int agent_check_register(struct agent *agent, const json_t *definition, struct errmsg *err);

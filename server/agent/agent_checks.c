@@ -90,8 +90,7 @@ static void agent_check_set(struct agent_check *check, enum probe_status status,
         return;
     }
     check->output_deferred = false;
-    check->sync = AGENT_SYNC_DIRTY;
-    check->generation = ++agent->next_generation;
+    agent_check_touch(agent, check);
     agent_sync_kick(agent);
 }
 

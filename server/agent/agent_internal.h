@@ -153,11 +153,15 @@ struct agent {
     struct agent_waiter waiters; /* list head */
 };
 
-/* --- agent.c, agent_lists.c, agent_wait.c, agent_register.c --- */
+/* --- agent.c --- */
 
-/* With ?replace-existing-checks: checks that the definition does not name go. */
-int agent_service_register_replacing(struct agent *agent, const json_t *definition,
-                                     struct errmsg *err);
+/* What the configuration says of checks. */
+void agent_set_config(struct agent *agent, const struct config *config);
+/* A number below `bound` (0 for 0). */
+uint64_t agent_random(uint64_t bound);
+
+/* --- agent_lists.c --- */
+
 /* NULL when there is none, or it is deleted. */
 struct agent_service *agent_service_find(const struct agent *agent, struct slice id);
 struct agent_check *agent_check_find(const struct agent *agent, struct slice id);
@@ -167,19 +171,31 @@ struct agent_check *agent_check_find_any(const struct agent *agent, struct slice
 /* Finds it, or inserts an empty one; NULL when out of memory. */
 struct agent_service *agent_service_obtain(struct agent *agent, struct slice id);
 struct agent_check *agent_check_obtain(struct agent *agent, struct slice id);
+/* Out of the list at once, and out of memory as soon as libuv lets go of it. */
 void agent_service_drop(struct agent *agent, struct agent_service *service);
 void agent_check_drop(struct agent *agent, struct agent_check *check);
+
+/* --- agent_change.c --- */
+
 /* Takes over an encoded record (the buffer is emptied) and wakes who waits. */
 void agent_service_set_record(struct agent *agent, struct agent_service *service,
                               struct buffer *encoded);
 /* An opaque digest of what clients see of the service. */
 uint64_t agent_service_hash(const struct agent_service *service);
+/* The check as the catalog has it; borrows from the check and its service. */
+void agent_check_record(const struct agent *agent, const struct agent_check *check,
+                        struct catalog_check *out);
+/* It is to go to the catalog; agent_sync_kick sees to it. */
+void agent_check_touch(struct agent *agent, struct agent_check *check);
 /* Marks a service or a check for removal everywhere. */
 void agent_service_remove(struct agent *agent, struct agent_service *service);
 void agent_check_remove(struct agent *agent, struct agent_check *check);
 /* The catalog has something under our node that is not ours: it is to be taken out. */
 void agent_service_note_foreign(struct agent *agent, struct slice id);
 void agent_check_note_foreign(struct agent *agent, struct slice id);
+
+/* --- agent_wait.c --- */
+
 /* Waits for the next change of any service, at most until waiter->deadline_ms (loop's clock). */
 void agent_wait(struct agent *agent, struct agent_waiter *waiter);
 /* Wakes those that are due at `now_ms`; UINT64_MAX wakes all. Who waits anew comes to a list of its
@@ -187,19 +203,14 @@ void agent_wait(struct agent *agent, struct agent_waiter *waiter);
 void agent_wake(struct agent *agent, uint64_t now_ms);
 void agent_on_wait_timer(uv_timer_t *timer);
 void agent_wait_cancel(struct agent *agent, struct agent_waiter *waiter);
-/* The check as the catalog has it; borrows from the check and its service. */
-void agent_check_record(const struct agent *agent, const struct agent_check *check,
-                        struct catalog_check *out);
+
+/* --- agent_load.c --- */
+
 /* The configuration's definitions; the first bad one is an error. */
 int agent_load_config(struct agent *agent, const struct config *config, struct errmsg *err);
 /* One document that was kept on disk; a bad one is skipped with a log line. `host` is the agent. */
 void agent_load_service(void *host, const json_t *document);
 void agent_load_check(void *host, const json_t *document);
-
-/* What the configuration says of checks. */
-void agent_set_config(struct agent *agent, const struct config *config);
-/* A number below `bound` (0 for 0). */
-uint64_t agent_random(uint64_t bound);
 
 /* --- agent_register.c --- */
 
@@ -235,8 +246,14 @@ struct agent_service_input {
     size_t check_position;
     json_t *check_ids; /* array of strings */
 };
+/* Adds or replaces a service with its checks; `origin` says how `json` is spelled, input->spec is
+ * filled here. Definitions are judged before anything changes; what may end it between the service
+ * and its checks are the agent's own limits. */
 int agent_service_add(struct agent_service_input *input, const json_t *json,
                       enum agent_origin origin);
+/* With ?replace-existing-checks: checks that the definition does not name go. */
+int agent_service_register_replacing(struct agent *agent, const json_t *definition,
+                                     struct errmsg *err);
 /* For agent_definition_visit_checks; `input` is a struct agent_service_input. */
 int agent_service_validate_check(void *input, const json_t *json);
 int agent_no_memory(struct errmsg *err);

@@ -1,4 +1,4 @@
-/* Registering and deregistering services and checks, and TTL updates. */
+/* Registering and deregistering services and checks, and what clients say of TTL checks. */
 
 #include "server/agent/agent.h"
 
@@ -13,122 +13,6 @@
 int agent_no_memory(struct errmsg *err)
 {
     return errmsg_set(err, AGENT_EINTERNAL, "out of memory");
-}
-
-/* --- services --- */
-
-void agent_service_set_record(struct agent *agent, struct agent_service *service,
-                              struct buffer *encoded)
-{
-    buffer_deinit(&service->encoded);
-    service->encoded = *encoded;
-    *encoded = (struct buffer){0};
-    const bool decoded = catalog_service_decode(buffer_slice(&service->encoded), &service->record);
-    assert(decoded); /* We encoded it. */
-    (void)decoded;
-    service->generation = ++agent->next_generation;
-    agent_wake(agent, UINT64_MAX);
-}
-
-uint64_t agent_service_hash(const struct agent_service *service)
-{
-    uint64_t hash = 14695981039346656037ULL; /* FNV-1a */
-
-    for (size_t i = 0; i < service->encoded.size; i++) {
-        hash ^= (unsigned char)service->encoded.data[i];
-        hash *= 1099511628211ULL;
-    }
-    return hash;
-}
-
-void agent_check_record(const struct agent *agent, const struct agent_check *check,
-                        struct catalog_check *out)
-{
-    const struct agent_service *service = agent_service_find(agent, check->spec.service_id);
-
-    *out = (struct catalog_check){
-        .node = slice_from_text(agent->server->config->node_name),
-        .id = slice_from_text(check->id),
-        .name = check->spec.name,
-        .status = slice_from_text(probe_status_text(check->status)),
-        .notes = check->spec.notes,
-        .output = buffer_slice(&check->output),
-        .service_id = check->spec.service_id,
-        .service_name = service == NULL ? SLICE_EMPTY : service->record.name,
-        .service_tags = service == NULL ? STRINGS_NULL : service->record.tags,
-        .type = slice_from_text(agent_check_type_text(check->type)),
-        .definition = SLICE_EMPTY,
-    };
-    if (out->output.data == NULL) {
-        out->output = SLICE_EMPTY;
-    }
-}
-
-void agent_check_remove(struct agent *agent, struct agent_check *check)
-{
-    agent_check_stop(check);
-    agent_check_kick_aliases(agent);
-    if (agent->store != NULL && !check->from_config) {
-        agent_store_remove(agent->store, AGENT_STORE_CHECKS, slice_from_text(check->id));
-    }
-    check->deleted = true;
-    check->sync = AGENT_SYNC_DIRTY;
-    check->generation = ++agent->next_generation;
-    agent_sync_kick(agent);
-}
-
-void agent_service_remove(struct agent *agent, struct agent_service *service)
-{
-    const struct slice id = slice_from_text(service->id);
-
-    /* The catalog takes a service's checks out with it, so ours need no word of their own. */
-    for (size_t i = agent->check_count; i > 0; i--) {
-        struct agent_check *check = agent->checks[i - 1];
-        if (slice_equal(check->spec.service_id, id)) {
-            if (agent->store != NULL && !check->from_config && !check->deleted) {
-                agent_store_remove(agent->store, AGENT_STORE_CHECKS, slice_from_text(check->id));
-            }
-            agent_check_drop(agent, check);
-        }
-    }
-    if (agent->store != NULL && !service->from_config) {
-        agent_store_remove(agent->store, AGENT_STORE_SERVICES, id);
-    }
-    service->deleted = true;
-    service->sync = AGENT_SYNC_DIRTY;
-    service->generation = ++agent->next_generation;
-    agent_sync_kick(agent);
-    agent_check_kick_aliases(agent);
-    agent_wake(agent, UINT64_MAX);
-}
-
-void agent_service_note_foreign(struct agent *agent, struct slice id)
-{
-    struct agent_service *service = agent_service_obtain(agent, id);
-
-    if (service == NULL) {
-        return; /* No memory: the next comparison finds it again. */
-    }
-    log_write(LOG_INFO, "agent", "Deregistering unknown service of this node: service=%s",
-              service->id);
-    service->deleted = true;
-    service->seen = true;
-    service->sync = AGENT_SYNC_DIRTY;
-    service->generation = ++agent->next_generation;
-}
-
-void agent_check_note_foreign(struct agent *agent, struct slice id)
-{
-    struct agent_check *check = agent_check_obtain(agent, id);
-
-    if (check == NULL) {
-        return; /* No memory: the next comparison finds it again. */
-    }
-    log_write(LOG_INFO, "agent", "Deregistering unknown check of this node: check=%s", check->id);
-    check->deleted = true;
-    check->seen = true;
-    check->sync = AGENT_SYNC_DIRTY;
-    check->generation = ++agent->next_generation;
 }
 
 /* Keeps a check on disk. The wrapper has room for what is no part of the definition. */
@@ -190,8 +74,6 @@ static bool agent_id_is_kept(struct slice id)
            (id.size == 0 || memchr(id.data, '\0', id.size) == NULL);
 }
 
-/* Adds or replaces a check whose input was validated. A check that was there keeps its last status
- * and output (conformance NOTES). */
 int agent_check_add(struct agent *agent, const struct agent_check_input *input, struct errmsg *err)
 {
     struct agent_check_definition spec;

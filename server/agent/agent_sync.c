@@ -617,8 +617,7 @@ static uint64_t agent_sync_release_outputs(struct agent *agent, uint64_t now_ms)
         }
         if (check->output_due_ms <= now_ms) {
             check->output_deferred = false;
-            check->sync = AGENT_SYNC_DIRTY;
-            check->generation = ++agent->next_generation;
+            agent_check_touch(agent, check);
         } else if (check->output_due_ms < due_ms) {
             due_ms = check->output_due_ms;
         }

@@ -62,6 +62,10 @@ static const struct json_field check_fields[] = {
     {"H2PingUseTLS", JSON_FIELD_ANY, 0},
     {"Shell", JSON_FIELD_ANY, 0},
     {"Token", JSON_FIELD_ANY, 0},
+};
+/* Names that only a service's check may have. */
+static const struct json_field service_check_fields[] = {
+    CHECK_FIELD("CheckID", JSON_FIELD_STRING, id),
     {"ProxyHTTP", JSON_FIELD_ANY, 0},
     {"ProxyGRPC", JSON_FIELD_ANY, 0},
 };
@@ -103,16 +107,17 @@ int agent_definition_read_check(const json_t *json, enum agent_origin origin,
     struct json_field fields[AGENT_FIELDS_MAX];
     size_t count = COUNT(check_fields);
     const struct json_field as_id = CHECK_FIELD("ID", JSON_FIELD_STRING, id);
-    const struct json_field as_check_id = CHECK_FIELD("CheckID", JSON_FIELD_STRING, id);
     struct errmsg cause;
 
-    static_assert(COUNT(check_fields) + 2 <= AGENT_FIELDS_MAX, "the table has room for the ids");
+    static_assert(COUNT(check_fields) + COUNT(service_check_fields) + 1 <= AGENT_FIELDS_MAX,
+                  "the table has room for the others");
     memcpy(fields, check_fields, sizeof(check_fields));
     if (origin != AGENT_ORIGIN_API_SERVICE_CHECK) {
         fields[count++] = as_id;
     }
     if (origin != AGENT_ORIGIN_API_CHECK) {
-        fields[count++] = as_check_id;
+        memcpy(fields + count, service_check_fields, sizeof(service_check_fields));
+        count += COUNT(service_check_fields);
     }
     *out = (struct agent_check_definition){
         .id = SLICE_EMPTY,

@@ -3,10 +3,14 @@ the sets of records. Servers shuffle records and, where an answer is cut, choose
 two answers differ more are fetched, until what each server can answer is known well enough."""
 import re
 
+import dns.edns
 import dns.exception
 import dns.flags
 import dns.message
 import dns.rdatatype
+
+# Client subnets are compared as bytes: dnspython refuses some that both servers echo.
+dns.edns.register_type(dns.edns.GenericOption, dns.edns.OptionType.ECS)
 
 SERIAL = re.compile(r"^(\S+ \d+ SOA \S+ \S+) \d+ ")
 SECTIONS = ("answer", "authority", "additional")

@@ -62,7 +62,7 @@ void replica_space_check(struct replica *replica, size_t bytes)
 
 static bool space_is_full(struct replica *replica)
 {
-    return replica->space.store_full || replica->apply_stalled || atomic_load(&replica->log_full);
+    return replica->space.store_full || replica->apply_failed || atomic_load(&replica->log_full);
 }
 
 /* --- elsewhere --- */

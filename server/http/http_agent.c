@@ -199,7 +199,7 @@ static void agent_put_self_stats(struct buffer *out, const struct server *server
     agent_put_self_counts(out, server->agent);
     buffer_append_text(out, ",\"build\":{\"prerelease\":\"\",\"revision\":\"\",\"version\":\""
                             "" PROCONSUL_CONSUL_VERSION "\"},\"consul\":{");
-    agent_put_text(out, true, "acl", "disabled");
+    agent_put_text(out, true, "acl", server->config->acl_enabled ? "enabled" : "disabled");
     agent_put_text(out, false, "bootstrap", server->config->bootstrap ? "true" : "false");
     agent_put_text(out, false, "known_datacenters", "1");
     agent_put_text(out, false, "leader", replica_is_leader(server->replica) ? "true" : "false");
@@ -213,7 +213,9 @@ static void agent_put_self_stats(struct buffer *out, const struct server *server
     agent_put_text(out, false, "protocol_version", "3");
     agent_put_text(out, false, "state", stats.state);
     agent_put_number_text(out, false, "term", stats.term);
-    buffer_append_text(out, "},\"serf_lan\":{");
+    buffer_append_text(out, "},");
+    http_agent_put_runtime(out);
+    buffer_append_text(out, ",\"serf_lan\":{");
     agent_put_number_text(out, true, "members", membership_count(server->membership));
     buffer_append_text(out, "}}");
 }

@@ -9,6 +9,7 @@
 #include <sys/statvfs.h>
 #include <sys/utsname.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "server/config.h"
 #include "server/http/catalog_json.h"
@@ -194,6 +195,45 @@ static void host_put_disk(struct buffer *out, const char *path)
                   ",\"inodesUsedPercent\":%.6g}",
                   (uint64_t)status.f_files, files_used, (uint64_t)status.f_ffree,
                   status.f_files == 0 ? 0 : 100 * (double)files_used / (double)status.f_files);
+}
+
+/* Threads of this process; 0: the system does not tell. */
+static uint64_t host_threads(void)
+{
+    FILE *file = fopen("/proc/self/status", "re");
+    char line[HOST_LINE_BYTES_MAX];
+    uint64_t threads = 0;
+
+    for (int i = 0; file != NULL && i < HOST_LINES_MAX && fgets(line, sizeof(line), file) != NULL;
+         i++) {
+        if (sscanf(line, "Threads: %" SCNu64, &threads) == 1) {
+            break;
+        }
+    }
+    if (file != NULL) {
+        (void)fclose(file); /* only read from */
+    }
+    return threads;
+}
+
+void http_agent_put_runtime(struct buffer *out)
+{
+    const long processors = sysconf(_SC_NPROCESSORS_ONLN);
+    struct utsname name;
+
+    if (uname(&name) != 0) {
+        memset(&name, 0, sizeof(name));
+    }
+    const char *arch = strcmp(name.machine, "x86_64") == 0    ? "amd64"
+                       : strcmp(name.machine, "aarch64") == 0 ? "arm64"
+                                                              : name.machine;
+
+    buffer_append_text(out, "\"runtime\":{\"arch\":");
+    json_put_string(out, slice_from_text(arch));
+    buffer_printf(out,
+                  ",\"cpu_count\":\"%ld\",\"goroutines\":\"%" PRIu64
+                  "\",\"max_procs\":\"%ld\",\"os\":\"linux\"}",
+                  processors, host_threads(), processors);
 }
 
 void http_agent_host(struct http_request *request)

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -23,11 +24,14 @@
 #include "server/server_metrics.h"
 
 enum {
-    SERVER_DRAIN_MS_MAX = 5000,   /* how long an orderly stop waits for requests in flight */
-    SERVER_CLOSE_MS_MAX = 5000,   /* and then for the parts to close */
-    SERVER_WATCHDOG_MS = 250,     /* how often the loop's stalls are measured */
-    SERVER_STALL_MS_WARN = 500,   /* a stall that is worth a line in the log */
-    SERVER_OPEN_FILES_WARN = 4096 /* fewer are too few for the connections that are allowed */
+    SERVER_DRAIN_MS_MAX = 5000,         /* how long an orderly stop waits for requests in flight */
+    SERVER_CLOSE_MS_MAX = 5000,         /* and then for the parts to close */
+    SERVER_WATCHDOG_MS = 250,           /* how often the loop's stalls are measured */
+    SERVER_STALL_MS_WARN = 500,         /* a stall that is worth a line in the log */
+    SERVER_MAPPED_BYTES_MIN = 1 << 20,  /* what is as large is mapped, and unmapped when freed */
+    SERVER_TRIMMED_BYTES_MIN = 2 << 20, /* free at the heap's end: is given back */
+    SERVER_ARENAS_MAX = 2,              /* the loop's, and one for all other threads */
+    SERVER_OPEN_FILES_WARN = 4096       /* fewer are too few for the connections that are allowed */
 };
 
 /* The server and what only its life cycle needs. */
@@ -76,6 +80,17 @@ uint64_t server_now_ms(const struct server *server)
 }
 
 /* --- before the loop --- */
+
+/* glibc raises both bounds to the largest block that was ever freed, and gives each thread a heap
+ * of its own: after one long listing or snapshot in each of them, tens of MiB would stay. */
+static void server_tame_allocator(void)
+{
+#ifdef __GLIBC__
+    (void)mallopt(M_MMAP_THRESHOLD, SERVER_MAPPED_BYTES_MIN); /* Else it is as it was. */
+    (void)mallopt(M_TRIM_THRESHOLD, SERVER_TRIMMED_BYTES_MIN);
+    (void)mallopt(M_ARENA_MAX, SERVER_ARENAS_MAX);
+#endif
+}
 
 /* As many open files as the system grants: each connection and long poll is one. */
 static void server_raise_open_files(void)
@@ -645,6 +660,7 @@ int server_run(struct config *config)
     process->exit_status = 1;
     process->server.config = config;
     log_level_set(config->log_level);
+    server_tame_allocator();
     (void)signal(SIGPIPE, SIG_IGN); /* a write to a closed connection is an error code, no death */
     server_raise_open_files();
 

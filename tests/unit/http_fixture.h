@@ -44,7 +44,7 @@ struct replica {
     const char *failure; /* all calls fail with it */
     struct replica_health health;
     bool health_is_garbled;
-    bool hold;           /* proposals and reads wait until fake_turn */
+    bool hold; /* proposals and reads wait until fake_turn */
     struct replica_read *reads;
     unsigned withdrawn;
 };

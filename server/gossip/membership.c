@@ -126,9 +126,7 @@ static void membership_reach(struct membership *membership, const struct member 
     struct errmsg err;
     char address[96];
 
-    (void)snprintf(address, sizeof(address),
-                   strchr(member->address, ':') != NULL ? "[%s]:%u" : "%s:%u", member->address,
-                   member->serf_port);
+    link_endpoint(address, sizeof(address), member->address, member->serf_port);
     for (size_t i = 0; i < MEMBERSHIP_TARGETS_MAX; i++) {
         if (membership->targets[i].link != NULL &&
             ((uuid_equal(&membership->targets[i].id, &member->id) &&
@@ -380,12 +378,11 @@ static bool membership_read_member(struct reader *reader, struct link_identity *
     memset(out, 0, sizeof(*out));
     out->serf_port = reader_u16(reader);
     out->server_port = reader_u16(reader);
-    if (reader->failed || name.size >= sizeof(out->name) || address.size >= sizeof(out->address)) {
+    if (reader->failed || !slice_copy_text(name, out->name, sizeof(out->name)) ||
+        !slice_copy_text(address, out->address, sizeof(out->address))) {
         return false;
     }
     memcpy(out->id.bytes, id.data, UUID_BYTES);
-    memcpy(out->name, name.data, name.size);
-    memcpy(out->address, address.data, address.size);
     return !uuid_is_zero(&out->id);
 }
 
@@ -518,7 +515,7 @@ static void membership_on_frame(void *host, struct link *link, uint8_t type, str
     case MEMBERSHIP_PONG:
         entry->member.heard_ms = membership_now_ms(membership);
         membership_read_state(membership, entry, payload);
-        entry = membership_entry(membership, &link_peer(link)->id);
+        entry = membership_entry(membership, &link_peer(link)->id); /* It may have moved. */
         if (entry != NULL) {
             membership_set_status(membership, entry, MEMBER_ALIVE);
         }

@@ -708,9 +708,7 @@ int link_dial(uv_loop_t *loop, const char *address, uint16_t default_port,
         link_free(link);
         return errmsg_set(err, STORE_EIO, "'%s' is not an address (host or host:port)", address);
     }
-    (void)snprintf(link->address, sizeof(link->address),
-                   strchr(link->host_name, ':') != NULL ? "[%s]:%u" : "%s:%u", link->host_name,
-                   link->port);
+    link_endpoint(link->address, sizeof(link->address), link->host_name, link->port);
     /* From the timer, so that no handler runs inside this call. */
     (void)uv_timer_start(&link->timer, link_on_timer, 0, 0);
     *out = link;

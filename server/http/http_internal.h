@@ -39,8 +39,9 @@ enum {
     HTTP_RATE_BYTES =
         4 * 1024,            /* of a body or an answer that renew its time-out: less is a trickle */
     HTTP_TURN_US_MAX = 2000, /* of one turn of the loop for waking and streaming */
-    HTTP_PIECE_BYTES = 256 * 1024,            /* of a listing, encoded in one go */
-    HTTP_WHOLE_BYTES_MAX = 1024 * 1024,       /* a listing beyond this is sent as it is encoded */
+    HTTP_WOKEN_US_MAX = 10 * 1000,      /* to encode at once what all waiters for the same get */
+    HTTP_PIECE_BYTES = 256 * 1024,      /* of a listing, encoded in one go */
+    HTTP_WHOLE_BYTES_MAX = 1024 * 1024, /* a listing beyond this is sent as it is encoded */
     HTTP_PRETTY_BYTES_MAX = 16 * 1024 * 1024, /* the same with ?pretty, which needs all of it */
     HTTP_STREAMS_MAX = 32, /* snapshots that listings read from at once; others queue */
     HTTP_STREAM_RATE_BYTES = 1024 * 1024, /* a second: whoever takes less is slow */
@@ -199,10 +200,12 @@ struct http_stream {
 TAILQ_HEAD(http_conn_list, http_conn);
 TAILQ_HEAD(http_stream_list, http_stream);
 
-/* The answer of the waiter that was woken last, for those who asked for the same: valid within one
- * call of http_wake_turn, in which the store does not change. */
+/* The answer of the waiter that was woken last, for those who asked for the same: valid while there
+ * are such, and the store has not changed. */
 struct http_shared {
     bool kept;
+    bool is_long;           /* there is none: it is a listing to be streamed to each */
+    uint64_t applied_index; /* of the store that it is from */
     int (*run)(struct http_request *request, struct store_txn *txn,
                struct http_read_result *result);
     int (*piece)(struct http_request *request, struct store_txn *txn, struct http_piece *piece);
@@ -471,9 +474,12 @@ void http_wake_add(struct http_request *request);
 void http_wake_remove(struct http_request *request);
 /* The answer that another waiter for the same got in this turn. */
 bool http_shared_find(struct http_request *request);
-/* Keeps an answer for the others. `body` may be NULL. */
+/* Keeps an answer, just read, for the others. `body` may be NULL. */
 void http_shared_keep(struct http_request *request, const struct http_read_result *result,
                       struct http_body *body);
+
+/* Keeps that the answer is long. */
+void http_shared_keep_long(struct http_request *request);
 
 /* --- http_stream.c --- */
 /* Reads and sends a listing in pieces, from its beginning: spec.piece. */

@@ -23,6 +23,7 @@ enum {
 };
 
 #define NS_PER_MS 1000000
+#define NS_PER_US 1000
 
 /* --- parameters --- */
 
@@ -344,8 +345,10 @@ int http_read_txn(struct http_server *http)
     return rc;
 }
 
-/* Runs, or begins to. `*whole` false: the listing is long. */
-static int read_call(struct http_request *request, struct http_read_result *result, bool *whole)
+/* Runs, or begins to. `*whole` false: the listing is long. What others wait for, too, may take
+ * longer: it is encoded once for all of them. */
+static int read_call(struct http_request *request, struct http_read_result *result, bool woken,
+                     bool *whole)
 {
     const struct http_read_spec *spec = &request->private->spec;
     struct http_server *http = request->conn->http;
@@ -357,7 +360,12 @@ static int read_call(struct http_request *request, struct http_read_result *resu
         rc = spec->run(request, &http->txn, result);
         return rc;
     }
-    rc = spec->piece(request, &http->txn, &piece);
+    const uint64_t until_ns = woken ? uv_hrtime() + (uint64_t)HTTP_WOKEN_US_MAX * NS_PER_US : 0;
+
+    do {
+        rc = spec->piece(request, &http->txn, &piece);
+    } while (woken && rc == 0 && !piece.done && result->body.size <= HTTP_WHOLE_BYTES_MAX &&
+             uv_hrtime() < until_ns);
     *whole = piece.done;
     result->status = piece.missing ? 404 : 200;
     result->index = piece.index;
@@ -402,11 +410,14 @@ static void read_run(struct http_request *request, const struct replica_freshnes
     }
     http->body = (struct buffer){0};
     buffer_clear(&result.body);
-    rc = read_call(request, &result, &whole);
+    rc = read_call(request, &result, woken, &whole);
     store_read_reset(&http->txn);
     if (rc != 0) {
         http_reply_failure(request, private->spec.flags, store_strerror(rc));
     } else if (!whole) {
+        if (woken) {
+            http_shared_keep_long(request);
+        }
         http_stream_start(request, freshness);
     } else if (!result.error && http_read_blocks(request, result.index)) {
         if (http_read_watch(request)) {
@@ -470,8 +481,12 @@ void http_read_woken(struct http_request *request)
     replica_freshness(request->server->replica, &freshness);
     const struct http_shared *shared = &conn->http->shared;
 
-    if (http_shared_find(request) &&
-        !(!shared->result.error && http_read_blocks(request, shared->result.index))) {
+    const bool found = http_shared_find(request);
+
+    if (found && shared->is_long) {
+        http_stream_start(request, &freshness);
+    } else if (found &&
+               !(!shared->result.error && http_read_blocks(request, shared->result.index))) {
         const struct http_meta meta = http_read_meta(request, &shared->result, &freshness);
 
         http_reply_body(request, shared->result.status, shared->result.content_type, &meta,

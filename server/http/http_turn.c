@@ -18,6 +18,7 @@ static void shared_drop(struct http_shared *shared)
     http_body_unref(shared->body);
     shared->body = NULL;
     shared->kept = false;
+    shared->is_long = false;
     buffer_clear(&shared->headers);
 }
 
@@ -38,6 +39,22 @@ static void shared_identity(struct buffer *out, const struct http_request *reque
     }
 }
 
+/* What the store has been applied up to; 0: cannot be told. */
+static uint64_t shared_applied(struct http_server *http)
+{
+    uint64_t term;
+    uint64_t index = 0;
+
+    if (http_read_txn(http) != STORE_OK) {
+        return 0;
+    }
+    if (store_applied_get(&http->txn, &term, &index) != STORE_OK) {
+        index = 0;
+    }
+    store_read_reset(&http->txn);
+    return index;
+}
+
 bool http_shared_find(struct http_request *request)
 {
     struct http_server *http = request->conn->http;
@@ -50,7 +67,8 @@ bool http_shared_find(struct http_request *request)
     }
     buffer_clear(identity);
     shared_identity(identity, request);
-    if (identity->failed || !slice_equal(buffer_slice(identity), buffer_slice(&shared->identity))) {
+    if (identity->failed || !slice_equal(buffer_slice(identity), buffer_slice(&shared->identity)) ||
+        shared->applied_index == 0 || shared_applied(http) != shared->applied_index) {
         return false;
     }
     buffer_clear(&request->private->headers);
@@ -71,11 +89,20 @@ void http_shared_keep(struct http_request *request, const struct http_read_resul
         return;
     }
     shared->kept = true;
+    shared->applied_index = shared_applied(request->conn->http);
     shared->run = request->private->spec.run;
     shared->piece = request->private->spec.piece;
     shared->result = *result;
     shared->result.body = (struct buffer){0};
     shared->body = body == NULL ? NULL : http_body_ref(body);
+}
+
+void http_shared_keep_long(struct http_request *request)
+{
+    const struct http_read_result none = {.status = 200};
+
+    http_shared_keep(request, &none, NULL);
+    request->conn->http->shared.is_long = true;
 }
 
 /* --- waking --- */
@@ -108,7 +135,9 @@ static void wake_turn(struct http_server *http, uint64_t until_ns)
         http_wake_remove(&conn->request);
         http_read_woken(&conn->request);
     }
-    shared_drop(&http->shared); /* The next turn may see a newer store. */
+    if (TAILQ_EMPTY(&http->woken)) {
+        shared_drop(&http->shared);
+    }
 }
 
 /* --- streams --- */
@@ -204,6 +233,7 @@ void http_turn_init(struct http_server *http)
 void http_turn_close(struct http_server *http, uv_close_cb closed)
 {
     assert(TAILQ_EMPTY(&http->woken));
+    shared_drop(&http->shared);
     assert(TAILQ_EMPTY(&http->streams));
     assert(TAILQ_EMPTY(&http->streams_queued));
     uv_close((uv_handle_t *)&http->idle, closed);

@@ -354,6 +354,41 @@ static void a_long_listing_that_is_waited_for_comes_whole_when_it_changes(void *
     buffer_deinit(&body);
 }
 
+/* One that is encoded once for all, and one that is sent to each in pieces. */
+static void all_who_wait_for_a_listing_get_it_whole_and_new(void **state)
+{
+    enum { WAITERS = 20 };
+    static const char *const targets[] = {"/v1/catalog/nodes", "/v1/health/state/any"};
+    struct http_fixture *fixture = *state;
+    struct buffer body = {0};
+    struct client clients[WAITERS];
+    char request[256];
+    json_error_t error;
+
+    add_nodes(fixture, "web");
+    for (int i = 0; i < WAITERS; i++) {
+        (void)snprintf(request, sizeof(request),
+                       "GET %s?index=%llu&wait=600s HTTP/1.1\r\nHost: x\r\n"
+                       "Connection: close\r\n\r\n",
+                       targets[i % 2], (unsigned long long)fixture->replica.index);
+        client_open(fixture, &clients[i]);
+        client_send(fixture, &clients[i], request);
+        assert_int_equal(run_until(fixture, true)->private.phase, HTTP_PHASE_PARKED);
+    }
+    add(fixture, "x", "web", "web", "passing"); /* A node, and a check. */
+    for (int i = 0; i < WAITERS; i++) {
+        client_expect_close(fixture, &clients[i]);
+        take_body(&clients[i], &body);
+        json_t *list = json_loads(body.data, 0, &error);
+
+        assert_int_equal(json_array_size(list), NODES + 2);
+        json_decref(list);
+        client_close(&clients[i]);
+    }
+    assert_false(fixture->server.http->shared.kept);
+    buffer_deinit(&body);
+}
+
 static void a_client_that_does_not_read_costs_a_piece_and_no_snapshot(void **state)
 {
     const int window = 64 * 1024;
@@ -412,6 +447,7 @@ int main(void)
         TEST(names_of_services_come_sorted_by_their_bytes),
         TEST(each_instance_of_a_node_has_its_own_checks),
         TEST(a_long_listing_that_is_waited_for_comes_whole_when_it_changes),
+        TEST(all_who_wait_for_a_listing_get_it_whole_and_new),
         TEST(a_client_that_does_not_read_costs_a_piece_and_no_snapshot),
     };
 

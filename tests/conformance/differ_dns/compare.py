@@ -81,10 +81,14 @@ def summary(data, masks=()):
 FIRST = ("rcode", "opcode", "flags", "question", "answer")
 
 
+def rank(key):
+    return FIRST.index(key) if key in FIRST else len(FIRST), key
+
+
 def first_difference(one, other, path=""):
     """(path, one's, other's) of two documents, what tells most first; None: equal."""
     if isinstance(one, dict) and isinstance(other, dict):
-        for key in sorted(set(one) | set(other), key=lambda key: (FIRST.index(key) if key in FIRST else len(FIRST), key)):
+        for key in sorted(set(one) | set(other), key=rank):
             found = first_difference(one.get(key), other.get(key), "%s.%s" % (path, key))
             if found:
                 return found

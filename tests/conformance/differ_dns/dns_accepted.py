@@ -10,7 +10,8 @@ def sizes_are_compared(question, settings):
     if question.get("type") in (2, 6) and below(question, "node"):
         return False
     domain = settings.get("domain", "consul").lower().strip(".")
-    return ("." + name).endswith("." + domain) and ".." not in name and name == name.lower() and not name.startswith(("hostmaster.", "ns."))
+    return ("." + name).endswith("." + domain) and ".." not in name and name == name.lower() and \
+        not name.startswith(("hostmaster.", "ns."))
 
 
 def below(question, word):
@@ -103,8 +104,23 @@ def names_that_lead_to_themselves(question, steps, found, settings):
                                        for step in steps if step["do"] == "register")
 
 
-RULES = [names_that_lead_to_themselves, spelling_of_addresses_behind_names, lies_are_passed_on, one_answer_at_least, answers_larger_than_the_client_takes, nodes_without_an_address, metadata_instead_of_an_address, own_names_are_never_forwarded, records_in_a_question, answers_that_it_cannot_pack, addresses_below_the_alternative_domain, flags_of_errors,
-         datacenter_written_as_later, backslashes, addresses_in_any_spelling]
+RULES = [
+    names_that_lead_to_themselves,
+    spelling_of_addresses_behind_names,
+    lies_are_passed_on,
+    one_answer_at_least,
+    answers_larger_than_the_client_takes,
+    nodes_without_an_address,
+    metadata_instead_of_an_address,
+    own_names_are_never_forwarded,
+    records_in_a_question,
+    answers_that_it_cannot_pack,
+    addresses_below_the_alternative_domain,
+    flags_of_errors,
+    datacenter_written_as_later,
+    backslashes,
+    addresses_in_any_spelling,
+]
 
 
 def explains(question, steps, found, settings):

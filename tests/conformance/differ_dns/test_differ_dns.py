@@ -77,7 +77,8 @@ class Compare(unittest.TestCase):
         self.assertFalse(same([answer(alias, ONE)], [answer(ONE, alias)]))
 
     def test_own_addresses_are_alike(self):
-        sides = [compare.summary(answer(("A", address)), [(address, "<own>")]) for address in ("127.1.1.1", "127.2.2.2")]
+        sides = [compare.summary(answer(("A", address)), [(address, "<own>")])
+                 for address in ("127.1.1.1", "127.2.2.2")]
         self.assertTrue(compare.same_at_once(*sides))
 
 

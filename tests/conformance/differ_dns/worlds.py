@@ -161,7 +161,8 @@ def catalog_steps(source, settings_used):
         service = instance(source, catalog, source.choice(catalog["services"]), number)
         steps.append(register({"Node": name, "SkipNodeUpdate": True, "Service": service}))
         if chance(source, 0.3):
-            steps.append(register({"Node": name, "SkipNodeUpdate": True, "Check": check(source, name, service["ID"], number)}))
+            steps.append(register({"Node": name, "SkipNodeUpdate": True,
+                                   "Check": check(source, name, service["ID"], number)}))
         if service.get("Address"):
             catalog["ips"].append(service["Address"])
         catalog["ips"] += [one["Address"] for one in service.get("TaggedAddresses", {}).values()]
@@ -208,8 +209,9 @@ def reverse(source, catalog):
     try:
         pointer = ipaddress.ip_address(text).reverse_pointer
     except ValueError:
-        pointer = source.choice(["1.0.0.10.in-addr.arpa", "1.in-addr.arpa", "in-addr.arpa", "arpa", "x.1.0.0.10.in-addr.arpa",
-                                 "256.0.0.10.in-addr.arpa", "01.0.0.10.in-addr.arpa", "ip6.arpa", "1.2.ip6.arpa",
+        pointer = source.choice(["1.0.0.10.in-addr.arpa", "1.in-addr.arpa", "in-addr.arpa", "arpa",
+                                 "x.1.0.0.10.in-addr.arpa", "256.0.0.10.in-addr.arpa",
+                                 "01.0.0.10.in-addr.arpa", "ip6.arpa", "1.2.ip6.arpa",
                                  "g." + "0." * 31 + "ip6.arpa", "00." + "0." * 31 + "ip6.arpa", "9.0.0.10.in-addr.arpa",
                                  ".".join(reversed("00000000000000000000ffff0a000009")) + ".ip6.arpa"])
     return pointer
@@ -243,7 +245,8 @@ def subject(source, catalog):
 def asked_name(source, catalog):
     draw = source.random()
     if draw < 0.05:
-        return source.choice(["example.com", "a.example", "B.example", "d.example", "", "com", "consul.example", "xconsul", "web.service", "x.consul.", "a" * 63])
+        return source.choice(["example.com", "a.example", "B.example", "d.example", "", "com",
+                              "consul.example", "xconsul", "web.service", "x.consul.", "a" * 63])
     if draw < 0.13:
         return mixed_case(source, reverse(source, catalog))
     name = subject(source, catalog)
@@ -286,7 +289,8 @@ def question(source, catalog):
     if chance(source, 0.5):
         out["flags"] = 0x0100
     elif chance(source, 0.15):
-        out["flags"] = source.choice([0x0010, 0x0020, 0x0040, 0x0400, 0x0200, 0x0080, 0x000f, 0x7f0, 0x0110, 0x8000]) & 0x87ff
+        out["flags"] = source.choice([0x0010, 0x0020, 0x0040, 0x0400, 0x0200, 0x0080, 0x000f, 0x07f0, 0x0110,
+                                      0x8000])
     if chance(source, 0.02):
         out["opcode"] = source.choice([1, 2, 3, 4, 4, 5, 6, 15])
     if chance(source, 0.45):
@@ -296,8 +300,9 @@ def question(source, catalog):
     if chance(source, 0.01):
         out["more"] = [[asked_name(source, catalog), A, 1]]
     if chance(source, 0.02):
-        out["counts"] = source.choice([[0, 0, 0, 0], [2, 0, 0, 0], [1, 1, 0, 0], [1, 0, 1, 0], [1, 0, 0, 1], [1, 0, 0, 3],
-                                       [1, 2, 0, 0], [1, 0, 2, 0], [1, 0, 0, 2], [1, 0, 0, 65535], [65535] * 4, [1, 1, 1, 2]])
+        out["counts"] = source.choice([[0, 0, 0, 0], [2, 0, 0, 0], [1, 1, 0, 0], [1, 0, 1, 0], [1, 0, 0, 1],
+                                       [1, 0, 0, 3], [1, 2, 0, 0], [1, 0, 2, 0], [1, 0, 0, 2], [1, 0, 0, 65535],
+                                       [65535] * 4, [1, 1, 1, 2]])
     if chance(source, 0.02):
         out["tail"] = bytes(source.randrange(256) for _ in range(source.choice([1, 3, 12, 40]))).hex()
     if chance(source, 0.03):

@@ -9,8 +9,6 @@
 
 #define NS_PER_US 1000U
 
-enum { WAKE_BATCH_COUNT = 16 }; /* waiters answered between two looks at the clock */
-
 /* --- answers that several get --- */
 
 static void shared_drop(struct http_shared *shared)
@@ -123,18 +121,15 @@ void http_wake_remove(struct http_request *request)
 
 static void wake_turn(struct http_server *http, uint64_t until_ns)
 {
-    unsigned count = 0;
-
-    while (!TAILQ_EMPTY(&http->woken)) {
+    do {
         struct http_conn *conn = TAILQ_FIRST(&http->woken);
 
-        if (count % WAKE_BATCH_COUNT == 0 && count > 0 && uv_hrtime() >= until_ns) {
+        if (conn == NULL) {
             break;
         }
-        count++;
         http_wake_remove(&conn->request);
         http_read_woken(&conn->request);
-    }
+    } while (uv_hrtime() < until_ns);
     if (TAILQ_EMPTY(&http->woken)) {
         shared_drop(&http->shared);
     }

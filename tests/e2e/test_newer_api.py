@@ -166,3 +166,11 @@ def test_near_lists_the_nearest_nodes_first_and_those_without_coordinates_last(s
     assert names == sorted(names)
     server.request("PUT", "/v1/catalog/deregister", json.dumps({"Node": "far"}))
     assert server.get_json("/v1/coordinate/node/far") is None
+
+
+def test_an_agent_s_ids_are_taken_whole_or_not_at_all(server):
+    for path, body in (("service", {"Name": "a\0b"}), ("service", {"Name": "a", "ID": "a\0b"}),
+                       ("check", {"Name": "a\0b", "TTL": "1h"}), ("check", {"Name": "a", "ID": "\0", "TTL": "1h"})):
+        status, _, text = server.request("PUT", "/v1/agent/%s/register" % path, json.dumps(body).encode())
+        assert status in (400, 500) and b"with a NUL in it" in text
+    assert not [name for name in server.get_json("/v1/agent/checks") if name.startswith("a")]

@@ -181,11 +181,17 @@ static bool disk_frozen(struct sim_files *files)
     return false;
 }
 
+bool sim_disk_is_full(const struct sim_files *files)
+{
+    return files->full_for_good ||
+           (files->full_until_ms > files->sim->now_ms && !files->sim->healed);
+}
+
 /* Whether bytes up to `end` of the file would need room that there is not. */
 static bool disk_lacks_space(const struct sim_files *files, const struct sim_file *file,
                              uint64_t end)
 {
-    return (file == NULL || end > file->size) && sim_space_none(files);
+    return (file == NULL || end > file->size) && sim_disk_is_full(files);
 }
 
 static struct sim_file *disk_file(struct sim_files *files, int handle)

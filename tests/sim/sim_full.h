@@ -123,7 +123,7 @@ void sim_wal_close(struct sim *sim, size_t node);
 /* --- space --- */
 
 /* Whether the disk has none. */
-bool sim_space_none(const struct sim_files *files);
+bool sim_disk_is_full(const struct sim_files *files);
 /* A leader whose log has no space hands over. */
 void sim_space_turn(struct sim *sim, size_t node);
 /* Fills the leader's disk after all faults; the others must go on. */

@@ -7,12 +7,6 @@
 
 #include "tests/sim/sim_full.h"
 
-bool sim_space_none(const struct sim_files *files)
-{
-    return files->full_for_good ||
-           (files->full_until_ms > files->sim->now_ms && !files->sim->healed);
-}
-
 void sim_space_turn(struct sim *sim, size_t node)
 {
     struct sim_server *server = &sim->full->servers[node];

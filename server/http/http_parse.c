@@ -218,9 +218,6 @@ static int conn_parse_head(struct http_conn *conn, struct http_head *head, const
     if (conn->no_body && head->content_length > 0) {
         return 400; /* As Go: whoever is between might take that body for a request. */
     }
-    if (conn->no_body && head->content_length > 0) {
-        return 400; /* As Go: whoever is between might take that body for a request. */
-    }
     request->has_content_length = head->content_lengths > 0;
     request->content_length = head->content_length;
     request->chunked = head->chunked;

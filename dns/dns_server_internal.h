@@ -248,7 +248,7 @@ struct dns_upstream {
     const uint8_t *question; /* borrowed while it waits */
     size_t question_size;
     uint16_t id; /* drawn for this attempt */
-    int udp_fd;  /* the latest one, perhaps closed */
+    int udp_fd;  /* -1: none is open */
     int watched_fd;
     uint32_t watched_events;
     bool unwatched;      /* epoll did not take a socket */

@@ -123,7 +123,11 @@ static ares_socket_t upstream_socket(int family, int type, int protocol, void *c
 
 static int upstream_close_socket(ares_socket_t fd, void *context)
 {
-    (void)context;
+    struct dns_upstream *upstream = context;
+
+    if (fd == upstream->udp_fd) { /* The next stream may have its number. */
+        upstream->udp_fd = -1;
+    }
     return close(fd); /* Leaves epoll, too. */
 }
 

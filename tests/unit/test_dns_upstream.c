@@ -441,6 +441,73 @@ static void many_questions_of_all_kinds_are_answered(void **state)
     }
 }
 
+static int free_descriptor(void)
+{
+    const int fd = dup(recursors[0]);
+
+    assert_true(fd >= 0);
+    (void)close(fd);
+    return fd;
+}
+
+/* More questions than channels are kept; the last one's place then asks over TCP, with the very
+ * descriptor that it had for UDP. */
+static void streams_are_no_datagrams_with_the_descriptor_of_one(void **state)
+{
+    enum { QUESTIONS = DNS_CHANNELS_IDLE_MAX + 1, FILLERS_MAX = 4 * QUESTIONS };
+    static struct upstream_query queries[QUESTIONS];
+    int fds[QUESTIONS], fillers[FILLERS_MAX];
+    size_t filler_count = 0;
+    int descriptor = -1;
+    uint8_t out[DNS_UDP_BYTES_DEFAULT];
+
+    (void)state;
+    assert_int_equal(listen(listeners[0], 4), 0);
+    start_with(1, TIMEOUT_MIDDLE_MS);
+    for (unsigned i = 0; i < QUESTIONS; i++) {
+        char question[32];
+
+        (void)snprintf(question, sizeof(question), "n%u.example.org A", i);
+        fds[i] = client_open(SOCK_DGRAM);
+        const size_t size = dns_fixture_query(question, 0, message, sizeof(message));
+
+        descriptor = free_descriptor();
+        assert_int_equal(send(fds[i], message, size, 0), size);
+        upstream_receive(0, &queries[i]);
+    }
+    for (unsigned i = 0; i < QUESTIONS; i++) {
+        upstream_send(recursors[0], &queries[i], out,
+                      upstream_compose(&queries[i], 0, 1, a_record, out));
+        wait_readable(fds[i]);
+    }
+    const int client = ask_tcp("n1.node.consul A");
+
+    wait_readable(client); /* It has been accepted. */
+    assert_true(recv(client, message, sizeof(message), 0) > 0);
+    while (free_descriptor() < descriptor) {
+        assert_true(filler_count < FILLERS_MAX);
+        fillers[filler_count++] = dup(recursors[0]);
+    }
+    const size_t size = dns_fixture_query(WWW, 0, out + DNS_FRAME_BYTES, sizeof(out) - 2);
+
+    out[0] = 0;
+    out[1] = (uint8_t)size;
+    assert_int_equal(send(client, out, DNS_FRAME_BYTES + size, 0), DNS_FRAME_BYTES + size);
+    wait_readable(listeners[0]);
+    assert_int_not_equal(free_descriptor(), descriptor);
+    const int upstream = upstream_accept(0);
+
+    upstream_answer_tcp(upstream, 0, 1, a_record);
+    expect_tcp(client, WWW_ANSWER);
+    (void)close(upstream);
+    while (filler_count > 0) {
+        (void)close(fillers[--filler_count]);
+    }
+    for (unsigned i = 0; i < QUESTIONS; i++) {
+        (void)close(fds[i]);
+    }
+}
+
 static void a_new_time_limit_holds_for_channels_used_again(void **state)
 {
     struct upstream_query query;
@@ -565,6 +632,7 @@ int main(void)
         TEST(whatever_streams_bring_clients_have_an_answer),
         TEST(channels_used_again_have_new_ports),
         TEST(many_questions_of_all_kinds_are_answered),
+        TEST(streams_are_no_datagrams_with_the_descriptor_of_one),
         TEST(a_new_time_limit_holds_for_channels_used_again),
         TEST(the_environment_changes_nothing),
         TEST(want_of_descriptors_is_a_failure_for_now),

@@ -193,12 +193,17 @@ bool http_catalog_read_service(const json_t *json, const char *type_name,
         !service_json_check(service, err)) {
         return false;
     }
+    /* Consul takes any number here and then answers with a port that no client can use. */
+    if (!service_json_ports_in_range(service)) {
+        (void)errmsg_set(err, -1, "Invalid service port: must be between 0 and %d",
+                         SERVICE_PORT_MAX);
+        return false;
+    }
     const struct service_json_weights weights = service_json_weights(service);
     /* Consul stores any numbers; those that DNS could not say become the default. */
     const bool weights_ok = weights.passing >= 1 && weights.passing <= SERVICE_WEIGHT_MAX &&
                             weights.warning >= 0 && weights.warning <= SERVICE_WEIGHT_MAX;
     buffers->extra = service_json_extra(service);
-    const int64_t port = service_json_port(service);
     *out = (struct catalog_service){
         .node = SLICE_EMPTY,
         .kind = service->kind,
@@ -208,7 +213,7 @@ bool http_catalog_read_service(const json_t *json, const char *type_name,
         .meta = catalog_json_pack_map(&buffers->meta, service->meta),
         .address = service->address,
         .tagged_addresses = service_json_pack_addresses(&buffers->tagged, service, false),
-        .port = port < 0 || port > UINT16_MAX ? 0 : (uint32_t)port,
+        .port = (uint32_t)service_json_port(service),
         .weight_passing = weights_ok ? (uint32_t)weights.passing : 1,
         .weight_warning = weights_ok ? (uint32_t)weights.warning : 1,
         .enable_tag_override = service->enable_tag_override,

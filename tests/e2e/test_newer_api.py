@@ -103,6 +103,16 @@ def test_ports_and_localities_of_another_form_are_refused(server, newer):
     assert "wrong" not in server.get_json("/v1/agent/services")
 
 
+@pytest.mark.parametrize("service", [
+    {"Port": 65536}, {"Port": -1}, {"Ports": [{"Name": "a", "Port": 70000}]},
+])
+def test_the_catalog_refuses_ports_that_no_client_can_use(server, service):
+    status, _, body = register(server, Node="n", Address="10.0.0.1",
+                               Service=dict(service, Service="wrong"))
+    assert status == 400 and b"between 0 and 65535" in body
+    assert server.get_json("/v1/catalog/service/wrong") == []
+
+
 def test_names_of_services_can_be_filtered(server):
     assert register(server, Node="filtered", Address="10.0.0.1",
                     Service={"Service": "yes", "Tags": ["t"], "Port": 80})[0] == 200

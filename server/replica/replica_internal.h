@@ -48,6 +48,7 @@ enum {
     REPLICA_RESEND_MS = 1000,      /* a read that the leader has not answered is asked again */
     REPLICA_SWEEP_MS = 100,        /* granularity of these limits */
     REPLICA_STALL_RETRY_MS = 1000, /* between tries to apply while the store is full */
+    REPLICA_SPACE_TELL_MS = 1000,  /* the others are told anew whether there is space here */
     REPLICA_WAKE_MS = 500,         /* the clock is looked at no less often, */
     REPLICA_PAUSE_MS = 1000,       /* so after such a gap the process must have been stopped */
     REPLICA_REAP_MS = 30 * 1000,   /* tombstones: granularity and life, as in Consul */
@@ -217,6 +218,7 @@ struct replica_space {
     bool store_full;
     bool low;                            /* less than twice the reserve is left */
     bool told;                           /* to the others: that it is low or full here */
+    uint64_t told_ms;                    /* when they were told last */
     raft_id short_ids[RAFT_SERVERS_MAX]; /* who has told so, and is connected */
     size_t short_count;
     uint64_t retry_ms; /* when to ask others to take over again */

@@ -156,8 +156,11 @@ void replica_space_turn(struct replica *replica, uint64_t now_ms)
 
     replica_space_check(replica, 0);
     runs_short = space->low || space_is_full(replica);
-    if (runs_short != space->told) {
+    /* Again and again: a word may be lost with a connection, or be forgotten with the one in the
+     * other direction. */
+    if (runs_short != space->told || now_ms - space->told_ms >= REPLICA_SPACE_TELL_MS) {
         space->told = runs_short;
+        space->told_ms = now_ms;
         peers_send_all(replica->peers, MESSAGE_SPACE, space_word(replica));
     }
     if (!space_is_full(replica)) {

@@ -83,6 +83,43 @@ static void a_leader_without_space_hands_over_to_a_server_that_has_it(void **sta
     cluster_free(cluster);
 }
 
+/* Of the server behind cluster->subject, whoever leads. */
+static struct replica *neighbour_of_subject(struct cluster *cluster)
+{
+    return cluster->servers[(cluster->subject + 1) % 3].replica;
+}
+
+static bool neighbour_does_not_count_on_subject(struct cluster *cluster)
+{
+    return replica_space_is_short(neighbour_of_subject(cluster), id_of(cluster, cluster->subject));
+}
+
+static bool neighbour_counts_on_subject(struct cluster *cluster)
+{
+    return !neighbour_does_not_count_on_subject(cluster);
+}
+
+/* The connection to who is short broke, but not the one from there: nothing tells it to speak. Or
+ * its last word was lost. */
+static void what_is_known_of_anothers_space_comes_right_again(void **state)
+{
+    struct cluster *cluster = cluster_new(3);
+
+    (void)state;
+    (void)cluster_leader(cluster);
+    fill(cluster, cluster->subject, true);
+    cluster_wait(cluster, neighbour_does_not_count_on_subject);
+    replica_space_forget(neighbour_of_subject(cluster), id_of(cluster, cluster->subject));
+    cluster_wait(cluster, neighbour_does_not_count_on_subject);
+
+    cluster->subject = 1;
+    replica_on_space(neighbour_of_subject(cluster), id_of(cluster, cluster->subject),
+                     SLICE_LITERAL("\1"));
+    assert_true(neighbour_does_not_count_on_subject(cluster));
+    cluster_wait(cluster, neighbour_counts_on_subject);
+    cluster_free(cluster);
+}
+
 static bool leader_counts_on_nobody(struct cluster *cluster)
 {
     const int leader = leader_of(cluster);
@@ -154,10 +191,17 @@ static void who_has_lost_its_log_is_not_handed_leadership(void **state)
     fresh->fresh_index = UINT64_MAX;
     cluster->subject = first;
     cluster_wait(cluster, leader_sees_that_subject_is_fresh);
-    cluster->open++;
-    replica_hand_over(cluster->servers[leader].replica, on_handed_over, cluster);
     cluster->subject = second;
-    cluster_wait(cluster, subject_leads);
+    /* The first try may be given up: on a busy machine an election takes longer than it waits. */
+    for (int round = 0; round < 600 && !subject_leads(cluster); round++) {
+        assert_int_not_equal(leader_of(cluster), first);
+        if (leader_of(cluster) == leader && cluster->open == 0) {
+            cluster->open++;
+            replica_hand_over(cluster->servers[leader].replica, on_handed_over, cluster);
+        }
+        cluster_run(cluster, 100);
+    }
+    assert_true(subject_leads(cluster));
     cluster_wait(cluster, all_is_answered);
     cluster_free(cluster);
 }
@@ -166,6 +210,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_leader_without_space_hands_over_to_a_server_that_has_it),
+        cmocka_unit_test(what_is_known_of_anothers_space_comes_right_again),
         cmocka_unit_test(where_nobody_has_space_the_leader_stays_and_takes_writes_when_it_has_some),
         cmocka_unit_test(who_has_lost_its_log_is_not_handed_leadership),
     };

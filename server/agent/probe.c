@@ -121,6 +121,20 @@ static bool probe_is_method(const struct probe *probe, struct slice method)
     return slice_equal(buffer_slice(&probe->request.method), method);
 }
 
+/* What was meant for the check's own host does not go to the one that a redirect leads to. */
+static void probe_lead_to(struct probe *probe, bool named, bool with_body)
+{
+    struct probe_url first;
+    struct probe_url to;
+    struct buffer problem = {0};
+
+    if (probe_url_parse(buffer_slice(&probe->url), &first, &problem) &&
+        probe_url_parse(buffer_slice(&probe->current), &to, &problem)) {
+        probe_request_redirect(&probe->request, &first, &to, named, with_body);
+    } /* Else it is not asked. */
+    buffer_deinit(&problem);
+}
+
 /* A redirect that can be followed: sets the new address. */
 static bool probe_redirect(struct probe *probe)
 {
@@ -144,6 +158,7 @@ static bool probe_redirect(struct probe *probe)
     probe_url_resolve(&base, location, &next);
     buffer_deinit(&probe->current);
     probe->current = next;
+    probe_lead_to(probe, probe_location_names_host(location), code == 307 || code == 308);
     return true;
 }
 
@@ -238,9 +253,8 @@ static void probe_prepare_http(struct probe *probe, struct buffer *request, stru
         return;
     }
     const bool secure = probe_url_is_secure(&url);
-    const struct slice port = url.port.size > 0 ? url.port
-                              : secure          ? SLICE_LITERAL("443")
-                                                : SLICE_LITERAL("80");
+    const struct slice port = probe_url_port(&url);
+
     probe->target.tls = secure ? probe->tls_context : NULL;
     if (secure && probe->tls_context == NULL) {
         buffer_append_text(problem, "TLS is not available");

@@ -85,6 +85,7 @@ static int probe_answer_on_complete(llhttp_t *parser)
 
     if (parser->status_code < 200) {
         buffer_clear(&answer->reason); /* An interim answer; the real one follows. */
+        buffer_clear(&answer->location);
         return 0;
     }
     answer->complete = true;

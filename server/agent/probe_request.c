@@ -24,6 +24,22 @@ static bool probe_value_is_valid(struct slice text)
     return true;
 }
 
+/* Told to nobody whom it was not meant for: Go's list, and the names that proxies and Consul itself
+ * have for the same. */
+static bool probe_header_is_secret(struct slice name)
+{
+    static const char *const secrets[] = {"Authorization",    "Cookie",
+                                          "Cookie2",          "Proxy-Authorization",
+                                          "WWW-Authenticate", "X-Consul-Token"};
+
+    for (size_t i = 0; i < sizeof(secrets) / sizeof(secrets[0]); i++) {
+        if (slice_equal_nocase(name, slice_from_text(secrets[i]))) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void probe_request_add(struct probe_request *request, const char *name, struct slice value)
 {
     static const char *const ours[] = {"Connection", "Content-Length", "Transfer-Encoding"};
@@ -42,10 +58,12 @@ static void probe_request_add(struct probe_request *request, const char *name, s
         buffer_append_slice(&request->host, value);
         return;
     }
-    buffer_append_text(&request->header, name);
-    buffer_append_text(&request->header, ": ");
-    buffer_append_slice(&request->header, value);
-    buffer_append_text(&request->header, "\r\n");
+    struct buffer *lines = probe_header_is_secret(key) ? &request->secret : &request->header;
+
+    buffer_append_text(lines, name);
+    buffer_append_text(lines, ": ");
+    buffer_append_slice(lines, value);
+    buffer_append_text(lines, "\r\n");
 }
 
 static void probe_request_add_all(struct probe_request *request, const json_t *header)
@@ -95,13 +113,28 @@ void probe_request_deinit(struct probe_request *request)
 {
     buffer_deinit(&request->method);
     buffer_deinit(&request->header);
+    buffer_deinit(&request->secret);
     buffer_deinit(&request->host);
     buffer_deinit(&request->body);
+}
+
+void probe_request_redirect(struct probe_request *request, const struct probe_url *first,
+                            const struct probe_url *to, bool named, bool with_body)
+{
+    request->without_body = !with_body;
+    if (named) {
+        buffer_clear(&request->host); /* It was for the address before. */
+    }
+    if (!probe_url_is_below(to, first)) {
+        buffer_clear(&request->secret);
+    }
 }
 
 void probe_request_write(const struct probe_request *request, const struct probe_url *url,
                          struct buffer *out)
 {
+    const struct slice body = request->without_body ? SLICE_EMPTY : buffer_slice(&request->body);
+
     buffer_append_slice(out, buffer_slice(&request->method));
     buffer_append_char(out, ' ');
     if (url->path.size == 0 || url->path.data[0] != '/') {
@@ -119,11 +152,12 @@ void probe_request_write(const struct probe_request *request, const struct probe
                         request->host.size > 0 ? buffer_slice(&request->host) : url->authority);
     buffer_append_text(out, "\r\n");
     buffer_append_slice(out, buffer_slice(&request->header));
-    if (request->body.size > 0) {
-        buffer_printf(out, "Content-Length: %zu\r\n", request->body.size);
+    buffer_append_slice(out, buffer_slice(&request->secret));
+    if (body.size > 0) {
+        buffer_printf(out, "Content-Length: %zu\r\n", body.size);
     }
     buffer_append_text(out, "Connection: close\r\n\r\n");
-    buffer_append_slice(out, buffer_slice(&request->body));
+    buffer_append_slice(out, body);
     out->failed = out->failed || request->method.failed || request->header.failed ||
-                  request->host.failed || request->body.failed;
+                  request->secret.failed || request->host.failed || request->body.failed;
 }

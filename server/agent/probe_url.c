@@ -114,6 +114,35 @@ static bool probe_location_is_absolute(struct slice location)
     return false;
 }
 
+bool probe_location_names_host(struct slice location)
+{
+    return probe_location_is_absolute(location) || slice_starts_with(location, SLICE_LITERAL("//"));
+}
+
+struct slice probe_url_port(const struct probe_url *url)
+{
+    if (url->port.size > 0) {
+        return url->port;
+    }
+    return probe_url_is_secure(url) ? SLICE_LITERAL("443") : SLICE_LITERAL("80");
+}
+
+bool probe_url_is_below(const struct probe_url *url, const struct probe_url *base)
+{
+    const struct slice host = url->host;
+    const size_t more = host.size - base->host.size; /* If it is longer. */
+
+    if (!slice_equal(probe_url_port(url), probe_url_port(base)) ||
+        (probe_url_is_secure(base) && !probe_url_is_secure(url))) {
+        return false;
+    }
+    if (host.size <= base->host.size) {
+        return slice_equal_nocase(host, base->host);
+    }
+    return host.data[more - 1] == '.' &&
+           slice_equal_nocase(slice_from(host.data + more, base->host.size), base->host);
+}
+
 /* The base's path that a relative one stands behind: with a query alone all of it, otherwise up to
  * its last slash. */
 static struct slice probe_url_folder(const struct probe_url *base, struct slice location)

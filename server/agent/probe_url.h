@@ -26,6 +26,16 @@ struct probe_url {
 /* False when it is no URL that could be asked; then `problem` gets Go's text for it. */
 bool probe_url_parse(struct slice text, struct probe_url *out, struct buffer *problem);
 bool probe_url_is_secure(const struct probe_url *url); /* https:// */
+/* As written, or the scheme's. */
+struct slice probe_url_port(const struct probe_url *url);
+
+/* Whether `url` leads to the host of `base`, or to one whose name ends in that, at the same port
+ * and with no less protection: who may be told what `base`'s may. */
+bool probe_url_is_below(const struct probe_url *url, const struct probe_url *base);
+
+/* Whether a redirect's location begins with a scheme or names a host: nothing of the base's host is
+ * needed. */
+bool probe_location_names_host(struct slice location);
 
 /* Appends to `out` where a redirect from `base` to `location` leads (RFC 3986, 5.2). Dot segments
  * stay for the server to resolve. What comes out may be no URL: parse it. */

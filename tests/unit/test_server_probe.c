@@ -178,6 +178,10 @@ static void probe_tells_what_the_server_answered(void **state)
         {"interim answer first",
          "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx",
          PROBE_PASSING, "200 OK Output: x"},
+        {"redirect whose address the interim answer had",
+         "HTTP/1.1 103 Early Hints\r\nLocation: /x\r\n\r\n"
+         "HTTP/1.1 302 Found\r\nContent-Length: 0\r\n\r\n",
+         PROBE_CRITICAL, "302 Found Output: "},
         {"redirect without an address", "HTTP/1.1 302 Found\r\nContent-Length: 0\r\n\r\n",
          PROBE_CRITICAL, "302 Found Output: "},
         {"closed at once", "", PROBE_CRITICAL, NULL},
@@ -259,6 +263,66 @@ static void probe_follows_a_redirect(void **state)
     assert_string_equal(outcome.output, expected);
     assert_memory_equal(peer.request, "GET /other ", strlen("GET /other "));
     peer_shut(&peer);
+}
+
+/* Who asks for a redirect may be told the check's address, but not what the check's own host is
+ * told. Go's client does so, too. */
+static void probe_keeps_its_credentials_from_other_hosts(void **state)
+{
+    static const struct {
+        const char *name, *status, *location; /* "%u": the port */
+        bool secret, host, body;
+    } cases[] = {
+        {"path", "302 Found", "/b", true, true, false},
+        {"path, same request", "307 Temporary Redirect", "/b", true, true, true},
+        {"the same host", "301 Moved", "http://127.0.0.1:%u/b", true, false, false},
+        {"another host", "302 Found", "http://localhost:%u/b", false, false, false},
+        {"another host, same request", "308 Permanent", "http://localhost:%u/b", false, false,
+         true},
+        {"another host without a scheme", "303 See Other", "//localhost:%u/b", false, false, false},
+    };
+    json_t *header = json_pack("{s:[s], s:[s], s:[s], s:[s]}", "authorization", "Bearer s3cret",
+                               "Cookie", "s3cret", "Host", "inner.example", "X-A", "1");
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct peer peer;
+        struct outcome outcome;
+        char url[64], location[128], answer[256];
+
+        print_message("  %s\n", cases[i].name);
+        peer_open(&peer);
+        (void)snprintf(url, sizeof(url), "http://127.0.0.1:%u/a", (unsigned)peer.port);
+        const char *port = strstr(cases[i].location, "%u");
+        const int before =
+            (int)(port == NULL ? strlen(cases[i].location) : (size_t)(port - cases[i].location));
+        char digits[8] = "";
+        if (port != NULL) {
+            (void)snprintf(digits, sizeof(digits), "%u", (unsigned)peer.port);
+        }
+        (void)snprintf(location, sizeof(location), "%.*s%s%s", before, cases[i].location, digits,
+                       port == NULL ? "" : port + 2);
+        (void)snprintf(answer, sizeof(answer),
+                       "HTTP/1.1 %s\r\nLocation: %s\r\nContent-Length: 0\r\n\r\n", cases[i].status,
+                       location);
+        peer.answer = answer;
+        peer.second = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+        const struct probe_spec spec = {.http = slice_from_text(url),
+                                        .header = header,
+                                        .body = SLICE_LITERAL("abc"),
+                                        .timeout_ms = 60000};
+        run(&peer, &spec, &outcome);
+        assert_int_equal(outcome.status, PROBE_PASSING);
+        assert_int_equal(peer.connections, 2);
+        assert_memory_equal(peer.request, "GET /b ", strlen("GET /b "));
+        assert_non_null(strstr(peer.request, "X-A: 1\r\n"));
+        assert_int_equal(strstr(peer.request, "Bearer s3cret") != NULL, cases[i].secret);
+        assert_int_equal(strstr(peer.request, "Cookie: s3cret") != NULL, cases[i].secret);
+        assert_int_equal(strstr(peer.request, "Host: inner.example") != NULL, cases[i].host);
+        assert_int_equal(strstr(peer.request, "\r\n\r\nabc") != NULL, cases[i].body);
+        peer_shut(&peer);
+    }
+    json_decref(header);
 }
 
 static void probe_ends_a_loop_of_redirects(void **state)
@@ -412,6 +476,7 @@ int main(void)
         cmocka_unit_test(probe_tells_what_the_server_answered),
         cmocka_unit_test(probe_sends_consuls_request),
         cmocka_unit_test(probe_follows_a_redirect),
+        cmocka_unit_test(probe_keeps_its_credentials_from_other_hosts),
         cmocka_unit_test(probe_ends_a_loop_of_redirects),
         cmocka_unit_test(probe_keeps_the_end_of_a_long_answer),
         cmocka_unit_test(probe_gives_up_on_silence),

@@ -96,11 +96,42 @@ static void only_decimal_numbers_of_16_bits_are_ports(void **state)
     }
 }
 
+static void only_a_hosts_own_subdomains_are_below_it(void **state)
+{
+    static const struct {
+        const char *url, *base;
+        bool below;
+    } cases[] = {
+        {"http://a.example/x", "http://a.example", true},
+        {"http://A.example:80", "http://a.example/", true},
+        {"http://b.a.example", "http://a.example", true},
+        {"https://a.example:80", "http://a.example", true},
+        {"http://a.example:443", "https://a.example", false},
+        {"http://a.example:81", "http://a.example", false},
+        {"http://ba.example", "http://a.example", false},
+        {"http://a.example", "http://b.a.example", false},
+        {"http://a.example.evil", "http://a.example", false},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct probe_url url, base;
+        struct buffer problem = {0};
+
+        print_message("  %s of %s\n", cases[i].url, cases[i].base);
+        assert_true(probe_url_parse(slice_from_text(cases[i].url), &url, &problem));
+        assert_true(probe_url_parse(slice_from_text(cases[i].base), &base, &problem));
+        assert_int_equal(probe_url_is_below(&url, &base), cases[i].below);
+        buffer_deinit(&problem);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_url_has_parts),
         cmocka_unit_test(a_redirect_leads_where_rfc_3986_says),
+        cmocka_unit_test(only_a_hosts_own_subdomains_are_below_it),
         cmocka_unit_test(only_decimal_numbers_of_16_bits_are_ports),
     };
 

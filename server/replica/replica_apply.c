@@ -6,6 +6,8 @@
 #include "server/log.h"
 #include "server/replica/replica_internal.h"
 
+enum { REPLACE_REST_FACTOR = 4 }; /* after a try that failed, of the time that it took */
+
 bool replica_apply_pending(const struct replica *replica)
 {
     return replica->apply_index > replica->applied_index && !replica->apply_stalled &&
@@ -82,6 +84,17 @@ void replica_apply_failed(struct replica *replica, int rc, uint64_t now_ms)
     replica->apply_failed = true;
     replica->apply_stalled = true;
     replica->apply_retry_ms = now_ms + REPLICA_STALL_RETRY_MS;
+}
+
+void replica_apply_replace_failed(struct replica *replica, int rc, uint64_t start_ms)
+{
+    const uint64_t now_ms = replica_now_ms(replica);
+    const uint64_t took_ms = now_ms - start_ms;
+
+    replica_apply_failed(replica, rc, now_ms);
+    if (took_ms > REPLICA_STALL_RETRY_MS / REPLACE_REST_FACTOR) {
+        replica->apply_retry_ms = now_ms + REPLACE_REST_FACTOR * took_ms;
+    }
 }
 
 void replica_apply_succeeded(struct replica *replica)

@@ -318,6 +318,7 @@ struct replica {
     uint64_t snapshot_next_ms;                   /* when to look whether one is due */
     struct replica_snapshot_work *snapshot_work; /* what a worker does just now; NULL: nothing */
     bool apply_held;      /* a worker is replacing the state: nothing is applied */
+    bool load_waits;      /* `newest` is to replace the state when there is space; held */
     unsigned store_holds; /* replica_store_hold */
     struct replica_restore_work *restore_work; /* it is a restore's; NULL: none */
     struct {
@@ -421,6 +422,9 @@ bool replica_restore_start(struct replica *replica);
 _Noreturn void replica_apply_unknown(raft_index index, const struct command_result *result);
 /* The store took nothing: it is tried again until there is space. */
 void replica_apply_failed(struct replica *replica, int rc, uint64_t now_ms);
+/* The same for a try to replace the whole state, which began at `start_ms`. It takes as long as the
+ * state is large, so such tries are not made in a row. */
+void replica_apply_replace_failed(struct replica *replica, int rc, uint64_t start_ms);
 /* After a try that found it. */
 void replica_apply_succeeded(struct replica *replica);
 void replica_apply(struct replica *replica);

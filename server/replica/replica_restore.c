@@ -23,8 +23,6 @@ struct replica_restore_work {
     int rc;
 };
 
-enum { RESTORE_REST_FACTOR = 4 }; /* after a try that failed, of the time that it took */
-
 bool replica_restore_is(const struct raft_entry *entry)
 {
     return entry->type == RAFT_ENTRY_COMMAND &&
@@ -56,18 +54,12 @@ static void restore_on_work(uv_work_t *request)
 }
 
 /* There is no room for both states. The command stays the next one, nothing behind it is applied,
- * and the transaction left no trace: it is tried again until it succeeds. A try takes as long as
- * the state is large, so they are not made in a row. */
+ * and the transaction left no trace: it is tried again until it succeeds. */
 static void restore_failed(struct replica *replica, const struct replica_restore_work *work)
 {
-    const uint64_t now_ms = replica_now_ms(replica);
-    const uint64_t took_ms = now_ms - work->start_ms;
     const bool told = replica->apply_failed;
 
-    replica_apply_failed(replica, work->rc, now_ms);
-    if (took_ms > REPLICA_STALL_RETRY_MS / RESTORE_REST_FACTOR) {
-        replica->apply_retry_ms = now_ms + RESTORE_REST_FACTOR * took_ms;
-    }
+    replica_apply_replace_failed(replica, work->rc, work->start_ms);
     if (!told) {
         log_write(
             LOG_ERROR, RESTORE_LOG,

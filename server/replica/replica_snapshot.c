@@ -24,6 +24,7 @@ struct replica_snapshot_work {
     struct snapshot_writer *writer;
     struct snapshot_receive *receive;
     struct snapshot_meta meta;
+    uint64_t start_ms;
     int rc;
     struct errmsg err;
 };
@@ -91,6 +92,7 @@ static void snapshot_start(struct replica *replica, enum snapshot_step step,
     work->request.data = work;
     work->replica = replica;
     work->step = step;
+    work->start_ms = replica_now_ms(replica);
     work->dir = replica->snapshots;
     work->store = replica->server->store;
     work->writer = writer;
@@ -272,7 +274,7 @@ static void snapshot_fetch_end(struct replica *replica)
 void replica_snapshot_want(struct replica *replica, raft_id from, raft_index index)
 {
     if (replica->snapshots == NULL || replica->fetch.from != 0 || replica->snapshot_work != NULL ||
-        replica->stopping) {
+        replica->load_waits || replica->stopping) {
         return;
     }
     log_write(LOG_INFO, SNAPSHOT_LOG, "fetching a snapshot from the leader: index>=%llu",
@@ -382,12 +384,24 @@ static void snapshot_finished(struct replica *replica, struct replica_snapshot_w
     snapshot_start(replica, SNAPSHOT_LOAD, NULL, NULL, &work->meta);
 }
 
+/* There is no room for both states: as with a restored one, the old one stays until there is. */
+static void snapshot_load_failed(struct replica *replica, const struct replica_snapshot_work *work)
+{
+    if (!replica->apply_failed) {
+        log_write(LOG_ERROR, SNAPSHOT_LOG,
+                  "the snapshot has no room beside the present state: this server goes on showing "
+                  "the old state until there is, and follows the others then: %s",
+                  work->err.text);
+    }
+    replica->load_waits = true;
+    replica_apply_replace_failed(replica, work->rc == SNAPSHOT_EFULL ? STORE_EFULL : STORE_ENOMEM,
+                                 work->start_ms);
+}
+
 static void snapshot_loaded(struct replica *replica, struct replica_snapshot_work *work)
 {
     if (work->rc == SNAPSHOT_EFULL || work->rc == SNAPSHOT_ENOMEM) {
-        log_write(LOG_ERROR, SNAPSHOT_LOG, "cannot load the snapshot, trying again: %s",
-                  work->err.text);
-        snapshot_start(replica, SNAPSHOT_LOAD, NULL, NULL, &work->meta);
+        snapshot_load_failed(replica, work);
         return;
     }
     if (work->rc != SNAPSHOT_OK) {
@@ -399,6 +413,7 @@ static void snapshot_loaded(struct replica *replica, struct replica_snapshot_wor
     replica->applied_index = work->meta.index;
     replica->applied_term = work->meta.term;
     replica->apply_held = false;
+    replica_apply_succeeded(replica);
     replica_write_skipped(replica, work->meta.index);
     watch_table_wake_all(replica->server->watches);
     replica->reads_dirty = true;
@@ -418,6 +433,10 @@ void replica_snapshot_turn(struct replica *replica, uint64_t now_ms)
         } else {
             snapshot_ask(replica, now_ms);
         }
+    }
+    if (replica->load_waits && !replica->apply_stalled) {
+        replica->load_waits = false;
+        snapshot_start(replica, SNAPSHOT_LOAD, NULL, NULL, &replica->newest);
     }
     if (replica->snapshot_work == NULL && !replica->apply_held) {
         snapshot_consider(replica, now_ms);

@@ -429,6 +429,45 @@ def test_a_follower_without_space_for_a_restored_state_follows_when_there_is(thr
         assert "there is space again" in follower.log()
 
 
+def test_a_follower_without_space_for_a_snapshot_follows_when_there_is():
+    """It shows the old state meanwhile, says that it is full, and does not fill its log with that."""
+    value = os.urandom(500 * 1024)
+    cluster = Cluster(size=3, extra={"raft_snapshot_threshold": 20, "raft_snapshot_interval": "100ms",
+                                     "raft_trailing_logs": 5})
+    follower = cluster.servers[0]
+    failed = True
+    try:
+        with SmallDisk(follower, "state", 400) as disk:
+            cluster.start()
+            leader = cluster.wait_leader()
+            assert leader.put("old", "1")
+            for number in range(30):
+                assert leader.put("k/%d" % number, value)
+            cluster.wait_equal(60)
+            follower.stop()
+            leader = cluster.wait_leader()
+            for number in range(60):
+                assert leader.put("k/%d" % number, value)
+            assert leader.request("DELETE", "/v1/kv/old")[0] == 200
+            disk.fill(left_kib=4096)
+            follower.start()
+            wait_for("its word", lambda: "has no room beside the present" in follower.log(), 60)
+            wait_for("its metric", lambda: any(
+                gauge["Name"].endswith("state.full") and gauge["Value"] == 1
+                for gauge in follower.get_json("/v1/agent/metrics")["Gauges"]), 60)
+            assert follower.get_json("/v1/kv/old?stale") is not None
+            assert follower.get_json("/v1/kv/k/59?keys&stale") is None
+            disk.clear()
+            wait_for("the leader's state",
+                     lambda: follower.request("GET", "/v1/kv/old?stale")[0] == 404, 60)
+            cluster.wait_equal(60)
+            assert "there is space again" in follower.log()
+            assert follower.log().count("has no room beside the present") == 1
+        failed = False
+    finally:
+        cluster.close(failed)
+
+
 class LimitedServer(Server):
     state_max_mib = 1024
 

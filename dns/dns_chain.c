@@ -79,9 +79,11 @@ static struct slice chain_step_service(struct dns_resolver *r, struct chain *cha
 {
     const uint32_t list = ++r->list_count;
     const size_t first = r->instance_count;
-    const size_t count = subject->matchless || subject->datacenter_unknown
-                             ? 0
-                             : dns_instances_collect(r, subject->service, subject->tag);
+    /* Else a question about many instances that lead to a name with many takes seconds. */
+    const size_t count =
+        subject->matchless || subject->datacenter_unknown || r->read_count >= DNS_CHAIN_READS_MAX
+            ? 0
+            : dns_instances_collect(r, subject->service, subject->tag);
     const size_t begin = chain->count;
     const size_t limit = r->zone->config.a_record_limit;
     struct slice host = SLICE_EMPTY;

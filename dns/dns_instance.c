@@ -329,6 +329,7 @@ static size_t collect_read(struct dns_resolver *r, struct slice service, struct 
     }
     (void)dns_store_read_ok(r, rc);
     catalog_scan_end(&reading.scan);
+    r->read_count += total;
     if (r->cache != NULL && !r->failed) {
         dns_cache_note(r->cache, service, total);
     }

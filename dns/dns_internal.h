@@ -118,6 +118,7 @@ enum {
     DNS_NAME_SLOTS = 1 << 14,      /* of the tables of names and of what was seen; a power of two */
     DNS_CHAIN_STEPS_MAX = 3,       /* names followed inside the domain */
     DNS_CHAIN_RECORDS_MAX = 64,    /* records of one chain; what is beyond is left out */
+    DNS_CHAIN_READS_MAX = 16384,   /* instances read for such names, per answer */
     DNS_CHAIN_SERVICE_RECORDS = 5, /* kept below a service's CNAME without EDNS */
     DNS_CHASED_MAX = 16,           /* names asked from recursors for one answer */
     DNS_NAME_SERVERS_MAX = 3,
@@ -260,6 +261,7 @@ struct dns_resolver {
     size_t authority_count;
     size_t additional_count;
     size_t instance_count;
+    size_t read_count;   /* instances read from the store behind names */
     uint32_t list_count; /* of addresses, each without repetition, behind names */
     size_t arena_used;
     size_t bad_check_count;

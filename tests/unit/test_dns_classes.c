@@ -18,7 +18,7 @@
     }
 #define SIXTY_THREE "aaaaaaaaaabbbbbbbbbbccccccccccddddddddddeeeeeeeeeeffffffffffggg"
 
-enum { SIZED = 40, SHUFFLED = 9, WIDE = 700 }; /* instances of three services */
+enum { SIZED = 40, SHUFFLED = 9, WIDE = 700, LED = 100 }; /* instances of four services */
 
 static struct dns_fixture fixture;
 static struct dns_resolver *resolver;
@@ -457,6 +457,25 @@ static void tcp_answers_end_where_their_length_does(void **state)
     }
 }
 
+/* Each of many instances leads to a name that many are behind: what is read has an end. */
+static void names_behind_names_are_read_within_a_bound(void **state)
+{
+    enum { LED_TO_MAX = (DNS_CHAIN_READS_MAX + WIDE - 1) / WIDE, ADDRESSES = 3 };
+    uint8_t query[DNS_UDP_BYTES_DEFAULT];
+    const size_t query_size = dns_fixture_query("led.service.consul SRV", 0, query, sizeof(query));
+
+    (void)state;
+    assert_in_range(LED_TO_MAX, 1, LED - 1);
+    for (unsigned turn = 0; turn < 2; turn++) { /* of each question anew */
+        const size_t size =
+            answer_raw(&fixture.config, slice_from((const char *)query, query_size), true);
+
+        assert_true(size > DNS_HEADER_BYTES);
+        assert_int_equal(out[6] << 8 | out[7], LED);
+        assert_int_equal(out[10] << 8 | out[11], ADDRESSES * LED_TO_MAX);
+    }
+}
+
 /* --- domains --- */
 
 static void domains_that_overlap(void **state)
@@ -670,6 +689,15 @@ static int setup(void **state)
                         &(struct dns_fixture_entry){
                             .node = node, .address = address, .service = "wide", .port = 1});
     }
+    for (uint32_t i = 0; i < LED; i++) {
+        (void)snprintf(node, sizeof(node), "led%u", i);
+        dns_fixture_put(&fixture,
+                        &(struct dns_fixture_entry){.node = node,
+                                                    .address = "10.0.0.8",
+                                                    .service = "led",
+                                                    .service_address = "wide.service.consul",
+                                                    .port = i + 1});
+    }
     for (unsigned i = 0; i < 20; i++) {
         (void)snprintf(meta + strlen(meta), sizeof(meta) - strlen(meta), "%skey%u %060u",
                        i == 0 ? "" : " ", i, i);
@@ -701,6 +729,7 @@ int main(void)
         cmocka_unit_test(answers_fit_to_the_byte),
         cmocka_unit_test(equal_names_are_one_however_they_came_about),
         cmocka_unit_test(tcp_answers_end_where_their_length_does),
+        cmocka_unit_test(names_behind_names_are_read_within_a_bound),
         cmocka_unit_test(domains_that_overlap),
         cmocka_unit_test(with_all_denied_nothing_is_there),
         cmocka_unit_test(the_order_is_uniform),

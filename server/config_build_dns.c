@@ -160,6 +160,9 @@ void config_build_dns(struct config_builder *builder)
     build_recursors(builder, dns);
     dns->recursor_timeout_ms =
         builder_ms(builder, "dns_config.recursor_timeout", 2 * CONFIG_SECOND_NS);
+    if (dns->recursor_timeout_ms == 0) { /* No time means the default, as with Consul. */
+        dns->recursor_timeout_ms = (uint32_t)(2 * CONFIG_SECOND_NS / 1000000);
+    }
     build_recursor_strategy(builder, dns);
     config->dns_threads =
         (unsigned)builder_int(builder, "dns_config.threads", 1, 1, DNS_THREADS_MAX);

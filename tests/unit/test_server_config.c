@@ -322,6 +322,21 @@ static void test_flags_follow_go_syntax(void **state)
     }
 }
 
+static void test_no_time_for_recursors_is_the_default(void **state)
+{
+    struct config *config = NULL;
+    struct errmsg err;
+
+    (void)state;
+    (void)write_file("base.json",
+                     "{" BASE
+                     ", \"node_name\": \"n1\", \"dns_config\": {\"recursor_timeout\": \"0s\"}}");
+    assert_int_equal(load("-config-file @/base.json", &config, &err), 0);
+    assert_int_equal(config->dns.recursor_timeout_ms, 2000);
+    config_free(config);
+    assert_int_equal(unlink(file_path("base.json")), 0);
+}
+
 static void test_defaults_are_consuls(void **state)
 {
     struct config *config = NULL;
@@ -584,6 +599,7 @@ int main(void)
         cmocka_unit_test(test_config_files_are_taken_or_refused_with_the_reason),
         cmocka_unit_test(test_flags_follow_go_syntax),
         cmocka_unit_test(test_defaults_are_consuls),
+        cmocka_unit_test(test_no_time_for_recursors_is_the_default),
         cmocka_unit_test(test_rates_are_none_unless_set),
         cmocka_unit_test(test_dev_is_one_server_on_the_loopback),
         cmocka_unit_test(test_later_sources_win_and_lists_are_joined),

@@ -92,14 +92,16 @@ static void catalog_nodes(struct http_request *request)
 static int catalog_node_index(struct http_request *request, struct store_txn *txn, uint64_t *index)
 {
     uint64_t nodes_index;
-    const int rc = catalog_index_nodes(txn, &nodes_index);
+    int rc = catalog_index_nodes(txn, &nodes_index);
 
     (void)request;
-    if (rc != STORE_OK || catalog_index_services(txn, index) != STORE_OK) {
-        return rc;
+    if (rc == STORE_OK) {
+        rc = catalog_index_services(txn, index);
     }
-    *index = nodes_index > *index ? nodes_index : *index;
-    return STORE_OK;
+    if (rc == STORE_OK && nodes_index > *index) {
+        *index = nodes_index;
+    }
+    return rc;
 }
 
 static int catalog_node_scan(struct http_request *request, struct store_txn *txn,

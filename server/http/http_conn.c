@@ -489,7 +489,7 @@ bool http_conn_sleeps(const struct http_conn *conn)
     const enum http_phase phase = conn->private.phase;
 
     return conn->state == HTTP_CONN_BUSY &&
-           (phase == HTTP_PHASE_PARKED || phase == HTTP_PHASE_WOKEN ||
+           (phase == HTTP_PHASE_PARKED || (phase == HTTP_PHASE_WOKEN && !conn->private.put_off) ||
             (phase == HTTP_PHASE_HANDLER && conn->request.sleeps));
 }
 

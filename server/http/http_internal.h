@@ -47,8 +47,9 @@ enum {
     HTTP_STREAM_RATE_BYTES = 1024 * 1024, /* a second: whoever takes less is slow */
     HTTP_STREAM_STALL_MS =
         5000, /* waiting for a client with its snapshot open; then the rest is copied */
-    HTTP_STREAM_TICK_MS = 1000,                       /* between two looks for that */
-    HTTP_STREAM_COPY_BYTES_MAX = 64 * 1024 * 1024,    /* of such a rest */
+    HTTP_STREAM_WANTED_MS = 1000,                  /* the same while others queue for a snapshot */
+    HTTP_STREAM_TICK_MS = 1000,                    /* between two looks for that */
+    HTTP_STREAM_COPY_BYTES_MAX = 64 * 1024 * 1024, /* of such a rest */
     HTTP_STREAM_COPIES_BYTES_MAX = 256 * 1024 * 1024, /* of all of them together */
 };
 
@@ -103,6 +104,7 @@ struct http_request_private {
     bool parsed;                /* the common parameters are */
     bool timed_out;             /* answer with what there is */
     bool changed;               /* what it waits for, while its listing was read */
+    bool put_off;               /* among the woken, though it did not sleep: http_read.c */
     struct http_stream *stream; /* http_stream.c: owned */
     uint64_t min_index;
     uint64_t wait_ms;
@@ -236,6 +238,8 @@ struct http_server {
     struct buffer command; /* commands are encoded here */
     struct store_txn txn;  /* kept between reads, reset */
     bool txn_open;
+    uint64_t listing_turn_ms;             /* by uv_now: when listings were begun last, */
+    uint64_t listing_turn_ns;             /* and for how long since */
     struct events *events;                /* http_event.c; NULL: none was fired */
     struct http_coordinates *coordinates; /* http_coordinate.c; NULL: none was told */
     unsigned archives;                    /* being taken in: HTTP_ARCHIVES_MAX */

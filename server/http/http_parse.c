@@ -233,6 +233,7 @@ static void conn_begin_request(struct http_conn *conn)
     private->parsed = false;
     private->timed_out = false;
     private->changed = false;
+    private->put_off = false;
     private->min_index = 0;
     private->wait_ms = 0;
     conn->request.cancelled = false;

@@ -437,6 +437,40 @@ static void read_run(struct http_request *request, const struct replica_freshnes
     }
 }
 
+/* Many listings that are asked for at once are begun over several turns of the loop, as those that
+ * are woken at once: what is fresh enough now still is then. */
+static bool read_put_off(struct http_request *request)
+{
+    struct http_server *http = request->conn->http;
+    const uint64_t now_ms = uv_now(http->loop);
+
+    if (request->private->spec.piece == NULL) {
+        return false;
+    }
+    if (http->listing_turn_ms != now_ms) { /* Stands still during a turn. */
+        http->listing_turn_ms = now_ms;
+        http->listing_turn_ns = 0;
+    }
+    if (http->listing_turn_ns < (uint64_t)HTTP_TURN_US_MAX * NS_PER_US) {
+        return false;
+    }
+    request->private->put_off = true;
+    http_wake_add(request);
+    return true;
+}
+
+static void read_run_timed(struct http_request *request, const struct replica_freshness *freshness)
+{
+    struct http_server *http = request->conn->http;
+    const bool listing = request->private->spec.piece != NULL;
+    const uint64_t began_ns = listing ? uv_hrtime() : 0;
+
+    read_run(request, freshness, false); /* The request may be over. */
+    if (listing) {
+        http->listing_turn_ns += uv_hrtime() - began_ns;
+    }
+}
+
 static void read_on_fresh(void *context, const char *failure,
                           const struct replica_freshness *freshness)
 {
@@ -449,8 +483,8 @@ static void read_on_fresh(void *context, const char *failure,
     if (failure != NULL) {
         metrics_count(request->server->metrics, METRIC_RPC_REQUEST_ERROR, 1);
         http_reply_failure(request, request->private->spec.flags, failure);
-    } else {
-        read_run(request, freshness, false);
+    } else if (!read_put_off(request)) {
+        read_run_timed(request, freshness);
     }
     http_conn_leave(conn);
 }
@@ -478,6 +512,7 @@ void http_read_woken(struct http_request *request)
     http_conn_enter(conn);
     assert(request->private->phase == HTTP_PHASE_WOKEN);
     request->private->phase = HTTP_PHASE_HANDLER;
+    request->private->put_off = false;
     replica_freshness(request->server->replica, &freshness);
     const struct http_shared *shared = &conn->http->shared;
 

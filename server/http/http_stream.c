@@ -5,7 +5,8 @@
  * is looked through for its index, which stands before the body, and then it is sent as it is
  * encoded, each piece when the client has taken the one before. A snapshot keeps the database from
  * using its free pages again, so a slow client does not keep one for long: when it has been waited
- * for HTTP_STREAM_STALL_MS, the rest is copied, up to a bound, and the snapshot is given back. */
+ * for HTTP_STREAM_STALL_MS (less while others want one), the rest is copied, up to a bound, and the
+ * snapshot is given back. */
 
 #include <assert.h>
 #include <stdio.h>
@@ -22,20 +23,30 @@ static struct http_server *stream_server(const struct http_stream *stream)
     return stream->request->conn->http;
 }
 
-void http_piece_deinit(struct http_piece *piece)
+/* What is kept for the next piece; an order of a long listing is large. */
+static void http_piece_forget(struct http_piece *piece)
 {
     buffer_deinit(&piece->last);
     buffer_deinit(&piece->name);
     if (piece->state != NULL) {
         piece->on_free(piece->state);
+        piece->state = NULL;
     }
+}
+
+void http_piece_deinit(struct http_piece *piece)
+{
+    http_piece_forget(piece);
     *piece = (struct http_piece){0};
 }
 
+/* All is read, or nothing more will be: what was kept for reading on goes with the snapshot. */
 static void stream_close_snapshot(struct http_stream *stream)
 {
     struct http_server *http = stream_server(stream);
 
+    http_piece_forget(&stream->piece);
+    http_piece_forget(&stream->scout);
     if (stream->txn_open) {
         store_read_end(&stream->txn);
         stream->txn_open = false;
@@ -344,14 +355,18 @@ void http_stream_sent(struct http_conn *conn)
 
 void http_stream_tick(struct http_stream *stream)
 {
+    const struct http_server *http = stream_server(stream);
     const bool slow = stream->waits && stream->sent_bytes < HTTP_STREAM_RATE_BYTES;
+    const bool wanted =
+        http->stream_snapshots >= HTTP_STREAMS_MAX && !TAILQ_EMPTY(&http->streams_queued);
 
     stream->sent_bytes = 0;
     if (!slow || !stream->txn_open) {
         return;
     }
     stream->stalled_ms += HTTP_STREAM_TICK_MS;
-    if (stream->stalled_ms >= HTTP_STREAM_STALL_MS && !stream->copies) {
+    if (stream->stalled_ms >= (wanted ? HTTP_STREAM_WANTED_MS : HTTP_STREAM_STALL_MS) &&
+        !stream->copies) {
         stream->copies = true;
         http_turn_start(stream_server(stream));
     }

@@ -439,6 +439,66 @@ static void listings_queue_for_snapshots_and_all_are_answered(void **state)
     buffer_deinit(&body);
 }
 
+static void who_does_not_read_gives_its_snapshot_to_who_wants_one(void **state)
+{
+    struct http_fixture *fixture = *state;
+    struct http_server *http = fixture->server.http;
+    struct client client, other;
+    struct buffer body = {0};
+
+    put_many(fixture, LONG_COUNT * 4, LONG_VALUE_BYTES);
+    client_open(fixture, &client);
+    small_window(&client);
+    client_send(fixture, &client, ask_list);
+    struct http_stream *stream = run_until_stalled(fixture)->private.stream;
+    assert_non_null(stream);
+    http->stream_snapshots += HTTP_STREAMS_MAX - 1; /* Those of others. */
+    client_open(fixture, &other);
+    client_send(fixture, &other, ask_list);
+    for (int i = 0; i < 10000 && TAILQ_EMPTY(&http->streams_queued); i++) {
+        loop_turn(fixture);
+    }
+    assert_false(TAILQ_EMPTY(&http->streams_queued));
+    stream->sent_bytes = 0;
+    http_stream_tick(stream);
+    assert_true(stream->copies);
+    http->stream_snapshots -= HTTP_STREAMS_MAX - 1;
+    expect_chunks(fixture, &other, &body);
+    assert_long_listing(body.data, LONG_COUNT * 4);
+    client_close(&other);
+    client_close(&client);
+    buffer_deinit(&body);
+}
+
+/* What they cost is bounded in one turn; who has closed its sending side is answered all the same.
+ */
+static void listings_asked_for_at_once_are_begun_over_several_turns(void **state)
+{
+    enum { CLIENTS = 96 };
+    struct http_fixture *fixture = *state;
+    struct client clients[CLIENTS];
+    bool put_off = false;
+
+    put_many(fixture, LONG_COUNT / 4, LONG_VALUE_BYTES);
+    for (size_t i = 0; i < CLIENTS; i++) {
+        client_open(fixture, &clients[i]);
+    }
+    turns(fixture, 50);
+    for (size_t i = 0; i < CLIENTS; i++) {
+        assert_int_equal(write(clients[i].fd, ask_list, strlen(ask_list)), strlen(ask_list));
+        assert_int_equal(shutdown(clients[i].fd, SHUT_WR), 0);
+    }
+    for (int i = 0; i < 10; i++) {
+        (void)uv_run(&fixture->loop, UV_RUN_NOWAIT);
+        put_off = put_off || !TAILQ_EMPTY(&fixture->server.http->woken);
+    }
+    assert_true(put_off);
+    for (size_t i = 0; i < CLIENTS; i++) {
+        client_expect(fixture, &clients[i], "HTTP/1.1 200 OK", 1);
+        client_close(&clients[i]);
+    }
+}
+
 static void a_server_may_stop_amid_listings(void **state)
 {
     struct http_fixture *fixture = *state;
@@ -626,6 +686,8 @@ int main(void)
         TEST(a_reader_that_stops_before_too_much_is_closed),
         TEST(a_client_that_goes_amid_a_listing_leaves_nothing),
         TEST(listings_queue_for_snapshots_and_all_are_answered),
+        TEST(who_does_not_read_gives_its_snapshot_to_who_wants_one),
+        TEST(listings_asked_for_at_once_are_begun_over_several_turns),
         TEST(a_server_may_stop_amid_listings),
         TEST(a_change_wakes_those_concerned_and_each_gets_the_answer_it_asked_for),
         TEST(a_waiter_may_go_between_its_change_and_its_turn),

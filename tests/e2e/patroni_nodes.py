@@ -248,9 +248,11 @@ logfile = %s/pgbouncer.log
                 return len(states) >= count and "sync" in states
         return wait_for("%d replicas" % count, streaming_or_false(streaming), seconds)
 
-    def resolve(self, name="master.patroni.service.consul"):
-        """Addresses that dnsmasq gives. It may ask a dead server first, and turns to the others when it is asked again."""
-        answer = subprocess.run(["dig", "+short", "+time=1", "+tries=3", "@" + self.dns_address, name],
+    def resolve(self, name="master.patroni.service.consul", server=None):
+        """Addresses that dnsmasq gives, or a server. The former may ask dead servers first, and turns to the others when
+        it is asked again."""
+        at = ["@" + self.dns_address] if server is None else ["@" + server.address, "-p", str(DNS_PORT)]
+        answer = subprocess.run(["dig", "+short", "+time=1", "+tries=3", *at, name],
                                 capture_output=True, text=True, check=False).stdout
         return [line for line in answer.split() if re.fullmatch(r"[0-9.]+", line)]
 

@@ -135,4 +135,6 @@ def watch_steady(group, inserter, primary, timeline, seconds):
         inserter.wait_progress(5)
         time.sleep(0.5)
     assert primary.timeline() == timeline
-    assert group.resolve() == [primary.address]
+    for server in group.cluster.live():
+        assert group.resolve(server=server) == [primary.address]
+    group.wait_dns(primary, 30)

@@ -200,20 +200,20 @@ static const struct ares_socket_functions socket_functions = {
 static void upstream_on_socket(void *context, ares_socket_t fd, int readable, int writable)
 {
     struct dns_upstream *upstream = context;
-    const bool new = fd != upstream->watched_fd;
+    const bool added = fd != upstream->watched_fd;
     struct epoll_event event = {.data.ptr = &upstream->source};
 
     if (!readable && !writable) {
         upstream->watched_fd = -1;
         return;
     }
-    event.events = writable || (new &&fd != upstream->udp_fd) ? EPOLLOUT : EPOLLIN;
-    if (!new &&event.events == upstream->watched_events) {
+    event.events = writable || (added && fd != upstream->udp_fd) ? EPOLLOUT : EPOLLIN;
+    if (!added && event.events == upstream->watched_events) {
         return;
     }
     upstream->watched_fd = fd;
     upstream->watched_events = event.events;
-    if (epoll_ctl(upstream->worker->epoll_fd, new ? EPOLL_CTL_ADD : EPOLL_CTL_MOD, fd, &event) !=
+    if (epoll_ctl(upstream->worker->epoll_fd, added ? EPOLL_CTL_ADD : EPOLL_CTL_MOD, fd, &event) !=
         0) {
         upstream->unwatched = true;
     }

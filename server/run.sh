@@ -13,7 +13,7 @@ run=$root/build/run
 binary=$root/build/release/proconsul
 packages="build-essential gcc cmake ninja-build pkg-config libuv1-dev liblmdb-dev libjansson-dev zlib1g-dev
 libc-ares-dev libssl-dev node-llhttp curl dnsutils iproute2"
-pids=
+stays_s=10 # a server that ends sooner has something to tell
 
 say() {
     printf '%s\n' "$*"
@@ -74,41 +74,50 @@ check_ports() {
 # Stops the servers by their process ids, waits for them, and says so once.
 stop_servers() {
     trap '' INT TERM
+    pids=
+    for server in $servers; do
+        eval "pid=\${pid_$server:-}"
+        pids="$pids${pid:+ $pid}"
+    done
     [ -n "$pids" ] || return
     say ""
     say "Stopping ..."
     kill $pids 2>/dev/null
-    for pid in $pids; do
-        wait "$pid" 2>/dev/null
-    done
-    pids=
+    wait $pids 2>/dev/null
     say "All servers are stopped. Their logs are in build/run."
 }
 
-start_servers() {
+# start_server NUMBER: keeps its process id in pid_NUMBER, when in started_NUMBER.
+start_server() {
     join=
-    for server in $servers; do
-        join="$join -retry-join 127.0.0.$server"
+    for other in $servers; do
+        join="$join -retry-join 127.0.0.$other"
     done
+    # A session of its own, so that Ctrl-C reaches this script alone, which stops them in order.
+    setsid "$binary" agent -server -bootstrap-expect 5 -node "server-$1" -bind "127.0.0.$1" \
+        -client "127.0.0.$1" -data-dir "$run/server-$1" $join >>"$run/server-$1.log" 2>&1 &
+    eval "pid_$1=$! started_$1=$(date +%s)"
+}
+
+start_servers() {
     for server in $servers; do
-        # A session of its own, so that Ctrl-C reaches this script alone, which stops them in order.
-        setsid "$binary" agent -server -bootstrap-expect 5 -node "server-$server" \
-            -bind "127.0.0.$server" -client "127.0.0.$server" -data-dir "$run/server-$server" \
-            $join >"$run/server-$server.log" 2>&1 &
-        pids="$pids $!"
+        start_server "$server"
     done
     say "Started five servers on 127.0.0.1 .. 127.0.0.5, waiting for a leader ..."
 }
 
-# Fails when a server is gone, with its last words.
+# Starts servers that are gone again, as a service manager would: kill one and see. Fails, with its
+# last words, when one does not stay.
 check_servers() {
-    server=1
-    for pid in $pids; do
-        kill -0 "$pid" 2>/dev/null || {
+    for server in $servers; do
+        eval "pid=\$pid_$server started=\$started_$server"
+        kill -0 "$pid" 2>/dev/null && continue
+        if [ $(($(date +%s) - started)) -lt $stays_s ]; then
             tail -n 20 "$run/server-$server.log" >&2
             fail "server $server ended (see $run/server-$server.log)"
-        }
-        server=$((server + 1))
+        fi
+        say "Server $server ended and is started again."
+        start_server "$server"
     done
 }
 
@@ -146,7 +155,7 @@ ${leader%:*} leads. Try, in another terminal:
 Ctrl-C stops everything.
 TEXT
 
-# Until Ctrl-C, or until a server is gone: that is worth telling.
+# Until Ctrl-C, or until a server does not stay.
 while :; do
     sleep 1 &
     wait $!

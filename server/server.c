@@ -29,7 +29,7 @@ enum {
     SERVER_WATCHDOG_MS = 250,           /* how often the loop's stalls are measured */
     SERVER_STALL_MS_WARN = 500,         /* a stall that is worth a line in the log */
     SERVER_MAPPED_BYTES_MIN = 1 << 20,  /* what is as large is mapped, and unmapped when freed */
-    SERVER_TRIMMED_BYTES_MIN = 2 << 20, /* free at the heap's end: is given back */
+    SERVER_TRIMMED_BYTES_MIN = 1 << 19, /* free at the heap's end: is given back */
     SERVER_ARENAS_MAX = 2,              /* the loop's, and one for all other threads */
     SERVER_OPEN_FILES_WARN = 4096       /* fewer are too few for the connections that are allowed */
 };

@@ -317,35 +317,36 @@ static inline void test_file_write(uint64_t id, const uint8_t *data, size_t size
     (void)close(fd);
 }
 
-/* The highest segment id in the folder, 0 for none. */
-static inline uint64_t test_last_id(void)
-{
-    uint64_t last = 0;
-    DIR *handle = opendir(test_dir);
-    assert_non_null(handle);
-    struct dirent *entry;
-    while ((entry = readdir(handle)) != NULL) {
-        uint64_t id;
-        if (wal_segment_name_parse(entry->d_name, &id) && id > last) {
-            last = id;
-        }
-    }
-    (void)closedir(handle);
-    return last;
-}
-
-static inline size_t test_segment_count(void)
+/* How many segments are in the folder, and the highest id, 0 for none. */
+static inline size_t test_segments(uint64_t *last)
 {
     size_t count = 0;
     DIR *handle = opendir(test_dir);
     assert_non_null(handle);
     struct dirent *entry;
+    *last = 0;
     while ((entry = readdir(handle)) != NULL) {
         uint64_t id;
-        count += wal_segment_name_parse(entry->d_name, &id) ? 1 : 0;
+        if (wal_segment_name_parse(entry->d_name, &id)) {
+            *last = id > *last ? id : *last;
+            count++;
+        }
     }
     (void)closedir(handle);
     return count;
+}
+
+static inline uint64_t test_last_id(void)
+{
+    uint64_t last;
+    (void)test_segments(&last);
+    return last;
+}
+
+static inline size_t test_segment_count(void)
+{
+    uint64_t last;
+    return test_segments(&last);
 }
 
 /* All segments of a folder as they are now: what a crash at this moment leaves. */

@@ -22,7 +22,7 @@
 enum {
     AGENT_SERVICES_MAX = 4096,
     AGENT_CHECKS_MAX = 16384,
-    AGENT_ID_BYTES_MAX = 4096,
+    AGENT_ID_BYTES_MAX = 1024,       /* CATALOG_NAME_BYTES_MAX: the catalog refuses longer ones */
     AGENT_PROPOSALS_MAX = 4,         /* in flight at a time */
     AGENT_PROPOSAL_OBJECTS_MAX = 64, /* a service and so many of its checks in one command */
     AGENT_CHECK_INTERVAL_MS_MIN = 1000,

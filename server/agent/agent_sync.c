@@ -110,7 +110,11 @@ static void agent_compare_service(struct agent *agent, const struct catalog_serv
         return;
     }
     service->seen = true;
-    if (service->deleted || service->in_flight) {
+    if (service->in_flight) {
+        return;
+    }
+    if (service->deleted) {
+        service->sync = AGENT_SYNC_DIRTY;
         return;
     }
     /* Tags that someone changed in the catalog win, but not over ours that are on their way. */
@@ -148,7 +152,11 @@ static void agent_compare_check(struct agent *agent, const struct catalog_check 
         return;
     }
     check->seen = true;
-    if (check->deleted || check->in_flight) {
+    if (check->in_flight) {
+        return;
+    }
+    if (check->deleted) {
+        check->sync = AGENT_SYNC_DIRTY;
         return;
     }
     agent_check_record(agent, check, &ours);
@@ -266,7 +274,8 @@ static void agent_proposal_free(struct agent_proposal *proposal)
     free(proposal);
 }
 
-static void agent_sync_failed(struct agent *agent, const char *failure)
+/* Logs the failure; returns when to try again. */
+static uint64_t agent_sync_back_off(struct agent *agent, const char *failure)
 {
     const uint64_t now_ms = server_now_ms(agent->server);
 
@@ -274,13 +283,27 @@ static void agent_sync_failed(struct agent *agent, const char *failure)
     if (agent->backoff_ms > AGENT_RETRY_MS_MAX) {
         agent->backoff_ms = AGENT_RETRY_MS_MAX;
     }
-    agent->retry_at_ms = now_ms + agent->backoff_ms / 2 + agent_random(agent->backoff_ms);
     log_write(LOG_WARN, "agent", "Failed to sync with the catalog, will retry: error=\"%s\"",
               failure);
+    return now_ms + agent->backoff_ms / 2 + agent_random(agent->backoff_ms);
 }
 
+/* Nothing is sent for a while. */
+static void agent_sync_failed(struct agent *agent, const char *failure)
+{
+    agent->retry_at_ms = agent_sync_back_off(agent, failure);
+}
+
+/* What became of a proposal. */
+enum agent_outcome {
+    AGENT_OUTCOME_DONE,
+    AGENT_OUTCOME_REFUSED, /* the catalog does not take it as it is */
+    AGENT_OUTCOME_FAILED,  /* it was not heard, or nobody knows */
+};
+
 static void agent_proposal_settle_check(struct agent *agent,
-                                        const struct agent_proposal_object *object, bool done)
+                                        const struct agent_proposal_object *object,
+                                        enum agent_outcome outcome)
 {
     struct agent_check *check = agent_check_find_any(agent, slice_from_text(object->id));
 
@@ -288,18 +311,23 @@ static void agent_proposal_settle_check(struct agent *agent,
         return;
     }
     check->in_flight = false;
-    if (done && check->generation == object->generation) {
-        if (check->deleted) {
-            agent_check_drop(agent, check);
-        } else {
-            check->sync = AGENT_SYNC_DONE;
-            log_write(LOG_DEBUG, "agent", "Synced check: check=%s", check->id);
-        }
+    if (outcome == AGENT_OUTCOME_FAILED || check->generation != object->generation) {
+        return;
+    }
+    if (outcome == AGENT_OUTCOME_REFUSED) {
+        check->sync =
+            AGENT_SYNC_UNKNOWN; /* The others first; the next comparison sends it again. */
+    } else if (check->deleted) {
+        agent_check_drop(agent, check);
+    } else {
+        check->sync = AGENT_SYNC_DONE;
+        log_write(LOG_DEBUG, "agent", "Synced check: check=%s", check->id);
     }
 }
 
 static void agent_proposal_settle_service(struct agent *agent,
-                                          const struct agent_proposal_object *object, bool done)
+                                          const struct agent_proposal_object *object,
+                                          enum agent_outcome outcome)
 {
     struct agent_service *service = agent_service_find_any(agent, slice_from_text(object->id));
 
@@ -307,36 +335,39 @@ static void agent_proposal_settle_service(struct agent *agent,
         return;
     }
     service->in_flight = false;
-    if (done && service->generation == object->generation) {
-        if (service->deleted) {
-            agent_service_drop(agent, service);
-        } else {
-            service->sync = AGENT_SYNC_DONE;
-            log_write(LOG_INFO, "agent", "Synced service: service=%s", service->id);
-        }
+    if (outcome == AGENT_OUTCOME_FAILED || service->generation != object->generation) {
+        return;
+    }
+    if (outcome == AGENT_OUTCOME_REFUSED) {
+        service->sync = AGENT_SYNC_UNKNOWN; /* As for checks. */
+    } else if (service->deleted) {
+        agent_service_drop(agent, service);
+    } else {
+        service->sync = AGENT_SYNC_DONE;
+        log_write(LOG_INFO, "agent", "Synced service: service=%s", service->id);
     }
 }
 
 static void agent_proposal_settle(struct agent *agent, const struct agent_proposal *proposal,
-                                  bool done)
+                                  enum agent_outcome outcome)
 {
     switch (proposal->kind) {
     case AGENT_PROPOSAL_NODE:
         agent->node_in_flight = false;
-        if (done) {
+        if (outcome == AGENT_OUTCOME_DONE) {
             agent->node_sync = AGENT_SYNC_DONE;
             log_write(LOG_INFO, "agent", "Synced node info");
         }
         break;
     case AGENT_PROPOSAL_SERVICE:
-        agent_proposal_settle_service(agent, &proposal->subject, done);
+        agent_proposal_settle_service(agent, &proposal->subject, outcome);
         break;
     case AGENT_PROPOSAL_CHECK:
-        agent_proposal_settle_check(agent, &proposal->subject, done);
+        agent_proposal_settle_check(agent, &proposal->subject, outcome);
         break;
     }
     for (size_t i = 0; i < proposal->check_count; i++) {
-        agent_proposal_settle_check(agent, &proposal->checks[i], done);
+        agent_proposal_settle_check(agent, &proposal->checks[i], outcome);
     }
 }
 
@@ -345,6 +376,7 @@ static void agent_proposal_on_done(void *context, const char *failure,
 {
     struct agent_proposal *proposal = context;
     struct agent *agent = proposal->agent;
+    enum agent_outcome outcome = failure == NULL ? AGENT_OUTCOME_DONE : AGENT_OUTCOME_FAILED;
 
     if (agent == NULL) {
         agent_proposal_free(proposal);
@@ -352,6 +384,9 @@ static void agent_proposal_on_done(void *context, const char *failure,
     }
     if (failure == NULL && result->status == COMMAND_REFUSED) {
         failure = result->error.text;
+        /* Everything hangs on the node: without it nothing else need be tried. */
+        outcome =
+            proposal->kind == AGENT_PROPOSAL_NODE ? AGENT_OUTCOME_FAILED : AGENT_OUTCOME_REFUSED;
     }
     proposal->next->previous = proposal->previous;
     proposal->previous->next = proposal->next;
@@ -360,13 +395,20 @@ static void agent_proposal_on_done(void *context, const char *failure,
     }
     assert(agent->proposals_in_flight > 0);
     agent->proposals_in_flight--;
-    agent_proposal_settle(agent, proposal, failure == NULL);
+    agent_proposal_settle(agent, proposal, outcome);
     agent_proposal_free(proposal);
-    if (failure == NULL) {
+    switch (outcome) {
+    case AGENT_OUTCOME_DONE:
         agent->backoff_ms = 0;
-    } else {
+        break;
+    case AGENT_OUTCOME_REFUSED:
+        /* The catalog may have changed under us. What it does not take holds nothing else up. */
+        agent->full_due_ms = agent_sync_back_off(agent, failure);
+        break;
+    case AGENT_OUTCOME_FAILED:
         agent_sync_failed(agent, failure);
-        agent->full_due_ms = agent->retry_at_ms; /* The catalog may have changed under us. */
+        agent->full_due_ms = agent->retry_at_ms;
+        break;
     }
     agent_sync_kick(agent);
 }
@@ -376,7 +418,7 @@ static void agent_propose(struct agent *agent, struct agent_proposal *proposal,
                           const struct buffer *command)
 {
     if (command->failed) {
-        agent_proposal_settle(agent, proposal, false);
+        agent_proposal_settle(agent, proposal, AGENT_OUTCOME_FAILED);
         agent_proposal_free(proposal);
         agent_sync_failed(agent, "out of memory");
         return;

@@ -456,6 +456,59 @@ static void what_failed_for_want_of_a_leader_is_sent_again(void **state)
                         "batman/postgres-0 batman replica 5361");
 }
 
+/* Four commands are under way at a time. Those that the catalog refused used to be the next four
+ * again, and nothing else ever had its turn. */
+static void what_is_refused_holds_nothing_else_up(void **state)
+{
+    static const char *const services[] = {"s1", "s2", "s3", "s4", "s5"};
+    struct fixture *fixture = *state;
+    struct errmsg err = {""};
+
+    for (size_t i = 0; i < 5; i++) {
+        char text[96];
+
+        (void)snprintf(text, sizeof(text), "{\"Name\":\"%s\",\"Check\":{\"TTL\":\"1h\"}}",
+                       services[i]);
+        must_register_service(fixture, text);
+    }
+    settle(fixture);
+    /* Behind the agent's back: a check's service is gone. */
+    for (size_t i = 0; i < 5; i++) {
+        struct buffer command = {0};
+        char check[16];
+
+        command_encode_deregister(&command, SLICE_LITERAL("node1"), slice_from_text(services[i]),
+                                  SLICE_EMPTY);
+        apply(fixture, &command);
+        (void)snprintf(check, sizeof(check), "service:%s", services[i]);
+        assert_int_equal(agent_check_update_ttl(fixture->agent, slice_from_text(check), "passing",
+                                                SLICE_EMPTY, &err),
+                         AGENT_OK);
+    }
+    assert_int_equal(register_check(fixture, "{\"Name\":\"zzz\",\"TTL\":\"1h\"}", &err), AGENT_OK);
+    settle(fixture);
+    assert_string_equal(catalog_check_says(fixture, "node1", "service:s1"), "");
+    assert_string_equal(catalog_check_says(fixture, "node1", "zzz"), "critical: ");
+    compare_now(fixture);
+    assert_string_equal(catalog_check_says(fixture, "node1", "service:s5"), "passing: ");
+}
+
+static void what_the_catalog_would_refuse_is_refused_at_once(void **state)
+{
+    struct fixture *fixture = *state;
+    struct errmsg err = {""};
+    char text[AGENT_ID_BYTES_MAX + 64];
+
+    (void)snprintf(text, sizeof(text), "{\"Name\":\"s\",\"ID\":\"%0*d\"}", AGENT_ID_BYTES_MAX, 1);
+    assert_int_equal(register_service(fixture, text, &err), AGENT_OK);
+    (void)snprintf(text, sizeof(text), "{\"Name\":\"s\",\"ID\":\"%0*d\"}", AGENT_ID_BYTES_MAX + 1,
+                   2);
+    assert_int_equal(register_service(fixture, text, &err), AGENT_EINVAL);
+    assert_string_equal(err.text, "service ID or name longer than 1024 bytes or with a NUL in it");
+    settle(fixture);
+    assert_int_equal(fixture->agent->backoff_ms, 0);
+}
+
 static void what_the_catalog_has_beyond_ours_goes(void **state)
 {
     struct fixture *fixture = *state;
@@ -811,6 +864,8 @@ int main(void)
         TEST(a_ttl_that_lapses_turns_critical),
         TEST(a_changed_output_alone_waits),
         TEST(what_failed_for_want_of_a_leader_is_sent_again),
+        TEST(what_is_refused_holds_nothing_else_up),
+        TEST(what_the_catalog_would_refuse_is_refused_at_once),
         TEST(what_the_catalog_has_beyond_ours_goes),
         TEST(what_the_catalog_lost_comes_back),
         TEST(tags_changed_in_the_catalog_win_with_tag_override_only),

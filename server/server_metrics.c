@@ -81,5 +81,6 @@ void server_metrics_tick(struct server *server, uint64_t now_ms, uint64_t elapse
     if (metrics_is_due(server->metrics, now_ms)) {
         server_metrics_read(server);
         metrics_turn(server->metrics, now_ms, (int64_t)time(NULL));
+        http_metrics_turned(server->http);
     }
 }

@@ -85,6 +85,8 @@ void http_server_drain(struct http_server *http, uint64_t timeout_ms, void (*don
 void http_server_free(struct http_server *http);
 /* Sets the gauges of its connections. */
 void http_server_metrics(struct http_server *http);
+/* An interval of the metrics is over: tells those that follow them. */
+void http_metrics_turned(struct http_server *http);
 /* The user events that this server knows: owned by the HTTP server. NULL without memory. */
 struct events;
 struct events *http_events(struct http_server *http);

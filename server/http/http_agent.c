@@ -391,6 +391,7 @@ const struct http_route http_routes_agent[] = {
     {"/v1/agent/host", GET, http_agent_host},
     {"/v1/agent/version", GET, http_agent_version},
     {"/v1/agent/metrics", GET, http_agent_metrics},
+    {"/v1/agent/metrics/stream", GET, http_agent_metrics_stream},
     {"/v1/agent/monitor", GET, http_agent_monitor},
     {"/v1/agent/join/", PUT, agent_join},
     {"/v1/agent/leave", PUT, agent_leave},

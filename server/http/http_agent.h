@@ -30,6 +30,7 @@ void http_agent_version(struct http_request *request);
 void http_agent_put_runtime(struct buffer *out);
 void http_agent_monitor(struct http_request *request); /* http_monitor.c */
 void http_agent_metrics(struct http_request *request); /* http_metrics.c */
+void http_agent_metrics_stream(struct http_request *request); /* http_metrics_stream.c */
 
 /* Appends a service as the agent shows its own: null lists are empty ones, and no indexes. `hash`
  * adds the ContentHash. */

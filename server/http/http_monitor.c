@@ -10,83 +10,16 @@
 #include "server/monitor.h"
 #include "server/server.h"
 
-enum {
-    MONITOR_UNREAD_BYTES_MAX = 256 * 1024, /* a client that leaves more unread is cut off */
-};
-
 struct monitor_stream {
     struct monitor_client client; /* first: see monitor_stream_of */
-    struct http_request *request;
+    struct http_follow follow;
     bool json;
-    bool chunked; /* else the answer ends with the connection */
 };
 
 static struct monitor_stream *monitor_stream_of(struct monitor_client *client)
 {
     static_assert(offsetof(struct monitor_stream, client) == 0, "the cast below");
     return (struct monitor_stream *)(void *)client;
-}
-
-/* --- sending --- */
-
-struct monitor_write {
-    uv_write_t write;
-    struct buffer bytes;
-};
-
-static void monitor_on_written(uv_write_t *write, int status)
-{
-    struct monitor_write *pending = write->data;
-
-    (void)status; /* A client that is gone shows when the next line is written, or by its end. */
-    buffer_deinit(&pending->bytes);
-    free(pending);
-}
-
-/* Takes the bytes. A client that does not read is cut off; then false, and the stream is gone. */
-static bool monitor_send(struct monitor_stream *stream, struct buffer *bytes)
-{
-    struct http_conn *conn = stream->request->conn;
-    uv_stream_t *tcp = (uv_stream_t *)&conn->tcp;
-    struct monitor_write *pending;
-
-    if (conn->tcp.loop == NULL) { /* A connection without a socket, as in tests. */
-        buffer_deinit(bytes);
-        return true;
-    }
-    pending = calloc(1, sizeof(*pending));
-    if (pending == NULL || bytes->failed ||
-        uv_stream_get_write_queue_size(tcp) + bytes->size > MONITOR_UNREAD_BYTES_MAX) {
-        free(pending);
-        buffer_deinit(bytes);
-        http_conn_close(conn);
-        return false;
-    }
-    pending->write.data = pending;
-    pending->bytes = *bytes;
-    *bytes = (struct buffer){0};
-    const uv_buf_t out = uv_buf_init(pending->bytes.data, (unsigned)pending->bytes.size);
-    if (uv_write(&pending->write, tcp, &out, 1, monitor_on_written) != 0) {
-        buffer_deinit(&pending->bytes);
-        free(pending);
-        http_conn_close(conn);
-        return false;
-    }
-    return true;
-}
-
-static void monitor_send_line(struct monitor_stream *stream, struct slice line)
-{
-    struct buffer out = {0};
-
-    if (stream->chunked) {
-        buffer_printf(&out, "%zx\r\n", line.size);
-    }
-    buffer_append_slice(&out, line);
-    if (stream->chunked) {
-        buffer_append(&out, "\r\n", 2);
-    }
-    (void)monitor_send(stream, &out);
 }
 
 /* --- lines --- */
@@ -241,10 +174,10 @@ static void monitor_on_event(struct monitor_client *client, const struct log_eve
         struct buffer json = {0};
 
         monitor_put_json(&json, event);
-        monitor_send_line(stream, buffer_slice(&json));
+        (void)http_follow_send(&stream->follow, buffer_slice(&json));
         buffer_deinit(&json);
     } else {
-        monitor_send_line(stream, slice_from(line, log_format(line, event)));
+        (void)http_follow_send(&stream->follow, slice_from(line, log_format(line, event)));
     }
 }
 
@@ -268,6 +201,7 @@ static void monitor_forget(struct http_request *request)
     if (stream->client.added) {
         monitor_remove(request->server->monitor, &stream->client);
     }
+    http_follow_forget(&stream->follow);
 }
 
 static void monitor_on_free(struct http_request *request)
@@ -278,32 +212,7 @@ static void monitor_on_free(struct http_request *request)
 
 static void monitor_on_close(struct monitor_client *client)
 {
-    struct monitor_stream *stream = monitor_stream_of(client);
-    struct http_conn *conn = stream->request->conn;
-    char end[] = "0\r\n\r\n";
-    const uv_buf_t out = uv_buf_init(end, sizeof(end) - 1);
-
-    if (stream->chunked && conn->tcp.loop != NULL) {
-        (void)uv_try_write((uv_stream_t *)&conn->tcp, &out, 1); /* As far as it goes. */
-    }
-    http_conn_close(conn);
-}
-
-static void monitor_put_head(struct monitor_stream *stream, struct buffer *out)
-{
-    const struct http_conn *conn = stream->request->conn;
-    const time_t now = time(NULL);
-    struct tm parts;
-    char date[64] = "";
-
-    if (gmtime_r(&now, &parts) != NULL) {
-        (void)strftime(date, sizeof(date), "%a, %d %b %Y %H:%M:%S GMT", &parts);
-    }
-    buffer_append_text(out, conn->http_1_0 ? "HTTP/1.0 200 OK\r\n" : "HTTP/1.1 200 OK\r\n");
-    buffer_append_text(out, "Vary: Accept-Encoding\r\n");
-    buffer_append_slice(out, buffer_slice(&conn->http->response_headers));
-    buffer_printf(out, "Date: %s\r\n%s\r\n\r\n", date,
-                  stream->chunked ? "Transfer-Encoding: chunked" : "Connection: close");
+    http_follow_end(&monitor_stream_of(client)->follow);
 }
 
 /* False: answered. */
@@ -328,7 +237,6 @@ static bool monitor_parse_level(struct http_request *request, enum log_level *le
 void http_agent_monitor(struct http_request *request)
 {
     struct server *server = request->server;
-    struct buffer head = {0};
     enum log_level level;
 
     if (!monitor_parse_level(request, &level)) {
@@ -341,9 +249,7 @@ void http_agent_monitor(struct http_request *request)
         http_reply_error(request, 500, "out of memory");
         return;
     }
-    stream->request = request;
     stream->json = http_has_param(request, "logjson");
-    stream->chunked = !request->conn->http_1_0;
     stream->client.level = level;
     stream->client.on_event = monitor_on_event;
     stream->client.on_dropped = monitor_on_dropped;
@@ -357,8 +263,5 @@ void http_agent_monitor(struct http_request *request)
     request->state = stream;
     request->on_free = monitor_on_free;
     request->on_cancel = monitor_forget;
-    request->sleeps = true;
-    request->conn->close_after = true;
-    monitor_put_head(stream, &head);
-    (void)monitor_send(stream, &head);
+    (void)http_follow_begin(&stream->follow, request, NULL);
 }

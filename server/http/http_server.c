@@ -540,6 +540,7 @@ void http_server_drain(struct http_server *http, uint64_t timeout_ms, void (*don
     server_close_listeners(http);
     for (struct http_conn *conn = http->conns; conn != NULL; conn = next) {
         next = conn->next;
+    http_follow_end_all(http);
         if (conn->state == HTTP_CONN_HEAD && conn->in.size == 0) {
             http_conn_close(conn);
         } else if (conn->state == HTTP_CONN_BUSY && conn->private.phase == HTTP_PHASE_PARKED) {

@@ -218,6 +218,7 @@ void http_turn_init(struct http_server *http)
     TAILQ_INIT(&http->woken);
     TAILQ_INIT(&http->streams);
     TAILQ_INIT(&http->streams_queued);
+    TAILQ_INIT(&http->follows);
     (void)uv_idle_init(http->loop, &http->idle); /* Neither can fail. */
     (void)uv_timer_init(http->loop, &http->stream_timer);
     http->idle.data = http;

@@ -1,11 +1,13 @@
 """What today's clients send and look for although Consul 1.8 did not have it, and what they are told where
 there is nothing (docs/compatibility.md)."""
+import http.client
 import json
+import socket
 import subprocess
 
 import pytest
 
-from cluster import DNS_PORT, Cluster, wait_for
+from cluster import DNS_PORT, HTTP_PORT, Cluster, wait_for
 
 
 @pytest.fixture(scope="module", name="server")
@@ -134,6 +136,21 @@ def test_get_or_empty_answers_for_missing_keys(server):
     status, _, body = server.request("PUT", "/v1/txn", json.dumps(
         [{"KV": {"Verb": "get-or-empty", "Key": "nosuch"}}]))
     assert status == 200 and json.loads(body)["Results"][0]["KV"]["Value"] is None
+
+
+def test_metrics_are_streamed_interval_by_interval(server):
+    connection = http.client.HTTPConnection(server.address, HTTP_PORT, timeout=60)
+    try:
+        connection.request("GET", "/v1/agent/metrics/stream")
+        answer = connection.getresponse()
+        assert answer.status == 200 and answer.headers["Content-Type"] == "application/json"
+        first, second = (json.loads(answer.readline()) for _ in range(2))
+    finally:
+        connection.close()
+    assert set(first) == set(second) == {"Timestamp", "Gauges", "Points", "Counters", "Samples"}
+    assert first["Timestamp"] < second["Timestamp"]
+    assert "consul.raft.peers" in {gauge["Name"].replace("." + socket.gethostname(), "")
+                                   for gauge in first["Gauges"]}
 
 
 @pytest.mark.parametrize("path", [

@@ -1,4 +1,5 @@
-/* /v1/agent/monitor over real connections: who does not read is cut off, and takes nobody along. */
+/* /v1/agent/monitor and /v1/agent/metrics/stream over real connections: who does not read is cut
+ * off, and takes nobody along. */
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -28,6 +29,7 @@ static void refuse_format(struct http_request *request)
 
 const struct http_route http_routes_agent[] = {
     {"/v1/agent/metrics", HTTP_METHOD_GET, "OPTIONS,GET", refuse_format},
+    {"/v1/agent/metrics/stream", HTTP_METHOD_GET, "OPTIONS,GET", http_agent_metrics_stream},
     {"/v1/agent/monitor", HTTP_METHOD_GET, "OPTIONS,GET", http_agent_monitor},
     {NULL, 0, NULL, NULL},
 };
@@ -239,6 +241,155 @@ static void in_json_pairs_are_members_and_all_else_is_the_message(void **state)
     wait_for_followers(fixture, 0);
 }
 
+/* --- the metrics --- */
+
+#define STREAM "GET /v1/agent/metrics/stream HTTP/1.1\r\nHost: x\r\n\r\n"
+
+static size_t stream_count(const struct http_fixture *fixture)
+{
+    const struct http_follow *follow;
+    size_t count = 0;
+
+    TAILQ_FOREACH(follow, &fixture->server.http->follows, entry)
+    {
+        count += follow->metrics ? 1 : 0;
+    }
+    return count;
+}
+
+static void wait_for_streams(struct http_fixture *fixture, size_t count)
+{
+    for (int i = 0; i < CLIENT_WAIT_MS_MAX * 2 && stream_count(fixture) != count; i++) {
+        loop_turn(fixture);
+    }
+    assert_int_equal(stream_count(fixture), count);
+}
+
+static void stream(struct http_fixture *fixture, struct client *client, const char *request)
+{
+    client_open(fixture, client);
+    client_send(fixture, client, request);
+}
+
+/* As many metrics as there can be: a line of them is longer than what may be left unread. */
+static void with_many_metrics(struct http_fixture *fixture)
+{
+    const struct metrics_options options = {.prefix = "consul", .filter_default = true};
+    char name[METRICS_NAME_BYTES_MAX];
+
+    assert_int_equal(metrics_new(&options, 0, &fixture->server.metrics), 0);
+    for (int i = METRICS_FIXED; i < METRICS_MAX; i++) {
+        (void)snprintf(name, sizeof(name), "%0120d", i);
+        metrics_sample(fixture->server.metrics,
+                       metrics_add(fixture->server.metrics, METRIC_SAMPLE, name, "One of many"),
+                       i / 7.0);
+    }
+}
+
+static void without_metrics(struct http_fixture *fixture)
+{
+    metrics_free(fixture->server.metrics);
+    fixture->server.metrics = NULL;
+}
+
+static void each_interval_is_a_line_of_json(void **state)
+{
+    struct http_fixture *fixture = *state;
+    struct client client, old, log;
+
+    stream(fixture, &client, STREAM);
+    stream(fixture, &old, "GET /v1/agent/metrics/stream HTTP/1.0\r\n\r\n");
+    follow(fixture, &log);
+    wait_for_streams(fixture, 2);
+    wait_for_followers(fixture, 1);
+    client_expect(fixture, &client, "Content-Type: application/json\r\n", 1);
+    client_expect(fixture, &client, "Transfer-Encoding: chunked\r\n\r\n", 1);
+    client_expect(fixture, &old, "Connection: close\r\n\r\n", 1);
+    for (unsigned i = 1; i <= 3; i++) {
+        http_metrics_turned(fixture->server.http);
+        client_expect(fixture, &client, "\r\n{\"Timestamp\":\"\",", i);
+        client_expect(fixture, &client, "\"Samples\":[]}\n\r\n", i);
+        client_expect(fixture, &old, "\"Samples\":[]}\n", i);
+    }
+    assert_null(strstr(old.data, "]}\n\r\n"));
+    client_read(&log);
+    assert_null(strstr(log.data, "Timestamp"));
+    client_close(&client);
+    client_close(&old);
+    client_close(&log);
+    wait_for_streams(fixture, 0);
+}
+
+static void who_does_not_read_the_metrics_is_cut_off_and_others_get_all_of_them(void **state)
+{
+    enum { LINES = 64 };
+    struct http_fixture *fixture = *state;
+    struct client reader, stalled;
+
+    with_many_metrics(fixture);
+    stream(fixture, &reader, STREAM);
+    stream(fixture, &stalled, STREAM);
+    wait_for_streams(fixture, 2);
+    for (int i = 0; i < LINES; i++) {
+        reader.size = 0;
+        http_metrics_turned(fixture->server.http);
+        client_expect(fixture, &reader, "]}\n\r\n", 1);
+        assert_in_range(reader.size, 256 * 1024, SIZE_MAX);
+        assert_in_range(unsent_bytes(fixture), 0, 1024 * 1024);
+    }
+    wait_for_streams(fixture, 1);
+    client_expect_close(fixture, &stalled);
+    assert_null(strstr(stalled.data, "\r\n0\r\n\r\n"));
+    client_close(&reader);
+    client_close(&stalled);
+    wait_for_streams(fixture, 0);
+    without_metrics(fixture);
+}
+
+static void only_so_many_may_follow_the_metrics(void **state)
+{
+    enum { CLIENTS = 64 };
+    struct http_fixture *fixture = *state;
+    struct client clients[CLIENTS], last;
+
+    for (size_t i = 0; i < CLIENTS; i++) {
+        stream(fixture, &clients[i], STREAM);
+    }
+    wait_for_streams(fixture, CLIENTS);
+    stream(fixture, &last, STREAM);
+    client_expect(fixture, &last, "HTTP/1.1 503 Service Unavailable\r\n", 1);
+    client_expect(fixture, &last, "too many clients follow the metrics (limit: 64)", 1);
+    client_close(&last);
+    for (size_t i = 0; i < CLIENTS; i++) {
+        client_close(&clients[i]);
+    }
+    wait_for_streams(fixture, 0);
+}
+
+static void on_drained(void *context)
+{
+    *(bool *)context = true;
+}
+
+static void metrics_end_in_order_when_the_server_stops(void **state)
+{
+    struct http_fixture *fixture = *state;
+    struct client client;
+    bool drained = false;
+
+    stream(fixture, &client, STREAM);
+    wait_for_streams(fixture, 1);
+    http_server_drain(fixture->server.http, 60000, on_drained, &drained);
+    client_expect(fixture, &client, "\r\n0\r\n\r\n", 1);
+    client_expect_close(fixture, &client);
+    for (int i = 0; i < CLIENT_WAIT_MS_MAX * 2 && !drained; i++) {
+        loop_turn(fixture);
+    }
+    assert_true(drained);
+    assert_int_equal(stream_count(fixture), 0);
+    client_close(&client);
+}
+
 static int monitor_setup(void **state)
 {
     log_level_set(LOG_ERROR);
@@ -265,6 +416,10 @@ int main(void)
         TEST(the_log_of_a_server_without_token_is_nobodys),
         TEST(what_a_stranger_wrote_stays_within_its_line),
         TEST(in_json_pairs_are_members_and_all_else_is_the_message),
+        TEST(each_interval_is_a_line_of_json),
+        TEST(who_does_not_read_the_metrics_is_cut_off_and_others_get_all_of_them),
+        TEST(only_so_many_may_follow_the_metrics),
+        TEST(metrics_end_in_order_when_the_server_stops),
     };
 #undef TEST
     return cmocka_run_group_tests(tests, NULL, NULL);

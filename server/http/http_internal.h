@@ -201,6 +201,7 @@ struct http_stream {
 
 TAILQ_HEAD(http_conn_list, http_conn);
 TAILQ_HEAD(http_stream_list, http_stream);
+TAILQ_HEAD(http_follow_list, http_follow);
 
 /* The answer of the waiter that was woken last, for those who asked for the same: valid while there
  * are such, and the store has not changed. */
@@ -208,7 +209,6 @@ struct http_shared {
     bool kept;
     bool is_long;           /* there is none: it is a listing to be streamed to each */
     uint64_t applied_index; /* of the store that it is from */
-TAILQ_HEAD(http_follow_list, http_follow);
     int (*run)(struct http_request *request, struct store_txn *txn,
                struct http_read_result *result);
     int (*piece)(struct http_request *request, struct store_txn *txn, struct http_piece *piece);
@@ -218,13 +218,6 @@ TAILQ_HEAD(http_follow_list, http_follow);
     struct http_read_result result; /* its body is empty */
 };
 
-/* A token bucket: http_limit.c. */
-struct http_bucket {
-    double tokens;
-    uint64_t at_ns; /* when it had them, by uv_hrtime; 0: never used */
-};
-
-struct http_server {
 /* An answer without an end: http_follow.c. */
 struct http_follow {
     TAILQ_ENTRY(http_follow) entry;
@@ -234,6 +227,13 @@ struct http_follow {
     bool metrics; /* who begins it says so: http_metrics_turned sends to it */
 };
 
+/* A token bucket: http_limit.c. */
+struct http_bucket {
+    double tokens;
+    uint64_t at_ns; /* when it had them, by uv_hrtime; 0: never used */
+};
+
+struct http_server {
     struct server *server;
     uv_loop_t *loop;
     uv_tcp_t listeners[HTTP_LISTENERS_MAX];
@@ -277,6 +277,7 @@ struct http_follow {
     size_t stream_snapshots;
     uint64_t stream_copied_bytes;
     uv_timer_t stream_timer; /* looks for stalled ones, while there are any */
+    struct http_follow_list follows;
 
     bool draining;
     uint64_t drain_deadline_ms;
@@ -288,7 +289,6 @@ struct http_follow {
 };
 
 /* --- http_conn.c --- */
-    struct http_follow_list follows;
 /* The answer is out, or dropped: looks at what comes next on the connection. */
 void http_conn_answered(struct http_conn *conn);
 /* Sends `head` (copied if it must wait) and `body` (NULL: none; a reference is taken if it must
@@ -508,6 +508,21 @@ void http_stream_step(struct http_stream *stream);
 /* Every HTTP_STREAM_TICK_MS: does the client read? */
 void http_stream_tick(struct http_stream *stream);
 
+/* --- http_follow.c --- */
+/* Begins an answer of status 200 that goes on until the client leaves or http_follow_end. `follow`,
+ * zeroed, is a part of the request's state; on_cancel and on_free call http_follow_forget.
+ * content_type NULL: none. False, here and below: the client is cut off; the request may be gone.
+ */
+bool http_follow_begin(struct http_follow *follow, struct http_request *request,
+                       const char *content_type);
+/* Sends what has happened. A client that has left too much unread is cut off. */
+bool http_follow_send(struct http_follow *follow, struct slice bytes);
+/* Nothing will be sent to it any more. */
+void http_follow_forget(struct http_follow *follow);
+/* The orderly end; the request may be gone. */
+void http_follow_end(struct http_follow *follow);
+void http_follow_end_all(struct http_server *http);
+
 /* --- http_kv.c --- */
 void http_kv(struct http_request *request);
 /* The checks that need no body. False: answered. */
@@ -527,21 +542,6 @@ void http_snapshot(struct http_request *request);
 /* --- http_place.c --- */
 /* All places among http->archives (else http->saves) are taken, and somebody wants one: closes a
  * connection that moves its archive too slowly, if there is one. True: there is a place now. */
-/* --- http_follow.c --- */
-/* Begins an answer of status 200 that goes on until the client leaves or http_follow_end. `follow`,
- * zeroed, is a part of the request's state; on_cancel and on_free call http_follow_forget.
- * content_type NULL: none. False, here and below: the client is cut off; the request may be gone.
- */
-bool http_follow_begin(struct http_follow *follow, struct http_request *request,
-                       const char *content_type);
-/* Sends what has happened. A client that has left too much unread is cut off. */
-bool http_follow_send(struct http_follow *follow, struct slice bytes);
-/* Nothing will be sent to it any more. */
-void http_follow_forget(struct http_follow *follow);
-/* The orderly end; the request may be gone. */
-void http_follow_end(struct http_follow *follow);
-void http_follow_end_all(struct http_server *http);
-
 bool http_place_reclaim(struct http_server *http, bool archives);
 /* Whether a snapshot may be made; then it is one of http->saves. False: answered. */
 bool http_save_admit(struct http_request *request);

@@ -538,9 +538,9 @@ void http_server_drain(struct http_server *http, uint64_t timeout_ms, void (*don
     http->drain_context = context;
     http->drain_deadline_ms = uv_now(http->loop) + timeout_ms;
     server_close_listeners(http);
+    http_follow_end_all(http);
     for (struct http_conn *conn = http->conns; conn != NULL; conn = next) {
         next = conn->next;
-    http_follow_end_all(http);
         if (conn->state == HTTP_CONN_HEAD && conn->in.size == 0) {
             http_conn_close(conn);
         } else if (conn->state == HTTP_CONN_BUSY && conn->private.phase == HTTP_PHASE_PARKED) {

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <malloc.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -46,6 +47,7 @@ struct server_process {
     int lock_fd;              /* data_dir/.lock, held while we run; -1 in -dev */
     int exit_status;
     bool handles_open;
+    bool pid_file_written; /* else the one that is there is another process's */
 };
 
 /* --- small services for everybody --- */
@@ -90,6 +92,18 @@ static void server_tame_allocator(void)
     (void)mallopt(M_TRIM_THRESHOLD, SERVER_TRIMMED_BYTES_MIN);
     (void)mallopt(M_ARENA_MAX, SERVER_ARENAS_MAX);
 #endif
+}
+
+/* What a parent had ignored or blocked is inherited: without SIGCHLD nobody learns how a script
+ * check ended, and a blocked SIGTERM would stop nothing. */
+static void server_reset_signals(void)
+{
+    sigset_t none;
+
+    (void)sigemptyset(&none); /* None of these can fail, with what they are given. */
+    (void)pthread_sigmask(SIG_SETMASK, &none, NULL);
+    (void)signal(SIGCHLD, SIG_DFL);
+    (void)signal(SIGPIPE, SIG_IGN); /* a write to a closed connection is an error code, no death */
 }
 
 /* As many open files as the system grants: each connection and long poll is one. */
@@ -157,7 +171,9 @@ static int server_lock_folder(struct server_process *process, const char *path, 
         return errmsg_set_errno(err, -1, "cannot open %.300s", file);
     }
     if (flock(process->lock_fd, LOCK_EX | LOCK_NB) != 0) {
-        return errmsg_set(err, -1, "data_dir %.300s is in use by another process", path);
+        return errno == EWOULDBLOCK
+                   ? errmsg_set(err, -1, "data_dir %.300s is in use by another process", path)
+                   : errmsg_set_errno(err, -1, "cannot lock %.300s", file);
     }
     return 0;
 }
@@ -637,8 +653,11 @@ static int server_start(struct server_process *process, struct errmsg *err)
     if (server_start_parts(process, err) != 0) {
         return -1;
     }
-    if (config->pid_file != NULL && server_write_pid_file(config->pid_file, err) != 0) {
-        return -1;
+    if (config->pid_file != NULL) {
+        if (server_write_pid_file(config->pid_file, err) != 0) {
+            return -1;
+        }
+        process->pid_file_written = true;
     }
     server_notify("READY=1");
     printf("==> Consul agent running!\n"); /* as Consul says it: scripts wait for this line */
@@ -661,7 +680,7 @@ int server_run(struct config *config)
     process->server.config = config;
     log_level_set(config->log_level);
     server_tame_allocator();
-    (void)signal(SIGPIPE, SIG_IGN); /* a write to a closed connection is an error code, no death */
+    server_reset_signals();
     server_raise_open_files();
 
     if (server_start(process, &err) == 0) {
@@ -675,8 +694,8 @@ int server_run(struct config *config)
 
     server_stop_parts(process);
     server_close_handles(process);
-    if (config->pid_file != NULL) {
-        (void)unlink(config->pid_file); /* may never have been written */
+    if (process->pid_file_written) {
+        (void)unlink(config->pid_file); /* an operator may have been faster */
     }
     log_write(LOG_INFO, "agent", "shutdown complete");
     log_write(LOG_INFO, "agent", "Exit code: code=%d", process->exit_status);

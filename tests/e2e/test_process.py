@@ -1,0 +1,75 @@
+"""The process and what started it: streams that were closed, signals that were ignored or blocked, and
+a second server by mistake."""
+import json
+import os
+import subprocess
+import sys
+
+from cluster import Cluster, Server, wait_for
+
+DEAF = """
+import os, signal, sys
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGHUP])
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+
+
+class Streamless(Server):
+    """Its parent closed the three standard streams."""
+
+    def command(self, path):
+        return ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh"] + super().command(path)
+
+
+class Deaf(Server):
+    """Its parent ignored the end of children and blocked the signals that it is stopped with."""
+
+    def command(self, path):
+        return [sys.executable, "-c", DEAF] + super().command(path)
+
+
+def test_closed_streams_are_not_taken_for_files():
+    """Symptom: standard error closed, the log's lines went into data_dir/.lock, which was opened under
+    its number."""
+    with Cluster(size=1, server_class=Streamless) as cluster:
+        server = cluster.servers[0]
+        assert server.put("key", "value")
+        streams = [os.readlink("/proc/%d/fd/%d" % (server.process.pid, fd)) for fd in range(3)]
+        assert streams == ["/dev/null"] * 3
+        assert server.stop() == 1
+        assert os.path.getsize(os.path.join(server.data_dir, ".lock")) == 0
+
+
+def test_signals_that_the_parent_ignored_or_blocked_work():
+    """Symptom: with SIGCHLD ignored each script check was critical, however it ended."""
+    with Cluster(size=1, extra={"enable_script_checks": True}, server_class=Deaf) as cluster:
+        server = cluster.servers[0]
+        check = {"Name": "script", "Args": ["true"], "Interval": "1s", "Status": "warning"}
+        status, _, body = server.request("PUT", "/v1/agent/check/register", json.dumps(check))
+        assert status == 200, body
+        wait_for("a result", lambda: server.get_json("/v1/agent/checks")["script"]["Status"] !=
+                 "warning", 30)
+        assert server.get_json("/v1/agent/checks")["script"]["Status"] == "passing"
+        assert server.stop() == 1
+
+
+def test_a_second_server_leaves_the_first_ones_files_alone():
+    """Symptom: one that was refused because data_dir is in use removed the pid file of the one that
+    uses it."""
+    with Cluster(size=1) as cluster:
+        server = cluster.servers[0]
+        pid_file = os.path.join(cluster.dir, "pid")
+        server.stop()
+        cluster.extra["pid_file"] = pid_file
+        server.start()
+        cluster.wait_leader()
+        config = os.path.join(cluster.dir, server.name + ".json")
+        second = subprocess.run(server.command(config), stdin=subprocess.DEVNULL,
+                                capture_output=True, text=True, timeout=60, check=False)
+        assert second.returncode == 1
+        assert "in use by another process" in second.stderr
+        with open(pid_file, encoding="utf-8") as file:
+            assert int(file.read()) == server.process.pid
+        assert server.stop() == 1
+        assert not os.path.exists(pid_file)

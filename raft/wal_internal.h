@@ -283,9 +283,9 @@ struct wal_writer {
     uint64_t spare_bytes;
     struct wal_batch current; /* being written; stays while the disk is full */
     bool full;                /* the host was told so */
-    bool stuck;               /* `current` waits for space */
+    bool stuck;               /* `current` waits for space, or for a descriptor */
     bool over;                /* the last turn was taken */
-    uint64_t retry_at_us;     /* while full */
+    uint64_t retry_at_us;     /* when a spare is tried for again; in the past: at once */
     bool mark_due;            /* the last batch is synced, but nothing on disk says so yet */
     uint64_t mark_at_us;      /* 0: not yet known */
     uint64_t sync_us;         /* how long the last sync of a batch took */

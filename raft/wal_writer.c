@@ -23,6 +23,12 @@ static bool wal_is_full(int error)
     return error == -ENOSPC || error == -EDQUOT;
 }
 
+/* No room, or no descriptor for a new file: there may be some later. */
+static bool wal_is_passing(int error)
+{
+    return wal_is_full(error) || error == -EMFILE || error == -ENFILE;
+}
+
 static uint64_t wal_now_us(const struct wal *wal)
 {
     return wal->files->now_us(wal->files->host);
@@ -520,7 +526,7 @@ static int wal_writer_store(struct wal *wal, struct wal_batch *batch)
         int error = 0;
         int rc = wal_writer_roll(wal, batch->bytes, writer->message, &error);
         if (rc != WAL_OK) {
-            return wal_is_full(error) ? WAL_FULL : rc;
+            return wal_is_passing(error) ? WAL_FULL : rc;
         }
         batch->roll = false;
     }
@@ -602,10 +608,11 @@ static bool wal_writer_restock_due(const struct wal *wal, uint64_t now_us)
     const struct wal_writer *writer = &wal->writer;
 
     return !wal->memory && !writer->stuck && (writer->spare_fd < 0 || writer->full) &&
-           (!writer->full || now_us >= writer->retry_at_us);
+           now_us >= writer->retry_at_us;
 }
 
-/* Makes the next spare. A full disk is no failure here: there is the current segment. */
+/* Makes the next spare. What passes is no failure here: there is the current segment. A full disk
+ * is told at once, so that something is done about it. */
 static int wal_writer_restock(struct wal *wal, uint64_t now_us)
 {
     struct wal_writer *writer = &wal->writer;
@@ -614,9 +621,11 @@ static int wal_writer_restock(struct wal *wal, uint64_t now_us)
 
     if (rc == WAL_OK) {
         wal_writer_full_set(wal, false);
-    } else if (wal_is_full(error)) {
+    } else if (wal_is_passing(error)) {
         writer->retry_at_us = now_us + (uint64_t)wal->options.full_retry_ms * 1000;
-        wal_writer_full_set(wal, true);
+        if (wal_is_full(error)) {
+            wal_writer_full_set(wal, true);
+        }
         rc = WAL_OK;
     }
     return rc;
@@ -741,7 +750,7 @@ uint64_t wal_writer_due_us(const struct wal *wal)
     if (writer->over) {
         return UINT64_MAX;
     }
-    if (writer->full) {
+    if (writer->full || (writer->spare_fd < 0 && !wal->memory)) {
         due_us = writer->retry_at_us;
     }
     if (writer->mark_due && writer->current.count == 0 && writer->mark_at_us < due_us) {

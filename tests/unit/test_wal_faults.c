@@ -12,7 +12,8 @@ enum call {
     CALL_ALLOCATE,
     CALL_DIR_SYNC,
     CALL_RENAME,
-    CALL_UNLINK
+    CALL_UNLINK,
+    CALL_OPEN
 };
 
 /* Which call fails: the `countdown`th from now on, or every one while `always`. */
@@ -31,7 +32,7 @@ static int fault_hit(enum call call)
 {
     int at = atomic_fetch_add(&fault.trace_size, 1);
     if (at < (int)sizeof(fault.trace)) {
-        atomic_store(&fault.trace[at], "-WSADRU"[call]);
+        atomic_store(&fault.trace[at], "-WSADRUO"[call]);
     }
     if (atomic_load(&fault.call) != (int)call) {
         return 0;
@@ -102,6 +103,15 @@ static int fault_unlink(void *host, int dir_fd, const char *name)
     return error != 0 ? error : wal_files_default.unlink(host, dir_fd, name);
 }
 
+/* Only new files, and traced only where they are the subject: what is made is made durable by the
+ * calls behind it. */
+static int fault_open(void *host, int dir_fd, const char *name, enum wal_file_mode mode)
+{
+    bool subject = mode == WAL_FILE_CREATE && atomic_load(&fault.call) == CALL_OPEN;
+    int error = subject ? fault_hit(CALL_OPEN) : 0;
+    return error != 0 ? error : wal_files_default.open(host, dir_fd, name, mode);
+}
+
 static int setup(void **state)
 {
     (void)test_setup(state);
@@ -111,6 +121,7 @@ static int setup(void **state)
     test_files.dir_sync = fault_dir_sync;
     test_files.rename = fault_rename;
     test_files.unlink = fault_unlink;
+    test_files.open = fault_open;
     fault_set(CALL_NONE, 0, 1);
     atomic_store(&fault.short_writes, 0);
     return 0;
@@ -274,6 +285,44 @@ static void test_a_full_disk_shows_early_and_is_waited_out(void **state)
     assert_int_equal(log.state.term, 2);
     test_log_check_range(&log, 1, next - 1, 1);
     test_log_close(&log);
+}
+
+/* A crowd of clients took all descriptors in the moment in which a segment was full: that used to
+ * end the process, though there was room and the crowd would go. */
+static void test_a_lack_of_descriptors_is_waited_out(void **state)
+{
+    (void)state;
+    const int errors[] = {EMFILE, ENFILE};
+    for (size_t i = 0; i < 2; i++) {
+        struct test_log log;
+        test_dir_remove(test_dir);
+        init(&log);
+        test_log_open_ok(&log);
+        test_log_batch(&log, 1, 2, 1);
+        fault_set(CALL_OPEN, errors[i], 0);
+        raft_index next = 3;
+        while (test_last_id() == 1) { /* Until the spare is in use. */
+            test_log_batch(&log, next, 2, 1);
+            next += 2;
+        }
+        test_log_batch(&log, next, 2, 1); /* There is room: nothing is refused. */
+        next += 2;
+        assert_int_equal(log.full_count, 0);
+        for (int k = 0; k < 3; k++) { /* More than what is left of the last segment. */
+            assert_int_equal(test_log_write(&log, 0, next, 20, 1), WAL_OK);
+            next += 20;
+        }
+        test_log_wait_full(&log, true);
+        assert_false(test_log_failed(&log));
+        fault_set(CALL_NONE, 0, 1);
+        test_log_wait(&log);
+        assert_int_equal(log.durable, log.sequence);
+        test_log_wait_full(&log, false);
+        test_log_close(&log);
+        test_log_open_ok(&log);
+        test_log_check_range(&log, 1, next - 1, 1);
+        test_log_close(&log);
+    }
 }
 
 /* Fills until nothing is acknowledged any more. Returns the next index. */
@@ -442,6 +491,7 @@ int main(void)
         TEST(test_a_sync_that_finds_the_disk_full_is_final),
         TEST(test_short_and_interrupted_writes_are_completed),
         TEST(test_a_full_disk_shows_early_and_is_waited_out),
+        TEST(test_a_lack_of_descriptors_is_waited_out),
         TEST(test_what_waits_for_space_is_written_when_there_is_some),
         TEST(test_segments_are_deleted_while_the_disk_is_full),
         TEST(test_closing_while_the_disk_is_full_gives_up_what_waits),

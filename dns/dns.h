@@ -71,6 +71,7 @@ struct dns_options {
     void (*confirm)(void *context);
     void *context;
     uint64_t tcp_idle_ms; /* 0: DNS_TCP_IDLE_MS */
+    bool absent;          /* see dns_server_set_absent */
 };
 
 struct dns_server;
@@ -98,6 +99,9 @@ void dns_server_stop(struct dns_server *dns);
 /* The store is as the cluster's was at `at_ms` (CLOCK_MONOTONIC, milliseconds); an earlier time
  * than one told before changes nothing. From any thread. */
 void dns_server_set_fresh(struct dns_server *dns, uint64_t at_ms);
+/* The store does not hold the cluster's state, not even an old one: questions that need it fail
+ * (SERVFAIL) until it is told to be there again. From any thread. */
+void dns_server_set_absent(struct dns_server *dns, bool absent);
 /* What must be confirmed now: all up to the number returned. */
 uint64_t dns_server_confirm_wanted(const struct dns_server *dns);
 /* The store was brought up to date after dns_server_confirm_wanted had returned `wanted`, or, with

@@ -154,6 +154,11 @@ void dns_server_confirm(struct dns_server *dns, uint64_t wanted, bool good)
     }
 }
 
+void dns_server_set_absent(struct dns_server *dns, bool absent)
+{
+    atomic_store(&dns->absent, absent);
+}
+
 void dns_server_set_fresh(struct dns_server *dns, uint64_t at_ms)
 {
     uint64_t before = atomic_load(&dns->fresh_ms);

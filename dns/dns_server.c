@@ -96,6 +96,9 @@ static void worker_reset_txn(struct dns_worker *worker)
 void dns_worker_renew(struct dns_worker *worker)
 {
     worker_reset_txn(worker);
+    if (atomic_load_explicit(&worker->server->absent, memory_order_relaxed)) {
+        return;
+    }
     if (!worker->txn_open) { /* Not had so far, for lack of a reader's slot or memory. */
         worker->txn_open = store_read_begin(worker->server->store, &worker->txn) == 0;
         worker->txn_live = worker->txn_open;
@@ -224,14 +227,16 @@ struct address {
     struct sockaddr_storage storage;
     socklen_t size;
     bool wildcard;
+    bool v6_only; /* of the wildcard of IPv6: others do not take IPv4 anyway */
 };
 
-static bool address_parse(const char *text, uint16_t port, struct address *out)
+static bool address_parse(const char *text, uint16_t port, bool v6_only, struct address *out)
 {
     struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = htons(port)};
     struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_port = htons(port)};
 
     memset(out, 0, sizeof(*out));
+    out->v6_only = v6_only;
     if (inet_pton(AF_INET, text, &v4.sin_addr) == 1) {
         memcpy(&out->storage, &v4, sizeof(v4));
         out->size = sizeof(v4);
@@ -245,6 +250,13 @@ static bool address_parse(const char *text, uint16_t port, struct address *out)
         return true;
     }
     return false;
+}
+
+static int socket_set_v6_only(int fd, const struct address *address)
+{
+    const int v6_only = address->v6_only;
+
+    return setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &v6_only, sizeof(v6_only));
 }
 
 /* -1, with errno, on failure. */
@@ -264,7 +276,7 @@ static int socket_open(const struct address *address, int type)
         rc = setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
     }
     if (rc == 0 && family == AF_INET6) {
-        rc = setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on));
+        rc = socket_set_v6_only(fd, address);
     }
     if (rc == 0 && type == SOCK_DGRAM && address->wildcard) {
         rc = family == AF_INET ? setsockopt(fd, IPPROTO_IP, IP_PKTINFO, &on, sizeof(on))
@@ -312,14 +324,13 @@ static_assert(offsetof(struct sockaddr_in, sin_port) == offsetof(struct sockaddr
 static bool port_is_taken(const struct address *address)
 {
     const int fd = socket(address->storage.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    const int on = 1;
     bool taken;
 
     if (fd < 0) {
         return false;
     }
     if (address->storage.ss_family == AF_INET6) {
-        (void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on));
+        (void)socket_set_v6_only(fd, address);
     }
     taken = bind(fd, (const struct sockaddr *)&address->storage, address->size) != 0 &&
             errno == EADDRINUSE;
@@ -327,17 +338,31 @@ static bool port_is_taken(const struct address *address)
     return taken;
 }
 
+/* "::" takes IPv4, too, unless addresses of IPv4 are named beside it. */
+static bool options_have_v4(const struct dns_options *options)
+{
+    for (size_t i = 0; i < options->address_count; i++) {
+        if (strchr(options->addresses[i], ':') == NULL) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Opens both sockets of one address. With port 0 it takes one that is free for both, which becomes
  * the server's. Returns 0 or -1 with errno. */
-static int worker_open_pair(struct dns_worker *worker, const char *text, size_t index)
+static int worker_open_pair(struct dns_worker *worker, const struct dns_options *options,
+                            size_t index)
 {
+    const char *text = options->addresses[index];
     struct dns_server *server = worker->server;
     const bool any_port = server->port == 0;
+    const bool v6_only = options_have_v4(options);
 
     for (unsigned tries = 0; tries < PORT_TRIES_MAX; tries++) {
         struct address address;
 
-        if (!address_parse(text, server->port, &address)) {
+        if (!address_parse(text, server->port, v6_only, &address)) {
             errno = EINVAL;
             return -1;
         }
@@ -352,7 +377,7 @@ static int worker_open_pair(struct dns_worker *worker, const char *text, size_t 
         }
         const uint16_t port = server->port != 0 ? server->port : socket_port(udp);
 
-        (void)address_parse(text, port, &address);
+        (void)address_parse(text, port, v6_only, &address);
         const int tcp = socket_open(&address, SOCK_STREAM);
 
         if (tcp >= 0) {
@@ -438,7 +463,7 @@ static int worker_init(struct dns_worker *worker, const struct dns_options *opti
         return errmsg_set_errno(err, DNS_EIO, "set up a DNS thread");
     }
     for (size_t i = 0; i < options->address_count; i++) {
-        if (worker_open_pair(worker, options->addresses[i], i) != 0) {
+        if (worker_open_pair(worker, options, i) != 0) {
             return errmsg_set_errno(err, DNS_EIO, "listen for DNS on %s, port %u",
                                     options->addresses[i], (unsigned)server->port);
         }
@@ -484,6 +509,7 @@ int dns_server_start(const struct dns_options *options, struct dns_server **out,
     server->port = options->port;
     server->confirm = options->confirm;
     server->context = options->context;
+    atomic_init(&server->absent, options->absent);
     server->tcp_idle_ms = options->tcp_idle_ms == 0 ? DNS_TCP_IDLE_MS : options->tcp_idle_ms;
     pthread_mutex_init(&server->lock, NULL);
     atomic_init(&server->stopping, false);

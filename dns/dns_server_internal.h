@@ -166,6 +166,7 @@ struct dns_server {
     /* Tickets: drawn by waiting queries, then told by the owner as done, or as done well. */
     _Atomic uint64_t confirm_wanted, confirm_done, confirm_good;
     _Atomic uint64_t fresh_ms; /* the store's time, see dns_server_set_fresh; 0: not known */
+    atomic_bool absent;        /* see dns_server_set_absent */
     unsigned worker_count;
     struct dns_worker *workers;
 };

@@ -9,7 +9,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
-enum { STORE_FORMAT = 1, STORE_MARK_BYTES_MAX = 512 };
+enum { STORE_FORMAT = 1, STORE_MARK_BYTES_MAX = 512, STORE_BLOCK_BYTES = 512 /* of st_blocks */ };
 
 #define STORE_BYTES_MAX_DEFAULT ((size_t)16 << 30)
 /* The map beyond bytes_max: an eighth of it, and no less than this. */
@@ -452,9 +452,13 @@ static uint64_t store_disk_free_bytes(const struct store *store)
 void store_usage(struct store *store, struct store_usage *out)
 {
     MDB_txn *mdb_txn;
+    struct stat data;
 
     *out = (struct store_usage){.limit_bytes = store->limit_bytes,
                                 .disk_free_bytes = store_disk_free_bytes(store)};
+    if (fstatat(store->dir_fd, STORE_DATA_NAME, &data, 0) == 0) {
+        out->file_bytes = (uint64_t)data.st_blocks * STORE_BLOCK_BYTES;
+    }
     if (mdb_txn_begin(store->env, NULL, MDB_RDONLY, &mdb_txn) == 0) {
         out->used_bytes = store_used_bytes(store, mdb_txn);
         mdb_txn_abort(mdb_txn);

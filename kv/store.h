@@ -96,12 +96,14 @@ int store_open(const struct store_options *options, struct store **out, bool *wi
  * fails, or any input or output did before, the mark says so: the next open wipes. */
 void store_close(struct store *store);
 
-/* Bytes in use, the limit, and bytes free on the file system below. */
+/* Bytes in use, the limit, what the file occupies on the disk, and bytes free there. */
 struct store_usage {
     uint64_t used_bytes;
     uint64_t limit_bytes;
+    uint64_t file_bytes;
     uint64_t disk_free_bytes;
 };
+/* From any thread. */
 void store_usage(struct store *store, struct store_usage *out);
 
 struct store_txn {

@@ -149,6 +149,9 @@ static const struct {
                                 "Bytes that the state may use on disk"},
     [METRIC_STATE_FULL] = {METRIC_GAUGE, "state.full",
                            "1 while committed writes wait for space for the state"},
+    [METRIC_STATE_SNAPSHOT_WAITING] =
+        {METRIC_GAUGE, "state.snapshot_waiting",
+         "Bytes of a snapshot that waits for space to become the state, 0: none"},
     [METRIC_TXN_APPLY] = {METRIC_SAMPLE, "txn.apply", "Milliseconds of transactions that write"},
     [METRIC_WAL_BYTES] = {METRIC_GAUGE, "wal.bytes", "Bytes of the log on disk"},
     [METRIC_WAL_FULL] = {METRIC_GAUGE, "wal.full", "1 while the disk of the log is full"},

@@ -65,6 +65,8 @@ enum replica_consistency { REPLICA_DEFAULT, REPLICA_CONSISTENT, REPLICA_STALE };
 /* What a read may say of its freshness. */
 struct replica_freshness {
     bool known_leader;
+    /* How old the store may be: since the leader was heard, or since nothing that it said could be
+     * applied for want of space. */
     uint64_t last_contact_ms;
 };
 
@@ -95,6 +97,9 @@ void replica_read_cancel(struct replica *replica, struct replica_read *read);
 
 /* For blocking queries that wake later: freshness as of now. */
 void replica_freshness(const struct replica *replica, struct replica_freshness *out);
+/* False while the store is empty because there is no space to rebuild the state: nothing may be
+ * concluded from what is not in it. */
+bool replica_has_state(const struct replica *replica);
 
 /* --- sessions --- */
 

@@ -104,6 +104,7 @@ static void dns_on_timer(uv_timer_t *timer)
 {
     struct server_dns *owner = timer->data;
 
+    dns_server_set_absent(owner->server->dns, !replica_has_state(owner->server->replica));
     dns_tell_fresh(owner->server);
     if (++owner->turns % SERVER_DNS_METRICS_TURNS == 0) {
         dns_tell_metrics(owner);
@@ -195,6 +196,7 @@ int server_dns_start(struct server *server, struct errmsg *err)
         .port = (uint16_t)config->dns_port,
         .threads = config->dns_threads,
         .confirm = dns_confirm,
+        .absent = server->replica != NULL && !replica_has_state(server->replica),
     };
 
     if (config->dns_port < 0) {

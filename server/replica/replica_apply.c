@@ -76,6 +76,7 @@ void replica_apply_failed(struct replica *replica, int rc, uint64_t now_ms)
         replica_fatal("the state cannot be written: %s", store_strerror(rc));
     }
     if (!replica->apply_failed) {
+        replica->apply_failed_ms = now_ms;
         log_write(LOG_ERROR, REPLICA_LOG,
                   "the state cannot be written until there is space: %s. Free disk space or raise "
                   "limits.state_max_size",

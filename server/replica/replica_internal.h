@@ -284,8 +284,9 @@ struct replica {
 
     raft_index applied_index;
     uint64_t applied_term;
-    bool apply_stalled; /* until apply_retry_ms */
-    bool apply_failed;  /* the last try found no space */
+    bool apply_stalled;       /* until apply_retry_ms */
+    bool apply_failed;        /* the last try found no space, */
+    uint64_t apply_failed_ms; /* and the first one in a row, then */
     uint64_t apply_retry_ms;
     uint64_t sessions_held_ms; /* since when no session is ended, because of that; 0: they are */
     struct replica_space space;
@@ -317,9 +318,11 @@ struct replica {
     struct snapshot_meta newest;                 /* index 0: none */
     uint64_t snapshot_next_ms;                   /* when to look whether one is due */
     struct replica_snapshot_work *snapshot_work; /* what a worker does just now; NULL: nothing */
-    bool apply_held;      /* a worker is replacing the state: nothing is applied */
-    bool load_waits;      /* `newest` is to replace the state when there is space; held */
-    unsigned store_holds; /* replica_store_hold */
+    bool apply_held; /* a worker is replacing the state: nothing is applied */
+    /* It is to replace the state when there is space, and nothing is applied till then; index 0:
+     * none is. */
+    struct snapshot_meta load_waits;
+    unsigned store_holds;                      /* replica_store_hold */
     struct replica_restore_work *restore_work; /* it is a restore's; NULL: none */
     struct {
         raft_id from; /* 0: nothing is being fetched */
@@ -407,6 +410,10 @@ void replica_disk_turn(struct replica *replica, uint64_t now_ms);
 /* replica_snapshot.c */
 void replica_snapshot_turn(struct replica *replica, uint64_t now_ms);
 void replica_snapshot_stop(struct replica *replica);
+/* There is no room for a snapshot's state, as `why` says (`rc`: of snapshot_load, which was begun
+ * at `start_ms`): what there is stays, and it is tried again until there is room. */
+void replica_snapshot_wait(struct replica *replica, const struct snapshot_meta *meta, int rc,
+                           const char *why, uint64_t start_ms);
 void replica_snapshot_want(struct replica *replica, raft_id from, raft_index index);
 void replica_on_snapshot_get(struct replica *replica, raft_id from, struct slice payload);
 void replica_on_snapshot_chunk(struct replica *replica, raft_id from, struct slice payload);

@@ -47,10 +47,9 @@ static void replica_metrics_health(struct replica *replica, struct metrics *metr
 void replica_metrics(struct replica *replica)
 {
     struct metrics *metrics = replica->server->metrics;
-    struct replica_freshness freshness;
+    const uint64_t contact_ms = raft_last_contact_ms(replica->raft, replica_now_ms(replica));
     struct store_usage usage;
 
-    replica_freshness(replica, &freshness);
     metrics_gauge(metrics, METRIC_RAFT_APPLIED_INDEX, (double)replica->applied_index);
     metrics_gauge(metrics, METRIC_RAFT_COMMIT_INDEX, (double)raft_commit_index(replica->raft));
     metrics_gauge(metrics, METRIC_RAFT_LAST_INDEX, (double)raft_last_index(replica->raft));
@@ -58,8 +57,8 @@ void replica_metrics(struct replica *replica)
     metrics_gauge(metrics, METRIC_RAFT_PEERS, (double)raft_configuration(replica->raft)->count);
     if (replica->role == RAFT_LEADER) {
         replica_metrics_health(replica, metrics);
-    } else if (freshness.known_leader) {
-        metrics_sample(metrics, METRIC_RAFT_LEADER_LAST_CONTACT, (double)freshness.last_contact_ms);
+    } else if (replica->leader != 0 && contact_ms != UINT64_MAX) {
+        metrics_sample(metrics, METRIC_RAFT_LEADER_LAST_CONTACT, (double)contact_ms);
     }
     metrics_gauge(metrics, METRIC_SESSION_TTL_ACTIVE,
                   replica->role == RAFT_LEADER ? (double)session_timers_count(replica->timers) : 0);
@@ -67,6 +66,7 @@ void replica_metrics(struct replica *replica)
     metrics_gauge(metrics, METRIC_STATE_BYTES, (double)usage.used_bytes);
     metrics_gauge(metrics, METRIC_STATE_BYTES_MAX, (double)usage.limit_bytes);
     metrics_gauge(metrics, METRIC_STATE_FULL, replica->apply_failed ? 1 : 0);
+    metrics_gauge(metrics, METRIC_STATE_SNAPSHOT_WAITING, (double)replica->load_waits.bytes);
     replica_metrics_wal(replica, metrics);
 }
 

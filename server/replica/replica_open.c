@@ -237,10 +237,12 @@ static int open_read_applied(struct replica *replica, struct errmsg *err)
 }
 
 /* A state that is empty, or older than where the log begins, starts from the newest snapshot that
- * can be read. */
+ * can be read. If that has no room, the server starts all the same, and waits for it as one that
+ * runs does: who cannot start can show nobody what is missing, nor vote. */
 static int open_load_snapshot(struct replica *replica, const struct raft_state *state,
                               struct errmsg *err)
 {
+    const uint64_t start_ms = replica_clock_ms(replica);
     struct snapshot_meta *list;
     size_t count = 0;
     int rc;
@@ -261,6 +263,12 @@ static int open_load_snapshot(struct replica *replica, const struct raft_state *
         if (rc == SNAPSHOT_OK) {
             replica->applied_index = list[i].index;
             replica->applied_term = list[i].term;
+            break;
+        }
+        if (rc == SNAPSHOT_EFULL || rc == SNAPSHOT_ENOMEM) {
+            (void)replica_clock_ms(replica); /* How long the try took counts. */
+            replica_snapshot_wait(replica, &list[i], rc, err->text, start_ms);
+            rc = SNAPSHOT_OK;
             break;
         }
         log_write(LOG_ERROR, REPLICA_LOG, "a snapshot cannot be loaded: %s", err->text);
@@ -295,7 +303,8 @@ static void open_complete_state(const struct replica *replica, struct raft_state
 {
     const struct snapshot_meta *newest = &replica->newest;
 
-    state->commit_index = replica->applied_index;
+    state->commit_index =
+        replica->load_waits.index > 0 ? replica->load_waits.index : replica->applied_index;
     if (newest->index == 0) {
         return;
     }

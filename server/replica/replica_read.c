@@ -8,6 +8,9 @@
 #include "server/log.h"
 #include "server/replica/replica_internal.h"
 
+#define READ_NO_SPACE                                                                              \
+    "no space left for the state of this server: free disk space or raise limits.state_max_size"
+
 bool replica_read_pending(const struct replica *replica)
 {
     return replica->reads.first != NULL;
@@ -21,6 +24,17 @@ void replica_freshness(const struct replica *replica, struct replica_freshness *
 
     out->known_leader = replica->leader != 0;
     out->last_contact_ms = contact_ms == UINT64_MAX ? 0 : contact_ms;
+    if (replica->apply_failed) {
+        /* What has been heard since then is not in the state. */
+        const uint64_t failed_ms = replica_now_ms(replica) - replica->apply_failed_ms;
+
+        out->last_contact_ms = failed_ms > out->last_contact_ms ? failed_ms : out->last_contact_ms;
+    }
+}
+
+bool replica_has_state(const struct replica *replica)
+{
+    return replica->applied_index > 0 || !replica->apply_failed;
 }
 
 /* The read is in no list any more. */
@@ -86,7 +100,7 @@ void replica_read(struct replica *replica, struct replica_read *read,
         read->consistency = consistency;
         read->done = done;
         read->context = context;
-        read_finish(replica, read, NULL);
+        read_finish(replica, read, replica_has_state(replica) ? NULL : READ_NO_SPACE);
         return;
     }
     if (consistency == REPLICA_DEFAULT && replica->role == RAFT_LEADER &&
@@ -288,7 +302,8 @@ void replica_read_sweep(struct replica *replica, uint64_t now_ms)
         for (struct replica_read *read = replica->reads.first; read != NULL; read = read->next) {
             if (now_ms >= read->deadline_ms) {
                 REPLICA_LIST_REMOVE(&replica->reads, read);
-                read_finish(replica, read, "No cluster leader");
+                read_finish(replica, read,
+                            replica->apply_failed ? READ_NO_SPACE : "No cluster leader");
                 failed = true;
                 break;
             }

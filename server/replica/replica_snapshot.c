@@ -274,7 +274,7 @@ static void snapshot_fetch_end(struct replica *replica)
 void replica_snapshot_want(struct replica *replica, raft_id from, raft_index index)
 {
     if (replica->snapshots == NULL || replica->fetch.from != 0 || replica->snapshot_work != NULL ||
-        replica->load_waits || replica->stopping) {
+        replica->load_waits.index > 0 || replica->stopping) {
         return;
     }
     log_write(LOG_INFO, SNAPSHOT_LOG, "fetching a snapshot from the leader: index>=%llu",
@@ -385,23 +385,28 @@ static void snapshot_finished(struct replica *replica, struct replica_snapshot_w
 }
 
 /* There is no room for both states: as with a restored one, the old one stays until there is. */
-static void snapshot_load_failed(struct replica *replica, const struct replica_snapshot_work *work)
+void replica_snapshot_wait(struct replica *replica, const struct snapshot_meta *meta, int rc,
+                           const char *why, uint64_t start_ms)
 {
+    assert(rc == SNAPSHOT_EFULL || rc == SNAPSHOT_ENOMEM);
     if (!replica->apply_failed) {
         log_write(LOG_ERROR, SNAPSHOT_LOG,
-                  "the snapshot has no room beside the present state: this server goes on showing "
-                  "the old state until there is, and follows the others then: %s",
-                  work->err.text);
+                  "the snapshot has no room beside the present state: this server %s until there "
+                  "is, and follows the others then: index=%llu applied_index=%llu: %s",
+                  replica->applied_index > 0 ? "goes on showing the old state"
+                                             : "has none and answers nothing from it",
+                  (unsigned long long)meta->index, (unsigned long long)replica->applied_index, why);
     }
-    replica->load_waits = true;
-    replica_apply_replace_failed(replica, work->rc == SNAPSHOT_EFULL ? STORE_EFULL : STORE_ENOMEM,
-                                 work->start_ms);
+    replica->apply_held = true;
+    replica->load_waits = *meta;
+    replica_apply_replace_failed(replica, rc == SNAPSHOT_EFULL ? STORE_EFULL : STORE_ENOMEM,
+                                 start_ms);
 }
 
 static void snapshot_loaded(struct replica *replica, struct replica_snapshot_work *work)
 {
     if (work->rc == SNAPSHOT_EFULL || work->rc == SNAPSHOT_ENOMEM) {
-        snapshot_load_failed(replica, work);
+        replica_snapshot_wait(replica, &work->meta, work->rc, work->err.text, work->start_ms);
         return;
     }
     if (work->rc != SNAPSHOT_OK) {
@@ -413,6 +418,7 @@ static void snapshot_loaded(struct replica *replica, struct replica_snapshot_wor
     replica->applied_index = work->meta.index;
     replica->applied_term = work->meta.term;
     replica->apply_held = false;
+    memset(&replica->load_waits, 0, sizeof(replica->load_waits));
     replica_apply_succeeded(replica);
     replica_write_skipped(replica, work->meta.index);
     watch_table_wake_all(replica->server->watches);
@@ -434,9 +440,9 @@ void replica_snapshot_turn(struct replica *replica, uint64_t now_ms)
             snapshot_ask(replica, now_ms);
         }
     }
-    if (replica->load_waits && !replica->apply_stalled) {
-        replica->load_waits = false;
-        snapshot_start(replica, SNAPSHOT_LOAD, NULL, NULL, &replica->newest);
+    if (replica->load_waits.index > 0 && !replica->apply_stalled &&
+        replica->snapshot_work == NULL) {
+        snapshot_start(replica, SNAPSHOT_LOAD, NULL, NULL, &replica->load_waits);
     }
     if (replica->snapshot_work == NULL && !replica->apply_held) {
         snapshot_consider(replica, now_ms);

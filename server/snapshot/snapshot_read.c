@@ -10,6 +10,8 @@
 
 #include "server/snapshot/snapshot_internal.h"
 
+enum { SNAPSHOT_LOAD_MARGIN_FRACTION = 8 }; /* so much of the file's size is needed besides */
+
 static int snapshot_reader_corrupt(const struct snapshot_reader *reader, uint64_t offset,
                                    const char *what)
 {
@@ -366,6 +368,30 @@ static int snapshot_load_error(const struct snapshot_reader *reader, int store_r
                       reader->name, store_strerror(store_rc));
 }
 
+/* A try that cannot succeed would take all space there is, and leave it in the store's file: what
+ * else is on the disk, the log above all, would find none. The store needs no less than the file
+ * has, and more by what does not fill its pages. */
+static int snapshot_load_check_room(const struct snapshot_reader *reader, struct store *store)
+{
+    const uint64_t needed_bytes =
+        reader->meta.bytes + reader->meta.bytes / SNAPSHOT_LOAD_MARGIN_FRACTION;
+    struct store_usage usage;
+    uint64_t room_bytes;
+
+    store_usage(store, &usage);
+    room_bytes = usage.disk_free_bytes;
+    if (usage.file_bytes > usage.used_bytes) {
+        room_bytes += usage.file_bytes - usage.used_bytes;
+    }
+    if (room_bytes >= needed_bytes) {
+        return SNAPSHOT_OK;
+    }
+    return errmsg_set(reader->err, SNAPSHOT_EFULL,
+                      "cannot load %s/%s into the state: it needs %" PRIu64
+                      " bytes, and there is room for %" PRIu64,
+                      reader->dir->path, reader->name, needed_bytes, room_bytes);
+}
+
 static int snapshot_load_records(struct snapshot_reader *reader, struct store *store)
 {
     const struct snapshot_table *table = NULL;
@@ -403,6 +429,9 @@ int snapshot_load(struct snapshot_dir *dir, const struct snapshot_meta *meta, st
     /* Twice through the file, so that a damaged one costs reading, not writing. The second time
      * everything is checked again: the transaction is only committed behind a sound end. */
     rc = snapshot_reader_drain(&reader);
+    if (rc == SNAPSHOT_OK) {
+        rc = snapshot_load_check_room(&reader, store);
+    }
     if (rc == SNAPSHOT_OK) {
         snapshot_reader_rewind(&reader);
         rc = snapshot_load_records(&reader, store);

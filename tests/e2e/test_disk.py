@@ -10,9 +10,12 @@ import subprocess
 import threading
 import time
 
+import dns.message
+import dns.query
+import dns.rcode
 import pytest
 
-from cluster import Cluster, Server, wait_for
+from cluster import DNS_PORT, Cluster, Server, wait_for
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -429,40 +432,116 @@ def test_a_follower_without_space_for_a_restored_state_follows_when_there_is(thr
         assert "there is space again" in follower.log()
 
 
+NO_ROOM = "has no room beside the present"
+
+
+def gauge_of(server, name):
+    """Of a gauge of the server; None: it is not told yet."""
+    for gauge in server.get_json("/v1/agent/metrics")["Gauges"]:
+        if gauge["Name"].endswith("." + name):
+            return gauge["Value"]
+    return None
+
+
+def cluster_with_few_logs():
+    """Whose servers soon need a snapshot."""
+    return Cluster(size=3, extra={"raft_snapshot_threshold": 20, "raft_snapshot_interval": "100ms",
+                                  "raft_trailing_logs": 5})
+
+
+def fetch_without_room(cluster, follower, disk):
+    """Starts all; the follower then has an old state, and a snapshot of a new one without room for
+    it on `disk`."""
+    value = os.urandom(500 * 1024)
+    cluster.start()
+    leader = cluster.wait_leader()
+    assert leader.put("old", "1")
+    for number in range(30):
+        assert leader.put("k/%d" % number, value)
+    cluster.wait_members()
+    cluster.wait_equal(60)
+    follower.stop()
+    leader = cluster.wait_leader()
+    for number in range(60):
+        assert leader.put("k/%d" % number, value)
+    assert leader.request("DELETE", "/v1/kv/old")[0] == 200
+    disk.fill(left_kib=4096)
+    follower.start()
+    wait_for("its word", lambda: NO_ROOM in follower.log(), 60)
+
+
 def test_a_follower_without_space_for_a_snapshot_follows_when_there_is():
     """It shows the old state meanwhile, says that it is full, and does not fill its log with that."""
-    value = os.urandom(500 * 1024)
-    cluster = Cluster(size=3, extra={"raft_snapshot_threshold": 20, "raft_snapshot_interval": "100ms",
-                                     "raft_trailing_logs": 5})
+    cluster = cluster_with_few_logs()
     follower = cluster.servers[0]
     failed = True
     try:
         with SmallDisk(follower, "state", 400) as disk:
-            cluster.start()
-            leader = cluster.wait_leader()
-            assert leader.put("old", "1")
-            for number in range(30):
-                assert leader.put("k/%d" % number, value)
-            cluster.wait_equal(60)
-            follower.stop()
-            leader = cluster.wait_leader()
-            for number in range(60):
-                assert leader.put("k/%d" % number, value)
-            assert leader.request("DELETE", "/v1/kv/old")[0] == 200
-            disk.fill(left_kib=4096)
-            follower.start()
-            wait_for("its word", lambda: "has no room beside the present" in follower.log(), 60)
-            wait_for("its metric", lambda: any(
-                gauge["Name"].endswith("state.full") and gauge["Value"] == 1
-                for gauge in follower.get_json("/v1/agent/metrics")["Gauges"]), 60)
+            fetch_without_room(cluster, follower, disk)
+            wait_for("its metric", lambda: gauge_of(follower, "state.full") == 1, 60)
             assert follower.get_json("/v1/kv/old?stale") is not None
             assert follower.get_json("/v1/kv/k/59?keys&stale") is None
+            # The tries do not use up what others may need.
+            assert os.statvfs(disk.path).f_bavail * os.statvfs(disk.path).f_frsize > 3 << 20
             disk.clear()
             wait_for("the leader's state",
                      lambda: follower.request("GET", "/v1/kv/old?stale")[0] == 404, 60)
             cluster.wait_equal(60)
             assert "there is space again" in follower.log()
-            assert follower.log().count("has no room beside the present") == 1
+            assert follower.log().count(NO_ROOM) == 1
+        failed = False
+    finally:
+        cluster.close(failed)
+
+
+def rcode_of(server, name):
+    query = dns.message.make_query(name, "A")
+    return dns.query.udp(query, server.address, timeout=5, port=DNS_PORT).rcode()
+
+
+@pytest.mark.parametrize("state", ["old", "lost"])
+def test_a_server_that_is_restarted_without_room_for_its_snapshot_starts(state):
+    """It follows, tells what is missing, shows the old state if it has one, and nothing if that was
+    lost with the machine; and it goes on when there is space."""
+    cluster = cluster_with_few_logs()
+    follower = cluster.servers[0]
+    failed = True
+    try:
+        with SmallDisk(follower, "state", 400) as disk:
+            fetch_without_room(cluster, follower, disk)
+            follower.kill()
+            if state == "lost":
+                disk.clear()
+                os.unlink(os.path.join(disk.path, "mark"))
+                os.unlink(os.path.join(disk.path, "data.mdb"))
+                disk.fill(left_kib=4096)
+            told = follower.log().count(NO_ROOM)
+            follower.start()
+            wait_for("its word", lambda: follower.log().count(NO_ROOM) == told + 1, 60)
+            cluster.wait_leader(60)
+            assert "bytes, and there is room for" in follower.log()
+            assert follower.get_json("/v1/agent/self?stale")["Stats"]["raft"]["state"] == "Follower"
+            wait_for("its metric", lambda: gauge_of(follower, "state.full") == 1, 60)
+            assert gauge_of(follower, "state.snapshot_waiting") > 30 * 500 * 1024
+            status, _, body = follower.request("GET", "/v1/kv/k/1", timeout=30)
+            assert status == 500 and b"no space left for the state of this server" in body, body
+            status, headers, body = follower.request("GET", "/v1/kv/old?stale")
+            if state == "old":
+                assert status == 200
+                assert int(headers["X-Consul-LastContact"]) > 1000  # It is that old.
+                assert rcode_of(follower, "server-2.node.consul") == dns.rcode.NOERROR
+            else:
+                assert status == 500 and b"no space left for the state of this server" in body, body
+                assert rcode_of(follower, "server-2.node.consul") == dns.rcode.SERVFAIL
+            leader = cluster.wait_leader()
+            assert leader.put("new", "1")  # The others go on.
+            disk.clear()
+            wait_for("the leader's state", lambda: follower.get_json("/v1/kv/new?stale"), 60)
+            cluster.wait_equal(60)
+            wait_for("its metric", lambda: gauge_of(follower, "state.snapshot_waiting") == 0, 60)
+            wait_for("its DNS", lambda: rcode_of(follower, "server-2.node.consul") ==
+                     dns.rcode.NOERROR, 60)
+            assert follower.get_json("/v1/kv/old") is None
         failed = False
     finally:
         cluster.close(failed)

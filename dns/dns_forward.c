@@ -143,14 +143,29 @@ static bool address_is_local(const struct dns_recursor *recursor)
     return local;
 }
 
+/* Whether questions of the family reach the socket, which is bound to `own`: to "::" also those of
+ * IPv4, as a rule. */
+static bool socket_takes_family(int fd, const struct sockaddr_storage *own, int family)
+{
+    int v6_only = 1;
+    socklen_t size = sizeof(v6_only);
+
+    if (own->ss_family == family) {
+        return true;
+    }
+    return own->ss_family == AF_INET6 && address_is_wildcard(own) &&
+           getsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &v6_only, &size) == 0 && v6_only == 0;
+}
+
 static bool recursor_is_own(const struct dns_worker *worker, const struct dns_recursor *recursor)
 {
     for (size_t i = 0; i < worker->socket_count; i++) {
+        const int fd = worker->udp[i].fd;
         struct sockaddr_storage own = {0};
         socklen_t size = sizeof(own);
 
-        if (getsockname(worker->udp[i].fd, (struct sockaddr *)&own, &size) != 0 ||
-            own.ss_family != recursor->address.ss_family ||
+        if (getsockname(fd, (struct sockaddr *)&own, &size) != 0 ||
+            !socket_takes_family(fd, &own, recursor->address.ss_family) ||
             address_port(&own) != address_port(&recursor->address)) {
             continue;
         }

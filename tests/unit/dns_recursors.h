@@ -157,12 +157,13 @@ static inline void upstream_answer(size_t index, unsigned flags, unsigned answer
 #define WWW_ANSWER "NOERROR rd ra|an www.example.org 300 A 192.0.2.10"
 #define SERVFAIL_ANSWER "SERVFAIL rd ra"
 
-static inline void start_with(size_t recursor_count, uint32_t timeout_ms)
+/* False when the address cannot be had. */
+static inline bool start_on(const char *address, size_t recursor_count, uint32_t timeout_ms)
 {
     struct errmsg err = {""};
     struct dns_options options = {.store = fixture.store,
                                   .config = &fixture.config,
-                                  .addresses = {"127.0.0.1"},
+                                  .addresses = {address},
                                   .address_count = 1,
                                   .seed = 1};
 
@@ -171,7 +172,12 @@ static inline void start_with(size_t recursor_count, uint32_t timeout_ms)
     for (size_t i = 0; i < recursor_count; i++) {
         fixture.config.recursors[i] = recursor_texts[i];
     }
-    assert_int_equal(dns_server_start(&options, &server, &err), 0);
+    return dns_server_start(&options, &server, &err) == 0;
+}
+
+static inline void start_with(size_t recursor_count, uint32_t timeout_ms)
+{
+    assert_true(start_on("127.0.0.1", recursor_count, timeout_ms));
 }
 
 static inline int open_recursors(void **state)

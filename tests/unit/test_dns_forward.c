@@ -353,6 +353,27 @@ static void a_recursor_that_is_ourselves_is_left_out(void **state)
     expect(fd, WWW_ANSWER);
 }
 
+/* "::" takes IPv4, too: our own IPv4 address is as much ourselves. */
+static void a_recursor_behind_the_wildcard_of_ipv6_is_left_out(void **state)
+{
+    struct dns_config config = fixture.config;
+    struct dns_stats stats;
+    char own[32];
+
+    (void)state;
+    if (!start_on("::", 0, TIMEOUT_LONG_MS)) {
+        skip(); /* no IPv6 here */
+    }
+    config.recursor_timeout_ms = TIMEOUT_LONG_MS;
+    (void)snprintf(own, sizeof(own), "127.0.0.1:%u", dns_server_port(server));
+    config.recursors[0] = own;
+    config.recursor_count = 1;
+    assert_int_equal(dns_server_reload(server, &config), 0);
+    expect(ask(WWW, 0), SERVFAIL_ANSWER);
+    dns_server_stats(server, &stats);
+    assert_int_equal(stats.forwarded, 0);
+}
+
 static void a_reload_brings_recursors_and_takes_them(void **state)
 {
     (void)state;
@@ -548,6 +569,7 @@ int main(void)
         TEST(one_client_has_a_limit),
         TEST(our_own_question_come_back_is_not_asked_again),
         TEST(a_recursor_that_is_ourselves_is_left_out),
+        TEST(a_recursor_behind_the_wildcard_of_ipv6_is_left_out),
         TEST(a_reload_brings_recursors_and_takes_them),
         TEST(a_reload_in_between_ends_in_an_answer),
         TEST(what_is_no_question_is_never_forwarded),

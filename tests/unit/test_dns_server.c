@@ -438,6 +438,36 @@ static void a_flood_stops_neither_tcp_nor_the_end(void **state)
     (void)close(fd);
 }
 
+/* "::" is every address of this machine, IPv4's too, as it is for HTTP and with Consul; the answer
+ * leaves from the address that was asked. Where IPv4 addresses are named, those are meant. */
+static void the_wildcard_of_ipv6_takes_ipv4_too(void **state)
+{
+    struct errmsg err = {""};
+    struct dns_options options = {.store = fixture.store,
+                                  .config = &fixture.config,
+                                  .addresses = {"::"},
+                                  .address_count = 1,
+                                  .seed = 1};
+    uint8_t query[DNS_UDP_BYTES_DEFAULT];
+    const size_t size = tcp_query(N1_QUESTION, query, sizeof(query));
+
+    (void)state;
+    for (size_t count = 1; count <= 2; count++) {
+        options.addresses[1] = count == 2 ? "127.0.0.1" : NULL;
+        options.address_count = count;
+        if (dns_server_start(&options, &server, &err) != 0) {
+            skip(); /* no IPv6 here */
+        }
+        const int fd = client_open(SOCK_STREAM);
+
+        send_all(fd, query, size);
+        tcp_expect(fd, N1_ANSWER);
+        (void)close(fd);
+        udp_expect(N1_QUESTION, N1_ANSWER);
+        (void)stop(NULL);
+    }
+}
+
 static void a_taken_port_is_an_error_that_names_the_address(void **state)
 {
     struct errmsg err = {""};
@@ -487,6 +517,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_reload_holds_for_the_next_query, start, stop),
         cmocka_unit_test_setup_teardown(registrations_show_in_the_next_answer, start, stop),
         cmocka_unit_test(a_flood_stops_neither_tcp_nor_the_end),
+        cmocka_unit_test(the_wildcard_of_ipv6_takes_ipv4_too),
         cmocka_unit_test_setup_teardown(a_taken_port_is_an_error_that_names_the_address, start,
                                         stop),
     };

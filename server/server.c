@@ -460,6 +460,19 @@ static void server_reload_limits(struct config *to, const struct config *from)
     to->local_script_checks = from->local_script_checks;
 }
 
+/* What names end in, and who may ask, stays as everything else about them does until a restart. */
+static int server_reload_dns(struct server *server, const struct dns_config *from)
+{
+    const struct dns_config *old = &server->config->dns;
+    struct dns_config to = *from;
+
+    to.domain = old->domain;
+    to.alt_domain = old->alt_domain;
+    to.datacenter = old->datacenter;
+    to.deny = old->deny;
+    return dns_server_reload(server->dns, &to);
+}
+
 int server_reload(struct server *server, struct errmsg *err)
 {
     struct config *config;
@@ -475,7 +488,7 @@ int server_reload(struct server *server, struct errmsg *err)
         return -1;
     }
     log_level_set(config->log_level);
-    if (server->dns != NULL && dns_server_reload(server->dns, &config->dns) != 0) {
+    if (server->dns != NULL && server_reload_dns(server, &config->dns) != 0) {
         log_write(LOG_ERROR, "agent", "Reload of DNS failed, it goes on as before");
     }
     /* Others hold pointers into the configuration that we started with: it stays, and takes over

@@ -463,6 +463,30 @@ def test_systemd_resolved_in_front_follows_the_master(server):
         assert addresses("127.0.0.1", port, "late%d.service.consul" % port) == ["10.8.8.9"]
 
 
+def test_a_reload_changes_settings_but_no_names():
+    """Domains and datacenter are what the server began with until it starts anew, as with Consul."""
+    with Cluster(size=1, extra={"domain": "one.example"}) as cluster:
+        one = cluster.servers[0]
+        node = one.name + ".node."
+        path = os.path.join(cluster.dir, one.name + ".json")
+
+        def answer(name):
+            return dns.query.udp(dns.message.make_query(name, "A"), one.address, 5, DNS_PORT)
+
+        wait_for("the server's own name", lambda: answer(node + "dc1.one.example").answer, 20)
+        with open(path, encoding="utf-8") as file:
+            config = json.load(file)
+        config.update(domain="two.example", alt_domain="three.example", datacenter="dc2",
+                      dns_config={"node_ttl": "77s"})
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump(config, file)
+        assert one.request("PUT", "/v1/agent/reload")[0] == 200
+        assert answer(node + "dc1.one.example").answer[0].ttl == 77
+        assert answer(node + "dc2.one.example").rcode() == dns.rcode.NXDOMAIN
+        for domain in ("two.example", "three.example"):
+            assert answer(node + domain).rcode() == dns.rcode.REFUSED
+
+
 def test_dns_goes_on_without_a_leader():
     with Cluster(size=3) as cluster:
         one = cluster.wait_leader()

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 
 #include "kv/store.h"
@@ -16,6 +17,7 @@
 enum {
     LISTEN_BACKLOG = 1024,
     DRAIN_POLL_MS = 10,
+    HTTP_DESCRIPTORS_RESERVED_MAX = 1024, /* a quarter of all where there are fewer than 4096 */
 };
 
 struct http_client {
@@ -221,20 +223,28 @@ static void server_on_timer(uv_timer_t *timer)
 
 /* --- clients --- */
 
+/* Where the client with that address is, or would be. */
+static struct http_client **client_bucket(struct http_server *http, const unsigned char key[16])
+{
+    const size_t bucket_count = sizeof(http->clients) / sizeof(http->clients[0]);
+    unsigned hash = 0;
+
+    for (size_t i = 0; i < 16; i++) {
+        hash = hash * 31 + key[i];
+    }
+    return &http->clients[hash % bucket_count];
+}
+
 static struct http_client *client_get(struct http_server *http, const struct sockaddr *address)
 {
     unsigned char key[16] = {0};
-    unsigned hash = 0;
 
     if (address->sa_family == AF_INET) {
         memcpy(key, &((const struct sockaddr_in *)(const void *)address)->sin_addr, 4);
     } else if (address->sa_family == AF_INET6) {
         memcpy(key, &((const struct sockaddr_in6 *)(const void *)address)->sin6_addr, 16);
     }
-    for (size_t i = 0; i < sizeof(key); i++) {
-        hash = hash * 31 + key[i];
-    }
-    struct http_client **bucket = &http->clients[hash % 256];
+    struct http_client **bucket = client_bucket(http, key);
 
     for (struct http_client *client = *bucket; client != NULL; client = client->next) {
         if (memcmp(client->address, key, sizeof(key)) == 0) {
@@ -258,15 +268,14 @@ void http_client_put(struct http_server *http, struct http_client *client)
     if (client == NULL || --client->count > 0) {
         return;
     }
-    for (size_t i = 0; i < 256; i++) {
-        for (struct http_client **at = &http->clients[i]; *at != NULL; at = &(*at)->next) {
-            if (*at == client) {
-                *at = client->next;
-                free(client);
-                return;
-            }
-        }
+    struct http_client **at = client_bucket(http, client->address);
+
+    while (*at != client) {
+        assert(*at != NULL);
+        at = &(*at)->next;
     }
+    *at = client->next;
+    free(client);
 }
 
 /* --- life of the server's memory --- */
@@ -293,6 +302,24 @@ void http_server_maybe_free(struct http_server *http)
 }
 
 /* --- accepting --- */
+
+/* Whether the connection has one of the descriptors that are kept for the log, the other servers
+ * and DNS: HTTP clients alone must not use up all. The lowest free one is always the next. */
+static bool conn_takes_reserve(const struct http_conn *conn)
+{
+    struct rlimit limit;
+    uv_os_fd_t fd;
+
+    if (uv_fileno((const uv_handle_t *)&conn->tcp, &fd) != 0 ||
+        getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) {
+        return false;
+    }
+    const rlim_t reserved = limit.rlim_cur / 4 < HTTP_DESCRIPTORS_RESERVED_MAX
+                                ? limit.rlim_cur / 4
+                                : HTTP_DESCRIPTORS_RESERVED_MAX;
+
+    return (rlim_t)fd >= limit.rlim_cur - reserved;
+}
 
 /* One client address has too many connections: it is told, and closed. */
 static void conn_turn_away(struct http_conn *conn)
@@ -337,6 +364,11 @@ static void server_on_connection(uv_stream_t *listener, int status)
     }
     conn->tcp.data = conn;
     if (uv_accept(listener, (uv_stream_t *)&conn->tcp) != 0) {
+        http_conn_close(conn);
+        return;
+    }
+    if (conn_takes_reserve(conn)) {
+        log_write(LOG_WARN, "agent.http", "Cannot accept a connection: too many open files");
         http_conn_close(conn);
         return;
     }
@@ -512,6 +544,20 @@ static bool server_is_quiet(const struct http_server *http)
     return true;
 }
 
+/* Requests that have not come whole would come to a server whose other parts are gone. */
+static void server_close_incomplete(struct http_server *http)
+{
+    struct http_conn *next;
+
+    for (struct http_conn *conn = http->conns; conn != NULL; conn = next) {
+        next = conn->next;
+        if (conn->state == HTTP_CONN_HEAD || conn->state == HTTP_CONN_BODY ||
+            conn->state == HTTP_CONN_DRAIN) {
+            http_conn_close(conn);
+        }
+    }
+}
+
 static void server_on_drain_timer(uv_timer_t *timer)
 {
     struct http_server *http = timer->data;
@@ -520,6 +566,7 @@ static void server_on_drain_timer(uv_timer_t *timer)
         return;
     }
     (void)uv_timer_stop(timer);
+    server_close_incomplete(http);
     if (http->drain_done != NULL) {
         void (*done)(void *context) = http->drain_done;
 

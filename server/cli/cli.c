@@ -4,17 +4,16 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "server/cli/cli_client.h"
+
 /* In the order of the alphabet, as the list prints them. */
 static const struct cli_command cli_commands[] = {
-    {"agent", "Runs a Proconsul server", NULL, cli_agent},
+    {"agent", "Runs a Proconsul server", NULL, NULL, cli_agent},
     {"operator", "Servers, autopilot, a server's log and snapshots", cli_operator_usage,
-     cli_operator},
+     cli_client_usage, cli_operator},
     {"snapshot", "Saves, restores and inspects snapshots of the state", cli_snapshot_usage,
-     cli_snapshot},
-    {"version", "Prints the version",
-     "Usage: consul version [options]\n\n  Prints the version of this program, and of the Consul "
-     "that it answers like.\n",
-     cli_version},
+     cli_client_usage, cli_snapshot},
+    {"version", "Prints the version", cli_version_usage, NULL, cli_version},
 };
 static const size_t cli_command_count = sizeof(cli_commands) / sizeof(cli_commands[0]);
 
@@ -72,7 +71,7 @@ int cli_run(int argc, char **argv)
             continue;
         }
         if (command->usage != NULL && cli_asks_for_help(argc - 2, argv + 2)) {
-            (void)fputs(command->usage, stdout);
+            (void)printf("%s%s", command->usage, command->options == NULL ? "" : command->options);
             return 0;
         }
         return command->run(argc - 2, argv + 2);

@@ -8,6 +8,7 @@
 
 #include "raft/wal_inspect.h"
 #include "server/cli/cli.h"
+#include "server/cli/cli_client.h"
 #include "server/snapshot/inspect.h"
 
 enum { OPERATOR_PATH_BYTES_MAX = 4096 };
@@ -23,7 +24,8 @@ const char cli_operator_usage[] =
     "    log verify             Checks the Raft log as a start of the server would\n"
     "    log dump               The same, and prints every record\n"
     "    snapshot verify [FILE] Checks every snapshot, or the one named\n"
-    "    snapshot dump [FILE]   Prints every record of the newest snapshot, or the one named\n";
+    "    snapshot dump [FILE]   Prints every record of the newest snapshot, or the one named\n\n"
+    "Subcommands that ask a server take:\n\n";
 
 struct operator_arguments {
     const char *words[3]; /* log|snapshot, verify|dump, FILE */
@@ -129,6 +131,6 @@ int cli_operator(int argc, char **argv)
             return operator_snapshot(arguments.data_dir, dump, arguments.words[2]);
         }
     }
-    (void)fputs(cli_operator_usage, stderr);
+    (void)fprintf(stderr, "%s%s", cli_operator_usage, cli_client_usage);
     return 2;
 }

@@ -22,10 +22,20 @@ const char cli_snapshot_usage[] =
     "Usage: consul snapshot <subcommand> [options] [args]\n\n"
     "  Saves and restores the state of the servers: key/value entries, the catalog,\n"
     "  sessions and locks, as one file.\n\n"
-    "Subcommands:\n"
-    "    inspect    Displays information about a snapshot file\n"
-    "    restore    Restores the state of the servers from a snapshot file\n"
-    "    save       Saves the state of the servers to a snapshot file\n";
+    "Subcommands:\n\n"
+    "    save [options] FILE       Saves the state of the servers to a snapshot file\n"
+    "    restore [options] FILE    Restores the state of the servers from a snapshot file\n"
+    "    inspect [options] FILE    Displays information about a snapshot file; asks no server\n\n"
+    "Options of save\n\n"
+    "  -append-filename=<list>\n"
+    "     Of version,dc,node,status (leader or follower): put into the file's name, before\n"
+    "     its extension, in this order, each behind a \"-\".\n\n"
+    "Options of inspect\n\n"
+    "  -format=<pretty|json>  Shows how many records of each type there are, and their size.\n"
+    "  -kvdetails             The same, and of the keys, grouped by how they begin.\n"
+    "  -kvdepth=<int>         How many parts of a key, at slashes, make a group. Default 2.\n"
+    "  -kvfilter=<prefix>     Only keys that begin so.\n\n"
+    "save and restore also take:\n\n";
 
 /* --- files --- */
 
@@ -107,7 +117,86 @@ static void say_lower(char *out, size_t size, int error)
 
 /* --- subcommands --- */
 
-static int snapshot_save(const struct cli_flag *flags, size_t count, const char *path)
+/* Appends the member behind a "-", if it is one of the list's and a text. False: it cannot be part
+ * of a file's name; said so. */
+static bool name_append(struct buffer *out, const char *list, const char *word, const char *text)
+{
+    const size_t size = strlen(word);
+    bool listed = false;
+
+    for (const char *at = list; at != NULL && !listed; at = strchr(at, ',')) {
+        at += *at == ',' ? 1 : 0;
+        listed = strcspn(at, ",") == size && strncmp(at, word, size) == 0;
+    }
+    if (!listed || text == NULL) {
+        return true;
+    }
+    if (strchr(text, '/') != NULL) {
+        (void)fprintf(stderr, "Error: %s is \"%s\", which cannot be part of a file's name\n", word,
+                      text);
+        return false;
+    }
+    buffer_printf(out, "-%s", text);
+    return true;
+}
+
+static const char *member_text(const json_t *object, const char *name)
+{
+    return json_string_value(json_object_get(object, name));
+}
+
+/* False: said why. */
+static bool name_append_all(struct buffer *out, const char *list, const json_t *self)
+{
+    const json_t *config = json_object_get(self, "Config");
+    const json_t *stats = json_object_get(json_object_get(self, "Stats"), "consul");
+    const char *leader = member_text(stats, "leader");
+    const char *status = leader == NULL                ? NULL
+                         : strcmp(leader, "true") == 0 ? "leader"
+                                                       : "follower";
+
+    return name_append(out, list, "version", member_text(config, "Version")) &&
+           name_append(out, list, "dc", member_text(config, "Datacenter")) &&
+           name_append(out, list, "node", member_text(config, "NodeName")) &&
+           name_append(out, list, "status", status);
+}
+
+/* The file's name with what -append-filename lists of the server in it, and a NUL. False: said why.
+ */
+static bool snapshot_name(const struct cli_flag *flags, size_t count, const char *path,
+                          struct buffer *out)
+{
+    const char *list = cli_flag(flags, count, "append-filename");
+    const char *slash = strrchr(path, '/');
+    const char *dot = strrchr(slash != NULL ? slash : path, '.');
+    struct cli_answer answer = {0};
+    struct errmsg err = {""};
+    bool done = true;
+
+    buffer_append(out, path, dot != NULL ? (size_t)(dot - path) : strlen(path));
+    if (list != NULL && list[0] != '\0') {
+        done = cli_ask(flags, count, "GET", "/v1/agent/self", SLICE_EMPTY, &answer, &err) == 0;
+        if (done) {
+            json_t *self = json_loadb(answer.body.data, answer.body.size, 0, NULL);
+
+            done = name_append_all(out, list, self);
+            json_decref(self);
+        } else {
+            (void)fprintf(stderr,
+                          "Error connecting to Consul agent and fetching datacenter/version: %s\n",
+                          err.text);
+        }
+        buffer_deinit(&answer.body);
+    }
+    buffer_append_text(out, dot != NULL ? dot : "");
+    buffer_append_char(out, '\0');
+    if (done && out->failed) {
+        (void)fprintf(stderr, "Error: out of memory\n");
+    }
+    return done && !out->failed;
+}
+
+static int snapshot_save_as(const struct cli_flag *flags, size_t count, const char *path)
 {
     struct cli_answer answer = {0};
     struct archive *archive = NULL;
@@ -131,6 +220,16 @@ static int snapshot_save(const struct cli_flag *flags, size_t count, const char 
     }
     archive_free(archive);
     buffer_deinit(&answer.body);
+    return status;
+}
+
+static int snapshot_save(const struct cli_flag *flags, size_t count, const char *path)
+{
+    struct buffer name = {0};
+    const int status =
+        snapshot_name(flags, count, path, &name) ? snapshot_save_as(flags, count, name.data) : 1;
+
+    buffer_deinit(&name);
     return status;
 }
 
@@ -169,6 +268,7 @@ static int snapshot_restore(const struct cli_flag *flags, size_t count, const ch
     return status;
 }
 
+/* As Consul 1.8 does. */
 static void inspect_print(const struct archive *archive)
 {
     const struct slice text = archive_description(archive);
@@ -183,20 +283,53 @@ static void inspect_print(const struct archive *archive)
     json_decref(root);
 }
 
+/* False: said why. */
+static bool inspect_parse(const struct cli_flag *flags, size_t count,
+                          struct cli_inspect_options *out)
+{
+    const char *format = cli_flag(flags, count, "format");
+    const char *prefix = cli_flag(flags, count, "kvfilter");
+    const char *depth = cli_flag(flags, count, "kvdepth");
+    char *end = NULL;
+
+    *out = (struct cli_inspect_options){
+        .details = cli_flag_on(flags, count, "kvdetails"),
+        .json = format != NULL && strcmp(format, "json") == 0,
+        .depth = 2,
+        .key_prefix = prefix == NULL ? "" : prefix,
+    };
+    if (format != NULL && !out->json && strcmp(format, "pretty") != 0) {
+        (void)fprintf(stderr, "Error outputting enhanced snapshot data: Unknown format: %s\n",
+                      format);
+        return false;
+    }
+    if (depth != NULL) {
+        const unsigned long value = strtoul(depth, &end, 10);
+
+        if (depth[0] < '0' || depth[0] > '9' || *end != '\0') {
+            (void)fprintf(stderr, "invalid value \"%s\" for flag -kvdepth: parse error\n", depth);
+            return false;
+        }
+        out->depth = value;
+    }
+    return true;
+}
+
 /* Needs no server. */
 static int snapshot_inspect_file(const struct cli_flag *flags, size_t count, const char *path)
 {
+    struct cli_inspect_options options;
     struct archive *archive = NULL;
     struct buffer bytes = {0};
     struct errmsg err = {""};
     int status = 1;
 
-    (void)flags;
-    (void)count;
-    if (snapshot_read(path, &bytes)) {
+    if (inspect_parse(flags, count, &options) && snapshot_read(path, &bytes)) {
         if (archive_open(buffer_slice(&bytes), temporary_folder(), SNAPSHOT_STATE_BYTES_MAX,
                          &archive, &err) != SNAPSHOT_OK) {
             (void)fprintf(stderr, "Error verifying snapshot: %s\n", err.text);
+        } else if (options.details || cli_flag(flags, count, "format") != NULL) {
+            status = cli_inspect(archive, &options) ? 0 : 1;
         } else {
             inspect_print(archive);
             status = 0;
@@ -207,41 +340,55 @@ static int snapshot_inspect_file(const struct cli_flag *flags, size_t count, con
     return status;
 }
 
+/* --- which one --- */
+
+static int snapshot_run(int argc, char **argv, struct cli_flag *flags, size_t count,
+                        int (*run)(const struct cli_flag *flags, size_t count, const char *path))
+{
+    struct errmsg err = {""};
+    const int taken = cli_flags_parse(argc, argv, flags, count, &err);
+    const int left = argc - taken;
+
+    if (taken < 0) {
+        (void)fprintf(stderr, "%s\n\n%s%s", err.text, cli_snapshot_usage, cli_client_usage);
+        return 1;
+    }
+    if (left == 0) {
+        (void)fprintf(stderr, "Missing FILE argument\n");
+        return 1;
+    }
+    if (left > 1) {
+        (void)fprintf(stderr, "Too many arguments (expected 1, got %d)\n", left);
+        return 1;
+    }
+    return run(flags, count, argv[taken]);
+}
+
 int cli_snapshot(int argc, char **argv)
 {
-    static const struct {
+    struct cli_flag save[] = {{"append-filename", false, NULL}, CLI_CLIENT_FLAGS};
+    struct cli_flag restore[] = {CLI_CLIENT_FLAGS};
+    struct cli_flag inspect[] = {{"kvdetails", true, NULL},
+                                 {"kvdepth", false, NULL},
+                                 {"kvfilter", false, NULL},
+                                 {"format", false, NULL}};
+    const struct {
         const char *name;
+        struct cli_flag *flags;
+        size_t count;
         int (*run)(const struct cli_flag *flags, size_t count, const char *path);
     } commands[] = {
-        {"save", snapshot_save},
-        {"restore", snapshot_restore},
-        {"inspect", snapshot_inspect_file},
+        {"save", save, sizeof(save) / sizeof(save[0]), snapshot_save},
+        {"restore", restore, sizeof(restore) / sizeof(restore[0]), snapshot_restore},
+        {"inspect", inspect, sizeof(inspect) / sizeof(inspect[0]), snapshot_inspect_file},
     };
-    struct cli_flag flags[] = {CLI_CLIENT_FLAGS};
-    const size_t count = sizeof(flags) / sizeof(flags[0]);
-    struct errmsg err = {""};
 
     for (size_t i = 0; argc > 0 && i < sizeof(commands) / sizeof(commands[0]); i++) {
-        if (strcmp(argv[0], commands[i].name) != 0) {
-            continue;
+        if (strcmp(argv[0], commands[i].name) == 0) {
+            return snapshot_run(argc - 1, argv + 1, commands[i].flags, commands[i].count,
+                                commands[i].run);
         }
-        const int taken = cli_flags_parse(argc - 1, argv + 1, flags, count, &err);
-        const int left = argc - 1 - taken;
-
-        if (taken < 0) {
-            (void)fprintf(stderr, "%s\n\n%s\n%s", err.text, cli_snapshot_usage, cli_client_usage);
-            return 1;
-        }
-        if (left != 1) {
-            if (left == 0) {
-                (void)fprintf(stderr, "Missing FILE argument\n");
-            } else {
-                (void)fprintf(stderr, "Too many arguments (expected 1, got %d)\n", left);
-            }
-            return 1;
-        }
-        return commands[i].run(flags, count, argv[1 + taken]);
     }
-    (void)fprintf(stderr, "%s", cli_snapshot_usage);
+    (void)fprintf(stderr, "%s%s", cli_snapshot_usage, cli_client_usage);
     return 1;
 }

@@ -763,6 +763,21 @@ int archive_next(struct archive *archive, struct buffer *out, size_t bytes_max, 
     return rc == SNAPSHOT_ENOTFOUND && out->size > before ? SNAPSHOT_OK : rc;
 }
 
+int archive_record(struct archive *archive, enum store_table *table, struct slice *key,
+                   struct slice *value, struct errmsg *err)
+{
+    const struct snapshot_table *found;
+
+    archive->reader.err = err;
+    const int rc = snapshot_reader_next(&archive->reader, &found, key, value);
+
+    archive->reader.err = NULL;
+    if (rc == SNAPSHOT_OK) {
+        *table = found->table;
+    }
+    return rc;
+}
+
 void archive_free(struct archive *archive)
 {
     if (archive == NULL) {

@@ -44,6 +44,10 @@ const struct snapshot_meta *archive_meta(const struct archive *archive);
 /* Appends the next records (restore_record_put), about `bytes_max` of them. SNAPSHOT_ENOTFOUND: all
  * were given out. */
 int archive_next(struct archive *archive, struct buffer *out, size_t bytes_max, struct errmsg *err);
+/* Instead of archive_next, for looking only: the next record of any table, as snapshot_reader_next
+ * hands them out; borrowed until the next call. */
+int archive_record(struct archive *archive, enum store_table *table, struct slice *key,
+                   struct slice *value, struct errmsg *err);
 /* Accepts NULL. */
 void archive_free(struct archive *archive);
 

@@ -105,6 +105,8 @@ struct replica_proposal {
     uint64_t start_ms;
     uint64_t start_ns; /* by uv_hrtime, for the metrics */
     bool malformed;    /* not command_valid */
+    bool batched;      /* SENT: together with others */
+    bool alone;        /* the leader refused it together with others: now it is judged by itself */
     raft_id sent_to;   /* SENT: whom, */
     uint64_t request;  /* in which message, */
     uint32_t position; /* and where in it */

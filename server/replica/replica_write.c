@@ -45,6 +45,8 @@ void replica_propose(struct replica *replica, struct slice command, replica_prop
     proposal->start_ms = replica_now_ms(replica);
     proposal->start_ns = uv_hrtime();
     proposal->malformed = !command_valid(command);
+    proposal->batched = false;
+    proposal->alone = false;
     proposal->request = 0;
     proposal->position = 0;
     proposal->term = 0;
@@ -354,19 +356,13 @@ static void write_turn_leader(struct replica *replica)
 
 /* --- followers --- */
 
-static void write_turn_follower(struct replica *replica)
+/* Forwards the first `count` queued commands in one message. False: they stay queued, until the
+ * link is up again or their time is over. */
+static bool write_forward(struct replica *replica, uint32_t count)
 {
     struct buffer *out = &replica->scratch;
     struct replica_proposal *proposal;
-    uint32_t count = 0;
-    size_t bytes = 0;
 
-    for (proposal = replica->queued.first; proposal != NULL && count < REPLICA_TURN_COMMANDS_MAX &&
-                                           bytes < REPLICA_TURN_COMMAND_BYTES_MAX;
-         proposal = proposal->next) {
-        bytes += proposal->command_size;
-        count++;
-    }
     replica->last_request++;
     buffer_clear(out);
     message_put_propose(out, replica->last_request, count);
@@ -376,7 +372,7 @@ static void write_turn_follower(struct replica *replica)
     }
     if (out->failed ||
         !peers_send(replica->peers, replica->leader, MESSAGE_PROPOSE, buffer_slice(out))) {
-        return; /* They stay queued until the link is up again or their time is over. */
+        return false;
     }
     for (uint32_t i = 0; i < count; i++) {
         proposal = replica->queued.first;
@@ -385,7 +381,51 @@ static void write_turn_follower(struct replica *replica)
         proposal->sent_to = replica->leader;
         proposal->request = replica->last_request;
         proposal->position = i;
+        proposal->batched = count > 1;
         REPLICA_LIST_APPEND(&replica->sent, proposal);
+    }
+    return true;
+}
+
+/* As many commands as one turn may bring, in one message, but for those that the leader shall judge
+ * by themselves. */
+static void write_turn_follower(struct replica *replica)
+{
+    uint32_t taken = 0;
+    size_t bytes = 0;
+    bool room = true;
+
+    while (room && replica->queued.first != NULL) {
+        uint32_t count = 0;
+
+        for (const struct replica_proposal *proposal = replica->queued.first;
+             proposal != NULL && room && !(proposal->alone && count > 0);
+             proposal = proposal->next) {
+            bytes += proposal->command_size;
+            taken++;
+            count++;
+            room = taken < REPLICA_TURN_COMMANDS_MAX && bytes < REPLICA_TURN_COMMAND_BYTES_MAX;
+            if (proposal->alone) {
+                break;
+            }
+        }
+        if (!write_forward(replica, count)) {
+            return;
+        }
+    }
+}
+
+/* The leader refuses a message as a whole. If only some of its commands deserve that (they need
+ * space, where others free some), the others must not suffer for being sent along: each is asked
+ * for once more, by itself. Not when the leader has too much to do already. */
+static void write_refused(struct replica *replica, struct replica_proposal *proposal,
+                          const char *failure)
+{
+    if (proposal->batched && strcmp(failure, REPLICA_BUSY) != 0) {
+        proposal->alone = true;
+        write_requeue(replica, proposal);
+    } else {
+        write_fail(proposal, failure);
     }
 }
 
@@ -422,7 +462,7 @@ void replica_on_proposed(struct replica *replica, struct slice payload)
             write_requeue(replica, proposal);
             break;
         case MESSAGE_FAILED:
-            write_fail(proposal, text);
+            write_refused(replica, proposal, text);
             break;
         }
     }

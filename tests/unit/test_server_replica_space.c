@@ -1,5 +1,6 @@
 /* Whom a leader hands over to: not to who is short of space when it has none itself, not to who has
- * lost its log; and where nobody has space leadership stays where it is. */
+ * lost its log; and where nobody has space leadership stays where it is. And which writes a leader
+ * without space takes from others. */
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -10,6 +11,7 @@
 
 #include <signal.h>
 
+#include "kv/kv.h"
 #include "tests/unit/replica_fixture.h"
 
 /* As the log says it when no segment can be made any more. */
@@ -154,6 +156,59 @@ static void where_nobody_has_space_the_leader_stays_and_takes_writes_when_it_has
     cluster_free(cluster);
 }
 
+static bool subject_follows_a_full_leader(struct cluster *cluster)
+{
+    const int leader = leader_of(cluster);
+
+    return leader >= 0 && leader != cluster->subject && all_know_a_leader(cluster) &&
+           cluster->servers[leader].replica->space.store_full && all_stores_equal(cluster) &&
+           place_of(cluster, cluster->subject, cluster->subject) != NULL;
+}
+
+/* Symptom: while the leader's state was full, a delete, or the end of a session, that reached a
+ * follower together with a write that grows was refused with it. Cause: what is forwarded together
+ * is refused as a whole. Rule: each command is judged by itself, as the leader judges those of its
+ * own clients. */
+static void a_full_leader_judges_what_is_forwarded_together_one_by_one(void **state)
+{
+    static const char key[] = "gone";
+    struct cluster *cluster =
+        cluster_new_as((struct cluster_plan){.servers = 1, .stable_ms = CLUSTER_NEVER_STABLE_MS});
+    const struct uuid session = {.bytes = {1}};
+    struct buffer command = {0};
+
+    (void)state;
+    cluster_put(cluster, cluster_leader(cluster), key, "1");
+    cluster_written(cluster);
+    cluster_stop(cluster, 0);
+    cluster->configs[0].state_bytes_max = REPLICA_STATE_RESERVE_BYTES;
+    cluster_start(cluster, 0);
+    cluster->subject = cluster_grow(cluster); /* Which has space, and no vote. */
+    cluster_wait(cluster, subject_follows_a_full_leader);
+
+    struct replica *follower = cluster->servers[cluster->subject].replica;
+    const uint64_t asked = follower->last_request;
+
+    cluster_put(cluster, cluster->subject, "more", "1");
+    command_encode_kv(&command, COMMAND_KV_DELETE, slice_from_text(key), SLICE_EMPTY, 0, 0, NULL);
+    cluster_propose(cluster, cluster->subject, &command);
+    cluster_put(cluster, cluster->subject, "most", "1");
+    command_encode_session_destroy(&command, &session, slice_from_text("test"));
+    cluster_propose(cluster, cluster->subject, &command);
+    buffer_deinit(&command);
+    cluster_wait(cluster, all_is_answered);
+    assert_true(follower->last_request >= asked + 1 + 4); /* Together, and then one by one. */
+    assert_int_equal(cluster->writes_failed, 2);
+    assert_non_null(strstr(cluster->write_failure, "no space left for the state"));
+    struct store_txn txn;
+    struct kv_entry entry;
+
+    assert_int_equal(store_read_begin(cluster->servers[cluster->subject].store, &txn), STORE_OK);
+    assert_int_equal(kv_get(&txn, slice_from_text(key), &entry), STORE_ENOTFOUND);
+    store_read_end(&txn);
+    cluster_free(cluster);
+}
+
 static bool leader_sees_that_subject_is_fresh(struct cluster *cluster)
 {
     const int leader = leader_of(cluster);
@@ -212,6 +267,7 @@ int main(void)
         cmocka_unit_test(a_leader_without_space_hands_over_to_a_server_that_has_it),
         cmocka_unit_test(what_is_known_of_anothers_space_comes_right_again),
         cmocka_unit_test(where_nobody_has_space_the_leader_stays_and_takes_writes_when_it_has_some),
+        cmocka_unit_test(a_full_leader_judges_what_is_forwarded_together_one_by_one),
         cmocka_unit_test(who_has_lost_its_log_is_not_handed_leadership),
     };
 

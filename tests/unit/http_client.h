@@ -10,7 +10,7 @@
 /* Not every program uses all of them. */
 #define HELPER __attribute__((unused)) static
 
-enum { CLIENT_WAIT_MS_MAX = 20000 };
+enum { CLIENT_WAIT_MS_MAX = 60000 };
 
 /* --- a client on the same loop --- */
 
@@ -122,6 +122,16 @@ HELPER void client_expect_close(struct http_fixture *fixture, struct client *cli
     assert_true(client->closed);
 }
 
+/* Runs the loop until the condition holds, as it does behind it; else the test fails. */
+#define turn_until(fixture, condition)                                                             \
+    do {                                                                                           \
+        for (int turn_ = 0; turn_ < CLIENT_WAIT_MS_MAX * 2 && !(condition); turn_++) {             \
+            loop_turn(fixture);                                                                    \
+        }                                                                                          \
+        assert_true(condition);                                                                    \
+    } while (0)
+
+/* Runs the loop for a moment, for what must not happen in it: what must happen has turn_until. */
 HELPER void turns(struct http_fixture *fixture, int count)
 {
     for (int i = 0; i < count; i++) {

@@ -351,20 +351,17 @@ static void a_body_in_drops_does_not_renew_its_time(void **state)
     client_open(fixture, &client);
     client_send(fixture, &client,
                 "PUT /v1/kv/a HTTP/1.1\r\n" HOST "Content-Length: 100000\r\n\r\n");
-    turns(fixture, 20);
+    turn_until(fixture,
+               fixture->server.http->conns != NULL && only_conn(fixture)->state == HTTP_CONN_BODY);
     const uint64_t deadline_ms = only_conn(fixture)->deadline_ms;
 
-    assert_int_equal(only_conn(fixture)->state, HTTP_CONN_BODY);
     for (int i = 0; i < 20; i++) {
         client_send(fixture, &client, "d");
         turns(fixture, 2);
     }
     assert_int_equal(only_conn(fixture)->deadline_ms, deadline_ms);
     client_send_bytes(fixture, &client, block, sizeof(block));
-    for (int i = 0; i < 10000 && only_conn(fixture)->deadline_ms == deadline_ms; i++) {
-        loop_turn(fixture);
-    }
-    assert_true(only_conn(fixture)->deadline_ms > deadline_ms);
+    turn_until(fixture, only_conn(fixture)->deadline_ms > deadline_ms);
     client_close(&client);
 }
 
@@ -375,7 +372,8 @@ static void a_head_in_drops_does_not_renew_its_time(void **state)
 
     client_open(fixture, &client);
     client_send(fixture, &client, "GET ");
-    turns(fixture, 20);
+    turn_until(fixture, fixture->server.http->conns != NULL &&
+                            only_conn(fixture)->in.size == strlen("GET "));
     const uint64_t deadline_ms = only_conn(fixture)->deadline_ms;
 
     assert_in_range(deadline_ms, 1, uv_now(&fixture->loop) + HTTP_HEADER_TIMEOUT_MS);
@@ -393,24 +391,27 @@ static void each_state_of_a_connection_has_its_time(void **state)
 {
     static const struct {
         const char *name, *sent;
+        enum http_conn_state state;
+        bool begun; /* something of a head is there */
         uint64_t ms_max;
         unsigned answers; /* before its time is over */
         bool answered;    /* when it is; else closed */
     } states[] = {
-        {"connected and silent", "", HTTP_IDLE_TIMEOUT_MS, 0, false},
-        {"idle behind an answer", FOLLOW, HTTP_IDLE_TIMEOUT_MS, 1, false},
-        {"amid a head", "GET /v1/", HTTP_HEADER_TIMEOUT_MS, 0, false},
-        {"amid a head behind an answer", FOLLOW "GET /v1/", HTTP_HEADER_TIMEOUT_MS, 1, false},
+        {"connected and silent", "", HTTP_CONN_HEAD, false, HTTP_IDLE_TIMEOUT_MS, 0, false},
+        {"idle behind an answer", FOLLOW, HTTP_CONN_HEAD, false, HTTP_IDLE_TIMEOUT_MS, 1, false},
+        {"amid a head", "GET /v1/", HTTP_CONN_HEAD, true, HTTP_HEADER_TIMEOUT_MS, 0, false},
+        {"amid a head behind an answer", FOLLOW "GET /v1/", HTTP_CONN_HEAD, true,
+         HTTP_HEADER_TIMEOUT_MS, 1, false},
         {"amid a body", "PUT /v1/kv/a HTTP/1.1\r\n" HOST "Content-Length: 3\r\n\r\na",
-         HTTP_BODY_TIMEOUT_MS, 0, false},
+         HTTP_CONN_BODY, false, HTTP_BODY_TIMEOUT_MS, 0, false},
         {"amid a chunk",
          "PUT /v1/kv/a HTTP/1.1\r\n" HOST "Transfer-Encoding: chunked\r\n\r\n3\r\na",
-         HTTP_BODY_TIMEOUT_MS, 0, false},
+         HTTP_CONN_BODY, false, HTTP_BODY_TIMEOUT_MS, 0, false},
         {"amid a body that nobody wants",
-         "GET /v1/kv/a HTTP/1.1\r\n" HOST "Content-Length: 3\r\n\r\na", HTTP_BODY_TIMEOUT_MS, 1,
-         false},
-        {"blocked", "GET /v1/kv/a?index=1000&wait=200s HTTP/1.1\r\n" HOST "\r\n", 213 * 1000, 0,
-         true},
+         "GET /v1/kv/a HTTP/1.1\r\n" HOST "Content-Length: 3\r\n\r\na", HTTP_CONN_DRAIN, false,
+         HTTP_BODY_TIMEOUT_MS, 1, false},
+        {"blocked", "GET /v1/kv/a?index=1000&wait=200s HTTP/1.1\r\n" HOST "\r\n", HTTP_CONN_BUSY,
+         false, 213 * 1000, 0, true},
     };
     struct http_fixture *fixture = *state;
 
@@ -419,10 +420,11 @@ static void each_state_of_a_connection_has_its_time(void **state)
 
         client_open(fixture, &client);
         client_send(fixture, &client, states[i].sent);
-        for (int turn = 0; turn < 20 || fixture->server.http->conns == NULL; turn++) {
-            loop_turn(fixture);
-        }
         client_expect(fixture, &client, "HTTP/1.1 ", states[i].answers);
+        turn_until(fixture, fixture->server.http->conns != NULL &&
+                                only_conn(fixture)->state == states[i].state &&
+                                (only_conn(fixture)->state != HTTP_CONN_HEAD ||
+                                 (only_conn(fixture)->in.size > 0) == states[i].begun));
         struct http_conn *conn = only_conn(fixture);
 
         if (conn->deadline_ms > uv_now(&fixture->loop) + states[i].ms_max) {
@@ -438,8 +440,7 @@ static void each_state_of_a_connection_has_its_time(void **state)
             }
         }
         client_close(&client);
-        turns(fixture, 10);
-        assert_null(fixture->server.http->conns);
+        turn_until(fixture, fixture->server.http->conns == NULL);
     }
 }
 
@@ -463,17 +464,11 @@ static void who_does_not_read_its_answer_is_closed(void **state)
     }
     struct http_conn *conn = only_conn(fixture);
 
-    for (int i = 0; i < 10000 && conn->state != HTTP_CONN_WRITE; i++) {
-        loop_turn(fixture);
-    }
-    assert_int_equal(conn->state, HTTP_CONN_WRITE);
+    turn_until(fixture, conn->state == HTTP_CONN_WRITE);
     assert_in_range(conn->deadline_ms, 1, uv_now(&fixture->loop) + HTTP_WRITE_TIMEOUT_MS);
     assert_in_range(uv_stream_get_write_queue_size((uv_stream_t *)&conn->tcp), 1, 2 * BYTES);
     http_conn_set_deadline(conn, 0);
-    for (int i = 0; i < 10000 && fixture->server.http->conns != NULL; i++) {
-        loop_turn(fixture);
-    }
-    assert_null(fixture->server.http->conns);
+    turn_until(fixture, fixture->server.http->conns == NULL);
     free(value);
     client_close(&client);
 }

@@ -191,8 +191,7 @@ static void run(struct http_fixture *fixture, const struct half_case *half, bool
     client_expect_close(fixture, &client);
     assert_outcome(half, &client);
     client_close(&client);
-    turns(fixture, 5);
-    assert_int_equal(fixture->server.http->conn_count, 0);
+    turn_until(fixture, fixture->server.http->conn_count == 0);
     assert_int_equal(watch_table_count(fixture->server.watches), 0);
 }
 

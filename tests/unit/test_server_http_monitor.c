@@ -42,13 +42,7 @@ static void follow(struct http_fixture *fixture, struct client *client)
 
 static void wait_for_followers(struct http_fixture *fixture, size_t count)
 {
-    for (int i = 0; i < CLIENT_WAIT_MS_MAX * 2; i++) {
-        if (monitor_count(fixture->server.monitor) == count) {
-            return;
-        }
-        loop_turn(fixture);
-    }
-    fail_msg("%zu follow", monitor_count(fixture->server.monitor));
+    turn_until(fixture, monitor_count(fixture->server.monitor) == count);
 }
 
 /* What waits in the server for its clients. */
@@ -259,10 +253,7 @@ static size_t stream_count(const struct http_fixture *fixture)
 
 static void wait_for_streams(struct http_fixture *fixture, size_t count)
 {
-    for (int i = 0; i < CLIENT_WAIT_MS_MAX * 2 && stream_count(fixture) != count; i++) {
-        loop_turn(fixture);
-    }
-    assert_int_equal(stream_count(fixture), count);
+    turn_until(fixture, stream_count(fixture) == count);
 }
 
 static void stream(struct http_fixture *fixture, struct client *client, const char *request)
@@ -382,10 +373,7 @@ static void metrics_end_in_order_when_the_server_stops(void **state)
     http_server_drain(fixture->server.http, 60000, on_drained, &drained);
     client_expect(fixture, &client, "\r\n0\r\n\r\n", 1);
     client_expect_close(fixture, &client);
-    for (int i = 0; i < CLIENT_WAIT_MS_MAX * 2 && !drained; i++) {
-        loop_turn(fixture);
-    }
-    assert_true(drained);
+    turn_until(fixture, drained);
     assert_int_equal(stream_count(fixture), 0);
     client_close(&client);
 }

@@ -284,13 +284,10 @@ static void a_blocking_listing_sleeps_and_sees_what_changes_while_it_is_read(voi
                    (unsigned long long)fixture->replica.index);
     client_open(fixture, &client);
     client_send(fixture, &client, request);
-    const struct http_conn *conn = NULL;
+    turn_until(fixture, fixture->server.http->conns != NULL &&
+                            fixture->server.http->conns->private.phase == HTTP_PHASE_PARKED);
+    const struct http_conn *conn = fixture->server.http->conns;
 
-    for (int i = 0; i < 10000 && (conn == NULL || conn->private.phase != HTTP_PHASE_PARKED); i++) {
-        loop_turn(fixture);
-        conn = fixture->server.http->conns;
-    }
-    assert_int_equal(conn->private.phase, HTTP_PHASE_PARKED);
     assert_int_equal(fixture->server.http->stream_snapshots, 0);
     put(fixture, "elsewhere", "1");
     assert_int_equal(conn->private.phase, HTTP_PHASE_PARKED);
@@ -304,10 +301,7 @@ static void a_blocking_listing_sleeps_and_sees_what_changes_while_it_is_read(voi
                    "GET /v1/kv/long/?recurse&index=%llu&wait=600s HTTP/1.1\r\nHost: x\r\n\r\n",
                    (unsigned long long)fixture->replica.index);
     client_send(fixture, &client, request);
-    for (int i = 0; i < 10000 && TAILQ_EMPTY(&fixture->server.http->streams_queued); i++) {
-        (void)uv_run(&fixture->loop, UV_RUN_NOWAIT);
-    }
-    assert_false(TAILQ_EMPTY(&fixture->server.http->streams_queued));
+    turn_until(fixture, !TAILQ_EMPTY(&fixture->server.http->streams_queued));
     http_stream_step(TAILQ_FIRST(&fixture->server.http->streams_queued));
     assert_int_equal(fixture->server.http->stream_snapshots, 1);
     put(fixture, "long/00001/x", "changed");
@@ -346,10 +340,7 @@ static void stall(struct http_fixture *fixture)
     for (int ms = 0; ms <= HTTP_STREAM_STALL_MS; ms += HTTP_STREAM_TICK_MS) {
         http_stream_tick(TAILQ_FIRST(&fixture->server.http->streams));
     }
-    for (int i = 0; i < 10000 && fixture->server.http->stream_snapshots > 0; i++) {
-        loop_turn(fixture);
-    }
-    assert_int_equal(fixture->server.http->stream_snapshots, 0);
+    turn_until(fixture, fixture->server.http->stream_snapshots == 0);
 }
 
 static void a_slow_reader_keeps_no_snapshot_and_gets_all_of_it_in_the_end(void **state)
@@ -370,10 +361,7 @@ static void a_slow_reader_keeps_no_snapshot_and_gets_all_of_it_in_the_end(void *
     expect_chunks(fixture, &client, &body);
     assert_long_listing(body.data, LONG_COUNT * 4);
     assert_int_equal(index_of(&client), fixture->replica.index - 1);
-    for (int i = 0; i < 1000 && fixture->server.http->stream_copied_bytes > 0; i++) {
-        loop_turn(fixture);
-    }
-    assert_int_equal(fixture->server.http->stream_copied_bytes, 0);
+    turn_until(fixture, fixture->server.http->stream_copied_bytes == 0);
     client_close(&client);
     buffer_deinit(&body);
 }
@@ -405,10 +393,7 @@ static void a_client_that_goes_amid_a_listing_leaves_nothing(void **state)
     client_send(fixture, &client, ask_list);
     (void)run_until_stalled(fixture);
     client_close(&client);
-    for (int i = 0; i < 10000 && fixture->server.http->conns != NULL; i++) {
-        loop_turn(fixture);
-    }
-    assert_null(fixture->server.http->conns);
+    turn_until(fixture, fixture->server.http->conns == NULL);
     assert_int_equal(fixture->server.http->stream_snapshots, 0);
 }
 
@@ -425,6 +410,7 @@ static void listings_queue_for_snapshots_and_all_are_answered(void **state)
         small_window(&clients[i]);
         client_send(fixture, &clients[i], ask_list);
     }
+    turn_until(fixture, fixture->server.http->stream_snapshots == HTTP_STREAMS_MAX);
     turns(fixture, 200);
     assert_in_range(fixture->server.http->stream_snapshots, 1, HTTP_STREAMS_MAX);
     for (size_t i = 0; i < CLIENTS; i++) {
@@ -455,10 +441,7 @@ static void who_does_not_read_gives_its_snapshot_to_who_wants_one(void **state)
     http->stream_snapshots += HTTP_STREAMS_MAX - 1; /* Those of others. */
     client_open(fixture, &other);
     client_send(fixture, &other, ask_list);
-    for (int i = 0; i < 10000 && TAILQ_EMPTY(&http->streams_queued); i++) {
-        loop_turn(fixture);
-    }
-    assert_false(TAILQ_EMPTY(&http->streams_queued));
+    turn_until(fixture, !TAILQ_EMPTY(&http->streams_queued));
     stream->sent_bytes = 0;
     http_stream_tick(stream);
     assert_true(stream->copies);
@@ -477,22 +460,17 @@ static void listings_asked_for_at_once_are_begun_over_several_turns(void **state
     enum { CLIENTS = 96 };
     struct http_fixture *fixture = *state;
     struct client clients[CLIENTS];
-    bool put_off = false;
 
     put_many(fixture, LONG_COUNT / 4, LONG_VALUE_BYTES);
     for (size_t i = 0; i < CLIENTS; i++) {
         client_open(fixture, &clients[i]);
     }
-    turns(fixture, 50);
+    turn_until(fixture, fixture->server.http->conn_count == CLIENTS);
     for (size_t i = 0; i < CLIENTS; i++) {
         assert_int_equal(write(clients[i].fd, ask_list, strlen(ask_list)), strlen(ask_list));
         assert_int_equal(shutdown(clients[i].fd, SHUT_WR), 0);
     }
-    for (int i = 0; i < 10; i++) {
-        (void)uv_run(&fixture->loop, UV_RUN_NOWAIT);
-        put_off = put_off || !TAILQ_EMPTY(&fixture->server.http->woken);
-    }
-    assert_true(put_off);
+    turn_until(fixture, !TAILQ_EMPTY(&fixture->server.http->woken)); /* Some are put off. */
     for (size_t i = 0; i < CLIENTS; i++) {
         client_expect(fixture, &clients[i], "HTTP/1.1 200 OK", 1);
         client_close(&clients[i]);
@@ -549,10 +527,7 @@ static void a_change_wakes_those_concerned_and_each_gets_the_answer_it_asked_for
                        (unsigned long long)fixture->replica.index + (i > HERD / 2 ? 1 : 0));
         client_send(fixture, &clients[i], request);
     }
-    for (int i = 0; i < 10000 && watch_table_count(fixture->server.watches) < HERD; i++) {
-        loop_turn(fixture);
-    }
-    assert_int_equal(watch_table_count(fixture->server.watches), HERD);
+    turn_until(fixture, watch_table_count(fixture->server.watches) == HERD);
     put(fixture, "unconcerned", "1");
     put(fixture, "herd", "1"); /* The same value: no change, nobody wakes. */
     put(fixture, "herd", "changed");
@@ -585,9 +560,7 @@ static void a_waiter_may_go_between_its_change_and_its_turn(void **state)
         client_send(fixture, &clients[i],
                     "GET /v1/kv/key?index=2&wait=600s HTTP/1.1\r\nHost: x\r\n\r\n");
     }
-    for (int i = 0; i < 10000 && watch_table_count(fixture->server.watches) < 2; i++) {
-        loop_turn(fixture);
-    }
+    turn_until(fixture, watch_table_count(fixture->server.watches) == 2);
     put(fixture, "key", "2");
     assert_int_equal(fixture->server.http->conns->private.phase, HTTP_PHASE_WOKEN);
     http_conn_close(fixture->server.http->conns); /* The second one. */
@@ -614,9 +587,7 @@ static void a_large_value_is_encoded_once_for_all_its_waiters(void **state)
         client_send(fixture, &clients[i],
                     "GET /v1/kv/key?index=2&wait=600s HTTP/1.1\r\nHost: x\r\n\r\n");
     }
-    for (int i = 0; i < 10000 && watch_table_count(fixture->server.watches) < WAITERS; i++) {
-        loop_turn(fixture);
-    }
+    turn_until(fixture, watch_table_count(fixture->server.watches) == WAITERS);
     put_value(fixture, "key", value, BYTES);
     for (size_t i = 0; i < WAITERS; i++) {
         client_expect(fixture, &clients[i], "\"ModifyIndex\":3}]", 1);
@@ -633,10 +604,7 @@ static void open_restore(struct http_fixture *fixture, struct client *client, un
     client_open(fixture, client);
     client_send(fixture, client,
                 "PUT /v1/snapshot HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nfew");
-    for (int i = 0; i < 10000 && fixture->server.http->archives < archives; i++) {
-        loop_turn(fixture);
-    }
-    assert_int_equal(fixture->server.http->archives, archives);
+    turn_until(fixture, fixture->server.http->archives == archives);
 }
 
 static void who_sends_a_snapshot_too_slowly_makes_room_when_others_want_it(void **state)

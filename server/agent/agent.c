@@ -71,13 +71,15 @@ int agent_new(struct server *server, struct agent **out, struct errmsg *err)
     if (rc == AGENT_OK && server->config->data_dir != NULL) {
         rc = agent_store_new(server->loop, server->config->data_dir, &agent->store, err);
     }
+    if (rc == AGENT_OK && agent->store != NULL) {
+        rc = agent_store_load(agent->store, AGENT_STORE_SERVICES, agent_load_service, agent, err);
+    }
+    if (rc == AGENT_OK && agent->store != NULL) {
+        rc = agent_store_load(agent->store, AGENT_STORE_CHECKS, agent_load_check, agent, err);
+    }
     if (rc != AGENT_OK) {
         agent_free(agent);
         return rc;
-    }
-    if (agent->store != NULL) {
-        agent_store_load(agent->store, AGENT_STORE_SERVICES, agent_load_service, agent);
-        agent_store_load(agent->store, AGENT_STORE_CHECKS, agent_load_check, agent);
     }
     *out = agent;
     return AGENT_OK;

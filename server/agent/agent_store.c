@@ -260,19 +260,24 @@ static json_t *agent_store_read(const char *path, char *problem, size_t problem_
     return document;
 }
 
-void agent_store_load(struct agent_store *store, enum agent_store_folder folder,
-                      void (*visit)(void *host, const json_t *document), void *host)
+int agent_store_load(struct agent_store *store, enum agent_store_folder folder,
+                     void (*visit)(void *host, const json_t *document), void *host,
+                     struct errmsg *err)
 {
     char folder_path[AGENT_STORE_PATH_BYTES_MAX];
     struct dirent **entries = NULL;
 
     if (!agent_store_path(store, folder, "", folder_path)) {
-        return;
+        return errmsg_set(err, AGENT_EINTERNAL, "data_dir is too long");
     }
     const int count = scandir(folder_path, &entries, agent_store_is_file, alphasort);
+
+    if (count < 0) {
+        return errmsg_set_errno(err, AGENT_EINTERNAL, "cannot read %.300s", folder_path);
+    }
     for (int i = 0; i < count; i++) {
         char path[AGENT_STORE_PATH_BYTES_MAX];
-        char problem[256] = "name too long";
+        char problem[256] = "name too long, or too many files";
         json_t *document = NULL;
 
         if (i < AGENT_STORE_FILES_MAX &&
@@ -289,6 +294,7 @@ void agent_store_load(struct agent_store *store, enum agent_store_folder folder,
         free(entries[i]);
     }
     free(entries);
+    return AGENT_OK;
 }
 
 static void agent_store_queue(struct agent_store *store, enum agent_store_folder folder,

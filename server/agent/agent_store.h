@@ -23,9 +23,11 @@ int agent_store_new(uv_loop_t *loop, const char *data_dir, struct agent_store **
 void agent_store_free(struct agent_store *store);
 
 /* Reads every file of a folder, in order of its name; bad files are skipped with a log line.
- * `visit` borrows the document. Called at start, on the loop. */
-void agent_store_load(struct agent_store *store, enum agent_store_folder folder,
-                      void (*visit)(void *host, const json_t *document), void *host);
+ * `visit` borrows the document. Called at start, on the loop. AGENT_EINTERNAL when the folder
+ * cannot be read: without what was kept the agent would take all of it out of the catalog. */
+int agent_store_load(struct agent_store *store, enum agent_store_folder folder,
+                     void (*visit)(void *host, const json_t *document), void *host,
+                     struct errmsg *err);
 
 /* Borrows both. A write that fails is logged: the object lives on until the next restart. */
 void agent_store_put(struct agent_store *store, enum agent_store_folder folder, struct slice id,

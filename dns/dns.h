@@ -27,10 +27,9 @@ struct dns_service_ttl {
 /* Consul's dns_config and what else names depend on. Strings are borrowed and must outlive the
  * copy's use. */
 struct dns_config {
-    const char *domain;     /* "consul", lower case, no final dot */
+    const char *domain;     /* "consul", lower case, no final dot; "": the root */
     const char *alt_domain; /* NULL or "": none */
     const char *datacenter;
-    const char *node_name;
     uint32_t node_ttl_s;
     struct dns_service_ttl service_ttls[DNS_SERVICE_TTLS_MAX];
     size_t service_ttl_count;
@@ -79,7 +78,7 @@ struct dns_server;
 enum dns_error {
     DNS_ENOMEM = -501,
     DNS_EIO = -502,     /* a socket or thread cannot be had; the errmsg tells which */
-    DNS_ECONFIG = -503, /* domain or datacenter is no name */
+    DNS_ECONFIG = -503, /* a domain or the datacenter is no name, or the domain is too long */
 };
 
 /* Binds and starts its threads. On failure `err` names the address. The store must outlive the

@@ -25,7 +25,7 @@ enum {
 /* A name that questions may end in, lower case, the root's zero included. */
 struct dns_suffix {
     uint8_t wire[DNS_SUFFIX_BYTES_MAX];
-    size_t size; /* 0: none */
+    size_t size; /* 0: none; the root has 1 */
 };
 
 /* A server that names outside the domain are forwarded to. */
@@ -42,8 +42,7 @@ struct dns_zone {
     char *strings;         /* what they live in */
     struct dns_suffix domain;
     struct dns_suffix alt_domain;
-    char domain_text[DNS_SUFFIX_BYTES_MAX + 1]; /* lower case, no final dot */
-    char datacenter[DNS_LABEL_BYTES_MAX + 1];   /* lower case */
+    char datacenter[DNS_LABEL_BYTES_MAX + 1]; /* lower case */
     uint8_t datacenter_label[DNS_LABEL_BYTES_MAX + 1];
     /* Names that answers end in, each the parent of the one before. */
     struct dns_name domain_name;

@@ -36,7 +36,7 @@ static void place_question_names(struct dns_resolver *r)
 
     r->question_name.pass = r->pass;
     r->question_name.offset = DNS_HEADER_BYTES;
-    if (!r->subject.in_domain || name->size < domain_size) {
+    if (!r->subject.in_domain || domain_size == 1) { /* Nothing is shorter than the root. */
         return;
     }
     /* Only in the same spelling: an answer's names are ours, not the asker's. */

@@ -198,10 +198,13 @@ void dns_subject_parse(const struct dns_zone *zone, const struct dns_name_text *
     if (begin < 0 || (in_alt >= 0 && in_alt < begin)) { /* The longer of the two counts. */
         begin = in_alt;
     }
-    if (begin < 0) {
+    if (begin < 0 || begin == name->label_count) { /* Below the root it may be both. */
         if (suffix_begins_at(lower, name, &arpa) >= 0) {
             out->kind = DNS_SUBJECT_REVERSE;
+            return;
         }
+    }
+    if (begin < 0) {
         return;
     }
     out->in_domain = in_domain >= 0;

@@ -73,7 +73,9 @@ struct dns_name *dns_name_make(struct dns_resolver *r, const uint8_t *labels, si
 static bool labels_take_end(const uint8_t *labels, size_t *size, struct slice text,
                             const struct dns_name *parent)
 {
-    assert(parent->size > 0);
+    if (parent->size == 0) { /* the domain is the root */
+        return true;
+    }
     if (*size <= parent->size ||
         memcmp(labels + *size - parent->size, parent->labels, parent->size) != 0 ||
         text.data[*size - parent->size - 1] != '.') {

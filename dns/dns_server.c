@@ -519,8 +519,12 @@ int dns_server_start(const struct dns_options *options, struct dns_server **out,
     if (server->wake_fd < 0) {
         rc = errmsg_set_errno(err, DNS_EIO, "set up the DNS server");
     } else if (server->config == NULL) {
-        rc = errmsg_set(err, DNS_ECONFIG, "DNS domain \"%s\" or datacenter \"%s\" is no name",
-                        options->config->domain, options->config->datacenter);
+        const struct dns_config *config = options->config;
+
+        rc = errmsg_set(err, DNS_ECONFIG,
+                        "domain \"%s\", alt_domain \"%s\" or datacenter \"%s\" is no name for DNS",
+                        config->domain, config->alt_domain == NULL ? "" : config->alt_domain,
+                        config->datacenter);
     }
     const unsigned threads = options->threads == 0 ? 1 : options->threads;
 

@@ -37,7 +37,6 @@ static void copy_strings(struct string_copier *copier, struct dns_config *config
     config->domain = copy_string(copier, config->domain);
     config->alt_domain = copy_string(copier, config->alt_domain);
     config->datacenter = copy_string(copier, config->datacenter);
-    config->node_name = copy_string(copier, config->node_name);
     for (size_t i = 0; i < config->service_ttl_count; i++) {
         config->service_ttls[i].name = copy_string(copier, config->service_ttls[i].name);
     }
@@ -46,18 +45,18 @@ static void copy_strings(struct string_copier *copier, struct dns_config *config
     }
 }
 
-/* Lower-case labels of a domain; false when it is no name. None at all is a good name: size 0. */
+static bool text_is_root(const char *text)
+{
+    return text[0] == '\0' || strcmp(text, ".") == 0;
+}
+
+/* Lower-case labels of a domain; false when it is no name. */
 static bool suffix_from_text(const char *text, struct dns_suffix *out)
 {
-    const struct slice slice = text == NULL ? SLICE_EMPTY : slice_from_text(text);
+    const size_t size =
+        dns_labels_from_text(slice_from_text(text), out->wire, sizeof(out->wire) - 1);
 
-    out->size = 0;
-    if (slice.size == 0 || slice_equal(slice, SLICE_LITERAL("."))) {
-        return true;
-    }
-    const size_t size = dns_labels_from_text(slice, out->wire, sizeof(out->wire) - 1);
-
-    if (size == 0) {
+    if (size == 0 && !text_is_root(text)) {
         return false;
     }
     for (size_t i = 0; i < size; i++) {
@@ -92,10 +91,14 @@ static void zone_flatten(struct dns_name *name, uint8_t flat[DNS_NAME_BYTES_MAX]
 static bool zone_names(struct dns_zone *zone)
 {
     const struct slice datacenter = slice_from_text(zone->config.datacenter);
+    const char *alt_domain = zone->config.alt_domain;
 
-    if (!suffix_from_text(zone->config.domain, &zone->domain) || zone->domain.size == 0 ||
-        !suffix_from_text(zone->config.alt_domain, &zone->alt_domain) || datacenter.size == 0 ||
+    if (!suffix_from_text(zone->config.domain, &zone->domain) || datacenter.size == 0 ||
         datacenter.size > DNS_LABEL_BYTES_MAX || memchr(datacenter.data, '.', datacenter.size)) {
+        return false;
+    }
+    if (alt_domain != NULL && !text_is_root(alt_domain) &&
+        !suffix_from_text(alt_domain, &zone->alt_domain)) {
         return false;
     }
     for (size_t i = 0; i < datacenter.size; i++) {
@@ -104,16 +107,6 @@ static bool zone_names(struct dns_zone *zone)
     zone->datacenter[datacenter.size] = '\0';
     zone->datacenter_label[0] = (uint8_t)datacenter.size;
     memcpy(zone->datacenter_label + 1, zone->datacenter, datacenter.size);
-
-    size_t size = 0;
-    for (size_t at = 0; zone->domain.wire[at] != 0; at += (size_t)zone->domain.wire[at] + 1) {
-        if (at > 0) {
-            zone->domain_text[size++] = '.';
-        }
-        memcpy(zone->domain_text + size, zone->domain.wire + at + 1, zone->domain.wire[at]);
-        size += zone->domain.wire[at];
-    }
-    zone->domain_text[size] = '\0';
 
     zone->domain_name =
         (struct dns_name){.labels = zone->domain.wire, .size = (uint16_t)(zone->domain.size - 1)};
@@ -127,7 +120,7 @@ static bool zone_names(struct dns_zone *zone)
     zone_flatten(&zone->addr_name, zone->addr_flat);
     zone->server_name = zone_name("\2ns", &zone->domain_name);
     zone->mailbox_name = zone_name("\12hostmaster", &zone->domain_name);
-    return true;
+    return dns_name_size(&zone->mailbox_name) <= DNS_NAME_BYTES_MAX; /* Each SOA has it. */
 }
 
 enum { RECURSOR_PORT_DEFAULT = 53, RECURSOR_TEXT_BYTES_MAX = 64 };

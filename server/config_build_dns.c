@@ -139,7 +139,6 @@ void config_build_dns(struct config_builder *builder)
     dns->domain = config->dns_domain;
     dns->alt_domain = config->dns_alt_domain;
     dns->datacenter = config->datacenter;
-    dns->node_name = config->node_name;
     dns->node_ttl_s = builder_seconds(builder, "dns_config.node_ttl", 0);
     build_service_ttls(builder, dns);
     dns->udp_answer_limit =

@@ -17,7 +17,7 @@ enum {
     CONFIG_PATH_BYTES_MAX = 256,   /* of a key with its sections, as "dns_config.soa.refresh" */
     CONFIG_DEFINITIONS_MAX = 4096, /* services and checks */
     CONFIG_NAME_BYTES_MAX = 127,   /* node name: what membership carries */
-    CONFIG_DOMAIN_BYTES_MAX = 253, /* RFC 1035 */
+    CONFIG_DOMAIN_BYTES_MAX = 242, /* RFC 1035: 253 with the "hostmaster." of each SOA */
 };
 
 enum config_kind {

@@ -54,7 +54,6 @@ static inline void dns_fixture_open(struct dns_fixture *fixture)
     fixture->config = (struct dns_config){
         .domain = "consul",
         .datacenter = "dc1",
-        .node_name = "n1",
         .udp_answer_limit = 3,
         .node_meta_txt = true,
         .soa = {.refresh_s = 3600, .retry_s = 600, .expire_s = 86400},

@@ -509,6 +509,13 @@ static void domains_that_overlap(void **state)
         {"consul", "", "my-consul", "n1.node.my-consul.consul A", true},
         {"consul", "", "dc1", "n1.node.my-consul A", false},
         {"consul", "", "dc1", "n1.node.myconsul A", false},
+        /* The root, spelled both ways. */
+        {"", "", "dc1", "n1.node A", true},
+        {".", "", "dc1", "n1.node.dc1 A", true},
+        {".", "", "dc1", "n1.node.dc2 A", false},
+        {".", "", "dc1", "n1.node.consul A", false},
+        {".", "consul", "dc1", "n1.node.consul A", true},
+        {"consul", ".", "dc1", "n1.node A", false},
         /* Words of the grammar as names. */
         {"node", "", "dc1", "n1.node.node A", true},
         {"node", "", "node", "n1.node.node.node A", false}, /* right-most word: node n1.node */
@@ -530,6 +537,47 @@ static void domains_that_overlap(void **state)
                      cases[i].datacenter, cases[i].name, answer);
         }
     }
+}
+
+/* Every name is below the root, but for reverse names. */
+static void the_root_may_be_the_domain(void **state)
+{
+    struct dns_config config = fixture.config;
+
+    (void)state;
+    config.domain = ".";
+    assert_string_equal(ask(&config, "any.thing.example A"),
+                        "NXDOMAIN aa rd|ns  0 SOA ns hostmaster 1700000000 3600 600 86400 0");
+    assert_string_equal(ask(&config, "consul.service SRV"),
+                        "NOERROR aa rd|an consul.service 0 SRV 1 1 8300 n1.node.dc1"
+                        "|ar n1.node.dc1 0 A 10.0.0.1");
+    assert_string_equal(ask(&config, "1.0.0.10.in-addr.arpa PTR"),
+                        "NOERROR aa rd|an 1.0.0.10.in-addr.arpa 0 PTR n1.node.dc1");
+    assert_string_equal(ask(&config, "x.arpa A"), "SERVFAIL rd ra");
+}
+
+/* A domain leaves room for the names that every answer about it may need. */
+static void a_domain_may_be_long_but_not_too_long(void **state)
+{
+    struct dns_config config = fixture.config;
+    char domain[DNS_NAME_BYTES_MAX];
+    char question[DNS_NAME_BYTES_MAX + 8];
+
+    (void)state;
+    (void)snprintf(domain, sizeof(domain), "%s.%s.%s.%.50s", SIXTY_THREE, SIXTY_THREE, SIXTY_THREE,
+                   SIXTY_THREE); /* 242 bytes; with "hostmaster." 253 */
+    config.domain = domain;
+    (void)snprintf(question, sizeof(question), "%s SOA", domain);
+    assert_non_null(strstr(ask(&config, question), " SOA ns."));
+    domain[strlen(domain)] = 'x';
+    domain[strlen(SIXTY_THREE) * 3 + 3 + 51] = '\0';
+    assert_null(dns_zone_new(&config));
+    config.domain = "consul";
+    config.alt_domain = domain;
+    struct dns_zone *zone = dns_zone_new(&config);
+
+    assert_non_null(zone); /* Nothing is ever called so. */
+    dns_zone_free(zone);
 }
 
 /* What nobody may read is not there; what needs no reading is. */
@@ -731,6 +779,8 @@ int main(void)
         cmocka_unit_test(tcp_answers_end_where_their_length_does),
         cmocka_unit_test(names_behind_names_are_read_within_a_bound),
         cmocka_unit_test(domains_that_overlap),
+        cmocka_unit_test(the_root_may_be_the_domain),
+        cmocka_unit_test(a_domain_may_be_long_but_not_too_long),
         cmocka_unit_test(with_all_denied_nothing_is_there),
         cmocka_unit_test(the_order_is_uniform),
     };

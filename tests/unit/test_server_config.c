@@ -364,7 +364,6 @@ static void test_defaults_are_consuls(void **state)
     assert_false(config->leave_on_terminate);
     assert_true(config->skip_leave_on_interrupt);
     assert_string_equal(config->dns.domain, "consul");
-    assert_string_equal(config->dns.node_name, "n1");
     assert_int_equal(config->dns.udp_answer_limit, 3);
     assert_int_equal(config->dns.soa.refresh_s, 3600);
     assert_int_equal(config->dns.recursor_timeout_ms, 2000);

@@ -121,6 +121,8 @@ int catalog_service_get(struct store_txn *txn, struct slice node, struct slice s
 int catalog_check_get(struct store_txn *txn, struct slice node, struct slice check_id,
                       struct catalog_check *out);
 
+int catalog_nodes_count(struct store_txn *txn, uint64_t *count);
+
 /* Scans; each _next gives STORE_ENOTFOUND at the end, and each successful _begin needs
  * catalog_scan_end. Order: node name, then id. A scan may be uninitialised memory before its
  * _begin, must not be moved while it runs (the prefix lives in it), and owns no memory itself: what
@@ -141,6 +143,10 @@ int catalog_services_next(struct catalog_scan *scan, struct catalog_service *out
 int catalog_instances_begin(struct catalog_scan *scan, struct store_txn *txn, struct slice service);
 int catalog_instances_next(struct catalog_scan *scan, struct catalog_service *service,
                            struct catalog_node *node);
+/* The name of each instance of every service, in lower case; borrowed until the next step. Equal
+ * names come one after the other. */
+int catalog_names_begin(struct catalog_scan *scan, struct store_txn *txn);
+int catalog_names_next(struct catalog_scan *scan, struct slice *name);
 /* Checks of one node (its own and its services'), or all with an empty name. */
 int catalog_checks_begin(struct catalog_scan *scan, struct store_txn *txn, struct slice node);
 int catalog_checks_next(struct catalog_scan *scan, struct catalog_check *out);

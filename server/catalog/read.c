@@ -209,6 +209,11 @@ int catalog_check_get(struct store_txn *txn, struct slice node, struct slice che
     return catalog_check_decode(value, out) ? 0 : STORE_ECORRUPT;
 }
 
+int catalog_nodes_count(struct store_txn *txn, uint64_t *count)
+{
+    return store_table_count(txn, STORE_NODE, count);
+}
+
 /* --- scans --- */
 
 /* Starts at the records whose key begins with `name` and a NUL, or at all with an empty name. */
@@ -333,6 +338,28 @@ int catalog_instances_next(struct catalog_scan *scan, struct catalog_service *se
     }
     /* The table of names holds nothing whose service and node are not there. */
     return rc == STORE_ENOTFOUND ? STORE_ECORRUPT : rc;
+}
+
+int catalog_names_begin(struct catalog_scan *scan, struct store_txn *txn)
+{
+    return scan_begin(scan, txn, STORE_SERVICE_NAME, SLICE_EMPTY);
+}
+
+int catalog_names_next(struct catalog_scan *scan, struct slice *name)
+{
+    struct slice key, value;
+    const int rc = scan_next(scan, &key, &value);
+
+    if (rc != 0) {
+        return rc;
+    }
+    const char *end = memchr(key.data, '\0', key.size);
+
+    if (end == NULL) {
+        return STORE_ECORRUPT;
+    }
+    *name = slice_from(key.data, (size_t)(end - key.data));
+    return 0;
 }
 
 int catalog_checks_begin(struct catalog_scan *scan, struct store_txn *txn, struct slice node)

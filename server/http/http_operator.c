@@ -1,9 +1,10 @@
-/* /v1/operator: the servers of the cluster, autopilot, leadership, and the keyring, which is always
- * empty here. */
+/* /v1/operator: the servers of the cluster, autopilot, leadership, usage, and the keyring, which is
+ * always empty here. */
 
 #include <assert.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -11,6 +12,7 @@
 #include "server/config.h"
 #include "server/http/http_internal.h"
 #include "server/http/json_decode.h"
+#include "server/http/listing.h"
 #include "server/server.h"
 
 enum { OPERATOR_NS_PER_MS = 1000000, OPERATOR_RELAY_FACTOR_MAX = 5 };
@@ -503,6 +505,128 @@ static void autopilot_state(struct http_request *request)
     }
 }
 
+/* --- usage: how much there is, as Consul 1.14 and later tell it --- */
+
+enum { USAGE_FLAGS = HTTP_READ_INDEX_HEADERS | HTTP_READ_EFFECTIVE | HTTP_READ_ERROR_HEADERS };
+
+struct usage_counts {
+    uint64_t services; /* names */
+    uint64_t instances;
+    uint64_t servers; /* instances of "consul" */
+};
+
+static int usage_index(struct http_request *request, struct store_txn *txn, uint64_t *index)
+{
+    uint64_t nodes_index = 0;
+    int rc = catalog_index_services(txn, index);
+
+    (void)request;
+    if (rc == STORE_OK) {
+        rc = catalog_index_nodes(txn, &nodes_index);
+    }
+    *index = nodes_index > *index ? nodes_index : *index;
+    return rc;
+}
+
+/* STORE_ENOTFOUND: all were counted. */
+static int usage_count(struct listing *listing, struct usage_counts *counts)
+{
+    struct buffer *last = &listing->piece->name;
+    struct slice name;
+    int rc = listing_resume(listing->piece, &listing->scan);
+
+    while (rc == STORE_OK && (rc = catalog_names_next(&listing->scan, &name)) == STORE_OK) {
+        if (!slice_equal(name, buffer_slice(last))) {
+            counts->services++;
+            buffer_clear(last);
+            buffer_append_slice(last, name);
+        }
+        counts->instances++;
+        counts->servers += slice_equal(name, SLICE_LITERAL("consul")) ? 1 : 0;
+        if (last->failed) {
+            rc = STORE_ENOMEM;
+        } else if (listing_full(listing)) {
+            return listing_pause(listing->piece, listing->scan.key);
+        }
+    }
+    return rc;
+}
+
+/* Nobody is in a mesh here: all of Connect's kinds have no instances. */
+static void usage_put(struct http_request *request, const struct usage_counts *counts,
+                      uint64_t nodes, struct http_piece *piece)
+{
+    static const char *const kinds[] = {"connect-native", "connect-proxy", "ingress-gateway",
+                                        "mesh-gateway", "terminating-gateway"};
+    const struct http_read_result result = {.status = 200, .index = piece->index};
+    struct replica_freshness freshness;
+    struct buffer *out = piece->out;
+
+    replica_freshness(request->server->replica, &freshness);
+    const struct http_meta meta = http_read_meta(request, &result, &freshness);
+
+    buffer_append_text(out, "{\"Usage\":{");
+    json_put_string(out, slice_from_text(request->server->config->datacenter));
+    buffer_append_text(out, ":{");
+    operator_put_number(out, "Nodes", nodes);
+    operator_put_number(out, "Services", counts->services);
+    operator_put_number(out, "ServiceInstances", counts->instances);
+    operator_put_name(out, "ConnectServiceInstances");
+    buffer_append_char(out, '{');
+    for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+        operator_put_number(out, kinds[i], 0);
+    }
+    buffer_append_char(out, '}');
+    operator_put_number(out, "BillableServiceInstances", counts->instances - counts->servers);
+    buffer_append_text(out, "}}");
+    operator_put_number(out, "Index", piece->index > 0 ? piece->index : 1);
+    operator_put_number(out, "LastContact", meta.last_contact_ms * OPERATOR_NS_PER_MS);
+    operator_put_bool(out, "KnownLeader", meta.known_leader);
+    operator_put_text(out, "ConsistencyLevel", meta.effective);
+    operator_put_bool(out, "NotModified", false);
+    operator_put_number(out, "Backend", 0);
+    operator_put_bool(out, "ResultsFilteredByACLs", false);
+    buffer_append_char(out, '}');
+    piece->done = true;
+}
+
+static int usage_piece(struct http_request *request, struct store_txn *txn,
+                       struct http_piece *piece)
+{
+    struct listing listing = {.request = request, .txn = txn, .piece = piece, .out = piece->out};
+    uint64_t nodes;
+    int rc;
+
+    if (listing_is_waited_for(request, txn, piece, usage_index, &rc)) {
+        return rc;
+    }
+    if (piece->state == NULL) {
+        piece->state = calloc(1, sizeof(struct usage_counts));
+        piece->on_free = free;
+    }
+    rc = piece->state == NULL ? STORE_ENOMEM : catalog_names_begin(&listing.scan, txn);
+    if (rc == STORE_OK) {
+        rc = usage_count(&listing, piece->state);
+        catalog_scan_end(&listing.scan);
+    }
+    if (rc == STORE_ENOTFOUND) {
+        rc = catalog_nodes_count(txn, &nodes);
+        if (rc == STORE_OK) {
+            usage_put(request, piece->state, nodes, piece);
+        }
+    }
+    return rc;
+}
+
+static void operator_usage(struct http_request *request)
+{
+    struct http_read_spec spec = {.flags = USAGE_FLAGS, .piece = usage_piece};
+
+    listing_watch(&spec, STORE_TOPIC_SERVICES);
+    listing_watch(&spec, STORE_TOPIC_NODE);
+    http_read_start(request, &spec);
+}
+
 /* --- the keyring --- */
 
 static bool keyring_check_relay(struct http_request *request)
@@ -575,6 +699,7 @@ const struct http_route http_routes_operator[] = {
     {"/v1/operator/autopilot/configuration", GET | PUT, "OPTIONS,GET,PUT", autopilot_configuration},
     {"/v1/operator/autopilot/health", GET, "OPTIONS,GET", autopilot_health},
     {"/v1/operator/autopilot/state", GET, "OPTIONS,GET", autopilot_state},
+    {"/v1/operator/usage", GET, "OPTIONS,GET", operator_usage},
     {"/v1/operator/keyring", GET | PUT | POST | DELETE, "OPTIONS,GET,POST,PUT,DELETE",
      operator_keyring},
     {NULL, 0, NULL, NULL},

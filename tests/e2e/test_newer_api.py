@@ -4,6 +4,7 @@ import http.client
 import json
 import socket
 import subprocess
+import threading
 
 import pytest
 
@@ -136,6 +137,39 @@ def test_get_or_empty_answers_for_missing_keys(server):
     status, _, body = server.request("PUT", "/v1/txn", json.dumps(
         [{"KV": {"Verb": "get-or-empty", "Key": "nosuch"}}]))
     assert status == 200 and json.loads(body)["Results"][0]["KV"]["Value"] is None
+
+
+def usage(server, query=""):
+    status, headers, body = server.request("GET", "/v1/operator/usage" + query, timeout=60)
+    assert status == 200
+    answer = json.loads(body)
+    assert answer["Index"] == int(headers["X-Consul-Index"])
+    return answer
+
+
+def test_usage_counts_services_instances_and_nodes_and_can_be_waited_for(server):
+    before = usage(server)
+    assert set(before) == {"Usage", "Index", "LastContact", "KnownLeader", "ConsistencyLevel",
+                           "NotModified", "Backend", "ResultsFilteredByACLs"}
+    assert before["ConsistencyLevel"] == "leader" and before["KnownLeader"] is True
+    assert usage(server, "?stale")["ConsistencyLevel"] == "stale"
+    waited = []
+    waiter = threading.Thread(target=lambda: waited.append(
+        usage(server, "?index=%d&wait=50s" % before["Index"])))
+    waiter.start()
+    for node in ("usage-1", "usage-2"):
+        assert register(server, Node=node, Address="10.0.0.1", Service={"Service": "used"})[0] == 200
+    waiter.join()
+    assert waited[0]["Index"] > before["Index"]
+    assert waited[0]["Usage"]["dc1"]["Nodes"] > before["Usage"]["dc1"]["Nodes"]
+    was, now = before["Usage"]["dc1"], usage(server, "?global")["Usage"]["dc1"]
+    grown = {name: now[name] - was[name] for name in was if isinstance(was[name], int)}
+    assert grown == {"Nodes": 2, "Services": 1, "ServiceInstances": 2, "BillableServiceInstances": 2}
+    assert now["ServiceInstances"] == now["BillableServiceInstances"] + 1  # The server itself.
+    assert set(now["ConnectServiceInstances"].values()) == {0}
+    for node in ("usage-1", "usage-2"):
+        assert server.request("PUT", "/v1/catalog/deregister", json.dumps({"Node": node}))[0] == 200
+    assert usage(server)["Usage"] == before["Usage"]
 
 
 def test_metrics_are_streamed_interval_by_interval(server):

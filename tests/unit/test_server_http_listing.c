@@ -2,6 +2,7 @@
  * many pieces they take. */
 
 #define HTTP_FIXTURE_CATALOG
+#define HTTP_FIXTURE_OPERATOR
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -273,6 +274,42 @@ static void names_of_services_come_sorted_by_their_bytes(void **state)
     buffer_deinit(&body);
 }
 
+static void assert_usage(struct http_fixture *fixture, const char *member, json_int_t count)
+{
+    struct buffer body = {0};
+    json_t *answer = ask(fixture, "/v1/operator/usage", &body);
+    const json_t *usage =
+        json_object_get(json_object_get(json_object_get(answer, "Usage"), "dc1"), member);
+
+    assert_true(json_is_integer(usage));
+    assert_int_equal(json_integer_value(usage), count);
+    json_decref(answer);
+    buffer_deinit(&body);
+}
+
+/* The names come in the order of the pieces: one that ends a piece and begins the next counts once.
+ */
+static void usage_counts_each_name_once_over_all_pieces(void **state)
+{
+    struct http_fixture *fixture = *state;
+    struct buffer body = {0};
+    json_t *nodes;
+
+    assert_usage(fixture, "Services", 0);
+    add_nodes(fixture, "web");
+    add(fixture, "n00001", "consul", "consul", "passing");
+    add(fixture, "n00002", "Consul", "consul", "passing");
+    add(fixture, "n00003", "WEB", "web2", "passing");
+    add(fixture, "n00004", "web2", "web2", "passing");
+    nodes = ask(fixture, "/v1/catalog/nodes", &body);
+    assert_usage(fixture, "Nodes", (json_int_t)json_array_size(nodes));
+    assert_usage(fixture, "Services", 3);
+    assert_usage(fixture, "ServiceInstances", NODES + 4);
+    assert_usage(fixture, "BillableServiceInstances", NODES + 2);
+    json_decref(nodes);
+    buffer_deinit(&body);
+}
+
 static void each_instance_of_a_node_has_its_own_checks(void **state)
 {
     struct http_fixture *fixture = *state;
@@ -445,6 +482,7 @@ int main(void)
         TEST(a_filter_that_nothing_passes_leaves_an_empty_list),
         TEST(nearest_nodes_come_first_over_all_pieces),
         TEST(names_of_services_come_sorted_by_their_bytes),
+        TEST(usage_counts_each_name_once_over_all_pieces),
         TEST(each_instance_of_a_node_has_its_own_checks),
         TEST(a_long_listing_that_is_waited_for_comes_whole_when_it_changes),
         TEST(all_who_wait_for_a_listing_get_it_whole_and_new),

@@ -615,13 +615,12 @@ static void a_folder_that_cannot_be_read_is_an_error(void **state)
 {
     struct fixture *fixture = *state;
     struct errmsg err = {""};
-    struct agent *agent;
     char path[128];
 
     agent_shut(fixture);
     (void)snprintf(path, sizeof(path), "%s/checks", fixture->data_dir);
     assert_true(rmdir(path) == 0 && mknod(path, S_IFREG | 0600, 0) == 0);
-    assert_int_equal(agent_new(&fixture->http.server, &agent, &err), AGENT_EINTERNAL);
+    assert_int_equal(agent_new(&fixture->http.server, &fixture->agent, &err), AGENT_EINTERNAL);
     assert_non_null(strstr(err.text, "/checks: Not a directory"));
     agent_shut(fixture); /* What the failed start has left on the loop. */
 }

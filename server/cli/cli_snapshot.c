@@ -62,41 +62,19 @@ static int file_read(const char *path, struct buffer *out)
     return rc;
 }
 
-/* Under another name first, so that a half written file is never taken for a snapshot. */
-static int file_write(const char *path, struct slice bytes)
+static int file_write_all(int fd, struct slice bytes)
 {
-    char name[SNAPSHOT_PATH_BYTES_MAX];
-    const int size = snprintf(name, sizeof(name), "%s.unverified", path);
     size_t at = 0;
-    int rc = 0;
 
-    if (size < 0 || (size_t)size >= sizeof(name)) {
-        return -ENAMETOOLONG;
-    }
-    const int fd = open(name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-
-    if (fd < 0) {
-        return -errno;
-    }
-    while (rc == 0 && at < bytes.size) {
+    while (at < bytes.size) {
         const ssize_t put = write(fd, bytes.data + at, bytes.size - at);
 
-        rc = put < 0 && errno != EINTR ? -errno : 0;
+        if (put < 0 && errno != EINTR) {
+            return -errno;
+        }
         at += put > 0 ? (size_t)put : 0;
     }
-    if (rc == 0 && fsync(fd) != 0) {
-        rc = -errno;
-    }
-    if (close(fd) != 0 && rc == 0) {
-        rc = -errno;
-    }
-    if (rc == 0 && rename(name, path) != 0) {
-        rc = -errno;
-    }
-    if (rc != 0) {
-        (void)unlink(name); /* What is left of it serves nobody. */
-    }
-    return rc;
+    return fsync(fd) == 0 ? 0 : -errno;
 }
 
 static const char *temporary_folder(void)
@@ -196,29 +174,53 @@ static bool snapshot_name(const struct cli_flag *flags, size_t count, const char
     return done && !out->failed;
 }
 
-static int snapshot_save_as(const struct cli_flag *flags, size_t count, const char *path)
+/* Under another name first, until it is verified: a bad file is never taken for a snapshot. */
+static int save_file(const char *path, struct slice bytes)
 {
-    struct cli_answer answer = {0};
+    char name[SNAPSHOT_PATH_BYTES_MAX];
+    char text[256];
     struct archive *archive = NULL;
     struct errmsg err = {""};
-    char text[256];
-    int status = 1;
-    int rc = cli_ask(flags, count, "GET", "/v1/snapshot", SLICE_EMPTY, &answer, &err);
+    const int size = snprintf(name, sizeof(name), "%s.unverified", path);
+    const bool fits = size >= 0 && (size_t)size < sizeof(name);
+    const int fd = fits ? open(name, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600) : -1;
+    int rc = fd >= 0 ? file_write_all(fd, bytes) : fits ? -errno : -ENAMETOOLONG;
+    const bool verified = rc == 0 && archive_open(fd, temporary_folder(), SNAPSHOT_STATE_BYTES_MAX,
+                                                  &archive, &err) == SNAPSHOT_OK;
 
+    if (verified && rename(name, path) != 0) {
+        rc = -errno;
+    }
     if (rc != 0) {
-        (void)fprintf(stderr, "Error saving snapshot: %s\n", err.text);
-    } else if (archive_open(buffer_slice(&answer.body), temporary_folder(),
-                            SNAPSHOT_STATE_BYTES_MAX, &archive, &err) != SNAPSHOT_OK) {
-        (void)fprintf(stderr, "Error verifying snapshot: %s\n", err.text);
-    } else if ((rc = file_write(path, buffer_slice(&answer.body))) != 0) {
         say_lower(text, sizeof(text), -rc);
         (void)fprintf(stderr, "Error writing snapshot file: open %s: %s\n", path, text);
+    } else if (!verified) {
+        (void)fprintf(stderr, "Error verifying snapshot: %s\n", err.text);
     } else {
         (void)printf("Saved and verified snapshot to index %" PRIu64 "\n",
                      archive_meta(archive)->index);
-        status = 0;
+    }
+    if (fd >= 0) {
+        (void)close(fd); /* It is synced, or not wanted. */
+        if (rc != 0 || !verified) {
+            (void)unlink(name); /* What is left of it serves nobody. */
+        }
     }
     archive_free(archive);
+    return rc == 0 && verified ? 0 : 1;
+}
+
+static int snapshot_save_as(const struct cli_flag *flags, size_t count, const char *path)
+{
+    struct cli_answer answer = {0};
+    struct errmsg err = {""};
+    int status = 1;
+
+    if (cli_ask(flags, count, "GET", "/v1/snapshot", SLICE_EMPTY, &answer, &err) != 0) {
+        (void)fprintf(stderr, "Error saving snapshot: %s\n", err.text);
+    } else {
+        status = save_file(path, buffer_slice(&answer.body));
+    }
     buffer_deinit(&answer.body);
     return status;
 }
@@ -320,23 +322,31 @@ static int snapshot_inspect_file(const struct cli_flag *flags, size_t count, con
 {
     struct cli_inspect_options options;
     struct archive *archive = NULL;
-    struct buffer bytes = {0};
     struct errmsg err = {""};
+    char text[256];
     int status = 1;
 
-    if (inspect_parse(flags, count, &options) && snapshot_read(path, &bytes)) {
-        if (archive_open(buffer_slice(&bytes), temporary_folder(), SNAPSHOT_STATE_BYTES_MAX,
-                         &archive, &err) != SNAPSHOT_OK) {
-            (void)fprintf(stderr, "Error verifying snapshot: %s\n", err.text);
-        } else if (options.details || cli_flag(flags, count, "format") != NULL) {
-            status = cli_inspect(archive, &options) ? 0 : 1;
-        } else {
-            inspect_print(archive);
-            status = 0;
-        }
+    if (!inspect_parse(flags, count, &options)) {
+        return 1;
+    }
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+    if (fd < 0) {
+        say_lower(text, sizeof(text), errno);
+        (void)fprintf(stderr, "Error opening snapshot file: open %s: %s\n", path, text);
+        return 1;
+    }
+    if (archive_open(fd, temporary_folder(), SNAPSHOT_STATE_BYTES_MAX, &archive, &err) !=
+        SNAPSHOT_OK) {
+        (void)fprintf(stderr, "Error verifying snapshot: %s\n", err.text);
+    } else if (options.details || cli_flag(flags, count, "format") != NULL) {
+        status = cli_inspect(archive, &options) ? 0 : 1;
+    } else {
+        inspect_print(archive);
+        status = 0;
     }
     archive_free(archive);
-    buffer_deinit(&bytes);
+    (void)close(fd); /* Only read from. */
     return status;
 }
 

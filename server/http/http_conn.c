@@ -118,7 +118,8 @@ void http_conn_close(struct http_conn *conn)
     conn->client = NULL;
     conn_cancel_request(conn);
     http_archive_release(conn);
-    http_save_release(conn);
+    http_file_free(conn->file);
+    conn->file = NULL;
     buffer_deinit(&conn->in);
     buffer_deinit(&conn->ahead);
     if (conn->tcp.loop == NULL) {
@@ -245,7 +246,16 @@ void http_conn_linger(struct http_conn *conn)
     http_conn_set_deadline(conn, HTTP_LINGER_TIMEOUT_MS);
 }
 
-static void conn_resume(struct http_conn *conn)
+void http_conn_pause(struct http_conn *conn)
+{
+    if (conn->tcp.loop != NULL) {
+        conn->paused = true;
+        conn->deadline_ms = UINT64_MAX;
+        (void)uv_read_stop((uv_stream_t *)&conn->tcp); /* Never fails. */
+    }
+}
+
+void http_conn_resume(struct http_conn *conn)
 {
     if (conn->paused && conn->tcp.loop != NULL && conn->state != HTTP_CONN_CLOSED) {
         conn->paused = false;
@@ -294,7 +304,7 @@ void http_conn_next(struct http_conn *conn)
         return;
     }
     http_conn_set_deadline(conn, HTTP_IDLE_TIMEOUT_MS);
-    conn_resume(conn);
+    http_conn_resume(conn);
 }
 
 void http_conn_answered(struct http_conn *conn)
@@ -302,10 +312,11 @@ void http_conn_answered(struct http_conn *conn)
     if (conn->state == HTTP_CONN_CLOSED) {
         return;
     }
-    http_save_release(conn);
+    http_file_free(conn->file);
+    conn->file = NULL;
     if (conn->close_after) {
         http_conn_linger(conn);
-        conn_resume(conn);
+        http_conn_resume(conn);
     } else if (!conn->complete) {
         /* The body was not wanted. What is left of it is read and dropped. */
         http_conn_shift(conn, conn->head_bytes);
@@ -315,7 +326,7 @@ void http_conn_answered(struct http_conn *conn)
         conn->rate_bytes = 0;
         conn->state = HTTP_CONN_DRAIN;
         http_conn_set_deadline(conn, HTTP_BODY_TIMEOUT_MS);
-        conn_resume(conn);
+        http_conn_resume(conn);
     } else {
         http_conn_next(conn);
     }
@@ -329,6 +340,8 @@ static void conn_sent(struct http_conn *conn)
 {
     if (conn->private.stream != NULL) {
         http_stream_sent(conn);
+    } else if (conn->file != NULL) {
+        http_file_sent(conn);
     } else {
         http_conn_answered(conn);
     }

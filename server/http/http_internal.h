@@ -77,6 +77,8 @@ struct http_body {
 };
 
 struct http_conn;
+struct http_file;
+struct http_spool;
 struct http_stream;
 
 struct http_request_private {
@@ -138,16 +140,15 @@ struct http_conn {
      * being answered go to `ahead`, since the request's slices point into `in`. */
     struct buffer in;
     struct buffer ahead;
-    size_t scanned;    /* of `in`: the search for the blank line has come so far */
-    size_t head_bytes; /* with the blank line */
-    size_t body_bytes; /* gathered so far; the body follows the head in `in` */
-    size_t raw_bytes;  /* of the body as sent, chunk headers included */
-    size_t rate_bytes; /* of it since its time-out was renewed */
-    size_t end;        /* of `in`: where the current request ends, once complete */
-    bool archive;      /* it is one of http->archives */
-    bool save;         /* what is being sent is one of http->saves */
-    size_t save_bytes; /* its size */
-    uint64_t place_ms; /* when either began to move, by uv_now */
+    size_t scanned;           /* of `in`: the search for the blank line has come so far */
+    size_t head_bytes;        /* with the blank line */
+    size_t body_bytes;        /* gathered so far; the body follows the head in `in` */
+    size_t raw_bytes;         /* of the body as sent, chunk headers included */
+    size_t rate_bytes;        /* of it since its time-out was renewed */
+    size_t end;               /* of `in`: where the current request ends, once complete */
+    struct http_spool *spool; /* where the body goes, one of http->archives; NULL: into `in` */
+    struct http_file *file;   /* where the answer comes from, one of http->saves; NULL: memory */
+    uint64_t place_ms;        /* when either began to move, by uv_now */
     llhttp_t parser;
     bool complete;            /* the whole request has been read */
     bool eof;                 /* the client has closed its side */
@@ -329,6 +330,9 @@ void http_conn_linger(struct http_conn *conn);
 void http_conn_maybe_free(struct http_conn *conn);
 /* The answer is written: the connection is ready for the next request, or ends. */
 void http_conn_next(struct http_conn *conn);
+/* Reads no further until it is resumed; without a deadline. */
+void http_conn_pause(struct http_conn *conn);
+void http_conn_resume(struct http_conn *conn);
 /* Drops the first `cut` bytes of the input. */
 void http_conn_shift(struct http_conn *conn, size_t cut);
 void http_conn_on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *out);
@@ -397,9 +401,8 @@ bool http_route_check(struct http_request *request);
 void http_route_dispatch(struct http_request *request);
 /* Largest body that the endpoint takes. */
 uint64_t http_route_body_max(const struct http_request *request);
-/* Before a body is collected: an archive to restore takes one of few places, which the connection
- * keeps until the request is over (or its handler takes it over). False: there is none, answered.
- */
+/* Before a body is collected: an archive to restore takes one of few places, and is spooled. False:
+ * there is none, answered. */
 bool http_archive_admit(struct http_request *request);
 /* Gives the connection's place back, if it has one. */
 void http_archive_release(struct http_conn *conn);
@@ -425,6 +428,9 @@ void http_reply_body(struct http_request *request, int status, const char *conte
 void http_reply_open(struct http_request *request, int status, const char *content_type,
                      const struct http_meta *meta);
 void http_reply_redirect(struct http_request *request, struct slice location);
+/* 200 with a file of `bytes` bytes, which is taken over: one of http->saves until all is sent. */
+void http_reply_file(struct http_request *request, const char *content_type,
+                     const struct http_meta *meta, int fd, uint64_t bytes);
 /* A refusal before there is a request: the connection closes after it. */
 void http_reply_refuse(struct http_conn *conn, int status, const char *text);
 /* 500 with the three headers that Consul puts on errors of some endpoints when flags say so. */
@@ -539,16 +545,44 @@ void http_coordinates_free(struct http_coordinates *coordinates); /* NULL is acc
 /* --- http_snapshot.c --- */
 void http_snapshot(struct http_request *request);
 
+/* --- http_file.c --- */
+/* Takes `fd` over on success, and a place. NULL: no memory. */
+struct http_file *http_file_new(struct http_conn *conn, int fd, uint64_t bytes);
+/* What was sent of the connection's file has been taken. */
+void http_file_sent(struct http_conn *conn);
+/* How far it was read. */
+uint64_t http_file_read_bytes(const struct http_file *file);
+/* Gives the place back, once nothing reads from it. NULL is accepted. */
+void http_file_free(struct http_file *file);
+
+/* --- http_spool.c --- */
+/* The body of the connection's request is about to come. Takes a place. NULL: no memory. */
+struct http_spool *http_spool_new(struct http_conn *conn);
+/* Some of it has come: add all there is, then step. */
+void http_spool_add(struct http_spool *spool, const char *data, size_t size);
+void http_spool_step(struct http_conn *conn);
+/* All of it has come: the request is dispatched, or refused, when it is in the file. */
+void http_spool_end(struct http_conn *conn);
+/* The handler takes it from the connection. */
+struct http_spool *http_spool_take(struct http_conn *conn);
+int http_spool_fd(const struct http_spool *spool);
+/* Closes the file alone, for a worker. */
+void http_spool_shut(struct http_spool *spool);
+/* A worker writes. */
+bool http_spool_busy(const struct http_spool *spool);
+/* Gives the place back, once nothing is written any more. NULL is accepted. */
+void http_spool_free(struct http_spool *spool);
+/* Where it lies: data_dir. */
+const char *http_spool_folder(const struct server *server);
+/* Closes a file without a name, which may take a while. -1 is accepted. */
+void http_close_file(uv_loop_t *loop, int fd);
+
 /* --- http_place.c --- */
 /* All places among http->archives (else http->saves) are taken, and somebody wants one: closes a
  * connection that moves its archive too slowly, if there is one. True: there is a place now. */
 bool http_place_reclaim(struct http_server *http, bool archives);
 /* Whether a snapshot may be made; then it is one of http->saves. False: answered. */
 bool http_save_admit(struct http_request *request);
-/* One that is made is about to be sent: its place is the connection's until that is done. */
-void http_save_sends(struct http_conn *conn, size_t bytes);
-/* The connection's place, if it has one, is free again. */
-void http_save_release(struct http_conn *conn);
 
 /* --- http_timing.c --- */
 /* The handler is about to be called; and the request is over. */

@@ -41,7 +41,10 @@ static int parser_on_body(llhttp_t *parser, const char *at, size_t size)
 {
     struct http_conn *conn = parser->data;
 
-    if (conn->state == HTTP_CONN_BODY) {
+    if (conn->spool != NULL) {
+        http_spool_add(conn->spool, at, size);
+        conn->body_bytes += size;
+    } else if (conn->state == HTTP_CONN_BODY) {
         /* Chunks are moved together in place: what is gathered never passes what was sent. */
         char *to = conn->in.data + conn->head_bytes + conn->body_bytes;
 
@@ -271,6 +274,10 @@ static void conn_take_request(struct http_conn *conn)
     if (wants_body && !http_archive_admit(request)) {
         return;
     }
+    if (conn->complete && conn->spool != NULL) {
+        http_spool_end(conn);
+        return;
+    }
     if (conn->complete || !wants_body) {
         http_route_dispatch(request);
         return;
@@ -360,11 +367,44 @@ static bool conn_step_head(struct http_conn *conn)
     return false;
 }
 
+/* Where the next byte of the body comes in `in`: behind the others, unless they are spooled. */
+static size_t conn_body_at(const struct http_conn *conn)
+{
+    return conn->head_bytes + (conn->spool == NULL ? conn->body_bytes : 0);
+}
+
+/* All of it has come. */
+static void conn_body_end(struct http_conn *conn)
+{
+    if (conn->spool != NULL) {
+        http_spool_end(conn);
+        return;
+    }
+    conn->request.body = (struct slice){conn->in.data + conn->head_bytes, conn->body_bytes};
+    conn->state = HTTP_CONN_BUSY;
+    conn->private.phase = HTTP_PHASE_HANDLER;
+    conn->deadline_ms = UINT64_MAX;
+    http_route_dispatch(&conn->request);
+}
+
+/* Some of it has come, `count` bytes as sent: all were eaten. */
+static void conn_body_progress(struct http_conn *conn, size_t count)
+{
+    conn->rate_bytes += count;
+    if (conn->rate_bytes >= HTTP_RATE_BYTES) {
+        conn->rate_bytes = 0;
+        http_conn_set_deadline(conn, HTTP_BODY_TIMEOUT_MS);
+    }
+    if (conn->spool != NULL) {
+        http_spool_step(conn);
+    }
+}
+
 /* Feeds what has come of a body. True when it is complete or wrong: the state has changed. */
 static bool conn_step_body(struct http_conn *conn)
 {
     const bool drain = conn->state == HTTP_CONN_DRAIN;
-    const size_t fed = conn->head_bytes + conn->body_bytes;
+    const size_t fed = conn_body_at(conn);
     const uint64_t limit = drain ? HTTP_DRAIN_BYTES_MAX : http_route_body_max(&conn->request);
     const size_t count = conn->in.size - fed;
 
@@ -376,7 +416,7 @@ static bool conn_step_body(struct http_conn *conn)
     if (conn->complete) {
         conn->end = (size_t)(llhttp_get_error_pos(&conn->parser) - conn->in.data);
         assert(conn->end <= conn->in.size);
-        assert(conn->end >= conn->head_bytes + conn->body_bytes);
+        assert(conn->end >= conn_body_at(conn));
     } else if (rc != HPE_OK) {
         conn->close_after = true;
         if (drain) {
@@ -394,28 +434,20 @@ static bool conn_step_body(struct http_conn *conn)
         return true;
     }
     if (!conn->complete) {
-        conn->in.size = conn->head_bytes + conn->body_bytes; /* All was eaten. */
+        conn->in.size = conn_body_at(conn);
         conn->raw_bytes += count;
         if (conn->raw_bytes > limit * CHUNK_OVERHEAD_MAX + HTTP_READ_BYTES) {
             http_conn_close(conn);
             return false;
         }
-        conn->rate_bytes += count;
-        if (conn->rate_bytes >= HTTP_RATE_BYTES) {
-            conn->rate_bytes = 0;
-            http_conn_set_deadline(conn, HTTP_BODY_TIMEOUT_MS);
-        }
+        conn_body_progress(conn, count);
         return false;
     }
     if (drain) {
         http_conn_next(conn);
-        return true;
+    } else {
+        conn_body_end(conn);
     }
-    conn->request.body = (struct slice){conn->in.data + conn->head_bytes, conn->body_bytes};
-    conn->state = HTTP_CONN_BUSY;
-    conn->private.phase = HTTP_PHASE_HANDLER;
-    conn->deadline_ms = UINT64_MAX;
-    http_route_dispatch(&conn->request);
     return true;
 }
 

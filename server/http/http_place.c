@@ -8,19 +8,21 @@
 
 #define MS_PER_S 1000U
 
-/* What of its archive has come, or gone; false: none of it is on its way. */
+/* What of its archive has come, or gone; false: none of it is on its way, or it waits for us. */
 static bool place_moved(const struct http_conn *conn, bool archives, uint64_t *bytes)
 {
     if (archives) {
         *bytes = conn->body_bytes;
-        return conn->archive && conn->state == HTTP_CONN_BODY;
+        return conn->spool != NULL && conn->state == HTTP_CONN_BODY &&
+               !http_spool_busy(conn->spool);
     }
-    if (!conn->save || conn->state != HTTP_CONN_WRITE) {
+    if (conn->file == NULL || conn->state != HTTP_CONN_WRITE) {
         return false;
     }
+    const uint64_t read = http_file_read_bytes(conn->file);
     const size_t left = uv_stream_get_write_queue_size((const uv_stream_t *)&conn->tcp);
 
-    *bytes = conn->save_bytes > left ? conn->save_bytes - left : 0;
+    *bytes = read > left ? read - left : 0; /* Its head is not counted. */
     return true;
 }
 
@@ -55,21 +57,4 @@ bool http_save_admit(struct http_request *request)
     }
     http->saves++;
     return true;
-}
-
-void http_save_sends(struct http_conn *conn, size_t bytes)
-{
-    assert(!conn->save && conn->http->saves > 0);
-    conn->save = true;
-    conn->save_bytes = bytes;
-    conn->place_ms = uv_now(conn->http->loop);
-}
-
-void http_save_release(struct http_conn *conn)
-{
-    if (conn->save) {
-        assert(conn->http->saves > 0);
-        conn->http->saves--;
-        conn->save = false;
-    }
 }

@@ -232,6 +232,32 @@ void http_reply_open(struct http_request *request, int status, const char *conte
     buffer_append_text(out, conn->http_1_0 ? "\r\n" : "Transfer-Encoding: chunked\r\n\r\n");
 }
 
+void http_reply_file(struct http_request *request, const char *content_type,
+                     const struct http_meta *meta, int fd, uint64_t bytes)
+{
+    struct http_conn *conn = request->conn;
+    struct http_file *file = http_file_new(conn, fd, bytes);
+
+    if (file == NULL) {
+        http_close_file(conn->http->loop, fd);
+        http_reply_error(request, 500, "out of memory");
+        return;
+    }
+    put_head(request, 200, content_type, meta);
+    put_end(&conn->http->out, conn, bytes);
+    const bool failed = conn->http->out.failed || request->private->headers.failed;
+
+    http_request_finish(request);
+    if (failed || conn->state == HTTP_CONN_CLOSED) {
+        http_file_free(file);
+        http_conn_close(conn);
+        return;
+    }
+    conn->file = file;
+    conn->place_ms = uv_now(conn->http->loop);
+    http_conn_send(conn, buffer_slice(&conn->http->out), NULL);
+}
+
 void http_reply(struct http_request *request, int status, const char *content_type,
                 struct slice body)
 {

@@ -293,7 +293,7 @@ bool http_archive_admit(struct http_request *request)
 {
     struct http_conn *conn = request->conn;
 
-    assert(!conn->archive);
+    assert(conn->spool == NULL);
     if (request->private->route->handler != http_snapshot) {
         return true;
     }
@@ -303,19 +303,19 @@ bool http_archive_admit(struct http_request *request)
                          HTTP_ARCHIVES_MAX);
         return false;
     }
-    conn->http->archives++;
-    conn->archive = true;
+    conn->spool = http_spool_new(conn);
+    if (conn->spool == NULL) {
+        http_reply_error(request, 500, "out of memory");
+        return false;
+    }
     conn->place_ms = uv_now(conn->http->loop);
     return true;
 }
 
 void http_archive_release(struct http_conn *conn)
 {
-    if (conn->archive) {
-        assert(conn->http->archives > 0);
-        conn->http->archives--;
-        conn->archive = false;
-    }
+    http_spool_free(conn->spool);
+    conn->spool = NULL;
 }
 
 void http_reply_too_large(struct http_request *request, uint64_t bytes)

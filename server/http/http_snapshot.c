@@ -1,4 +1,5 @@
-/* /v1/snapshot: the whole state out as an archive, and an archive in its place.
+/* /v1/snapshot: the whole state out as an archive, and an archive in its place. Either lies in a
+ * file without a name in data_dir, never in memory as a whole.
  *
  * Saving: a worker writes it from one read transaction while all goes on. Restoring: a worker
  * unpacks and checks it all; then its records go into the log piece by piece, one at a time, and
@@ -48,12 +49,11 @@ struct http_snapshot {
     struct raft_configuration configuration;
     struct snapshot_meta meta;
     struct buffer servers; /* JSON */
-    struct buffer answer;
-    bool saves; /* is one of http->saves */
+    bool saves;            /* is one of http->saves */
+    int fd;                /* the archive; -1: none */
+    uint64_t bytes;
     /* restoring */
-    bool counted;       /* in http->archives */
-    struct buffer body; /* what the client sent; the archive is part of it */
-    struct slice bytes;
+    struct http_spool *spool; /* what the client sent */
     uint64_t state_bytes_max; /* unpacked */
     struct archive *archive;
     struct uuid id;
@@ -67,11 +67,6 @@ struct http_snapshot {
 
 static void snapshot_work_done(uv_work_t *work, int status);
 
-static const char *snapshot_folder(const struct server *server)
-{
-    return server->config->data_dir != NULL ? server->config->data_dir : "/tmp";
-}
-
 static void snapshot_on_timer_closed(uv_handle_t *handle)
 {
     free(handle);
@@ -84,9 +79,8 @@ static void snapshot_free(struct http_snapshot *snapshot)
         uv_close((uv_handle_t *)snapshot->timer, snapshot_on_timer_closed);
     }
     archive_free(snapshot->archive);
-    buffer_deinit(&snapshot->body);
+    http_close_file(snapshot->server->loop, snapshot->fd);
     buffer_deinit(&snapshot->servers);
-    buffer_deinit(&snapshot->answer);
     buffer_deinit(&snapshot->records);
     buffer_deinit(&snapshot->command);
     free(snapshot);
@@ -104,11 +98,8 @@ static bool snapshot_release(struct http_snapshot *snapshot)
         request->conn->http->saves--;
         snapshot->saves = false;
     }
-    if (snapshot->counted) {
-        assert(request->conn->http->archives > 0);
-        request->conn->http->archives--;
-        snapshot->counted = false;
-    }
+    http_spool_free(snapshot->spool);
+    snapshot->spool = NULL;
     return http_request_release(request);
 }
 
@@ -136,9 +127,8 @@ static void snapshot_reply_saved(struct http_snapshot *snapshot)
 
     http_conn_enter(conn);
     if (snapshot_release(snapshot)) {
-        conn->http->saves++; /* Just given back. */
-        http_save_sends(conn, snapshot->answer.size);
-        http_reply_buffer(request, 200, "application/x-gzip", &meta, &snapshot->answer);
+        http_reply_file(request, "application/x-gzip", &meta, snapshot->fd, snapshot->bytes);
+        snapshot->fd = -1;
     }
     http_conn_leave(conn);
     snapshot_free(snapshot);
@@ -146,36 +136,15 @@ static void snapshot_reply_saved(struct http_snapshot *snapshot)
 
 /* --- workers --- */
 
-/* The archive as one piece of memory: it is compressed, and the answer's largest size bounds it. */
 static void snapshot_save(struct http_snapshot *snapshot)
 {
-    uint64_t bytes = 0;
-    uint64_t offset = 0;
-    int fd = -1;
-
-    snapshot->rc = archive_save(snapshot->server->store, &snapshot->configuration,
-                                buffer_slice(&snapshot->servers), snapshot_folder(snapshot->server),
-                                &snapshot->meta, &fd, &bytes, &snapshot->err);
-    if (snapshot->rc != SNAPSHOT_OK) {
-        return;
-    }
-    char *at = bytes > HTTP_ANSWER_BYTES_MAX ? NULL : buffer_reserve(&snapshot->answer, bytes);
-
-    while (at != NULL && offset < bytes) {
-        const ssize_t got = pread(fd, at + offset, bytes - offset, (off_t)offset);
-
-        if (got <= 0) {
-            break;
-        }
-        offset += (uint64_t)got;
-    }
-    (void)close(fd); /* Only read from. */
-    snapshot->answer.size = offset;
-    if (offset < bytes) {
+    snapshot->rc =
+        archive_save(snapshot->server->store, &snapshot->configuration,
+                     buffer_slice(&snapshot->servers), http_spool_folder(snapshot->server),
+                     &snapshot->meta, &snapshot->fd, &snapshot->bytes, &snapshot->err);
+    if (snapshot->rc == SNAPSHOT_OK && snapshot->bytes > HTTP_ANSWER_BYTES_MAX) {
         snapshot->rc = errmsg_set(&snapshot->err, SNAPSHOT_EINVAL,
-                                  bytes > HTTP_ANSWER_BYTES_MAX
-                                      ? "the snapshot is larger than an answer can be"
-                                      : "the snapshot cannot be read back");
+                                  "the snapshot is larger than an answer can be");
     }
 }
 
@@ -203,8 +172,10 @@ static void snapshot_on_work(uv_work_t *work)
         snapshot_save(snapshot);
         break;
     case STEP_OPEN:
-        snapshot->rc = archive_open(snapshot->bytes, snapshot_folder(snapshot->server),
-                                    snapshot->state_bytes_max, &snapshot->archive, &snapshot->err);
+        snapshot->rc =
+            archive_open(http_spool_fd(snapshot->spool), http_spool_folder(snapshot->server),
+                         snapshot->state_bytes_max, &snapshot->archive, &snapshot->err);
+        http_spool_shut(snapshot->spool);
         break;
     case STEP_READ:
         buffer_clear(&snapshot->records);
@@ -381,7 +352,6 @@ static void snapshot_work_done(uv_work_t *work, int status)
                                        "present one. Free disk space or raise "
                                        "limits.state_max_size");
     } else {
-        buffer_deinit(&snapshot->body);
         log_write(LOG_INFO, SNAPSHOT_HTTP_LOG, "restoring a snapshot: index=%llu records=%llu",
                   (unsigned long long)archive_meta(snapshot->archive)->index,
                   (unsigned long long)archive_sum(snapshot->archive)->records);
@@ -401,28 +371,9 @@ static struct http_snapshot *snapshot_new(struct http_request *request)
     }
     snapshot->request = request;
     snapshot->server = request->server;
+    snapshot->fd = -1;
     http_request_hold(request);
     return snapshot;
-}
-
-/* Takes the connection's input over: the client may go while a worker reads it. */
-static void snapshot_take_body(struct http_snapshot *snapshot)
-{
-    struct http_conn *conn = snapshot->request->conn;
-
-    assert(conn->archive);
-    snapshot->counted = true;
-    conn->archive = false;
-    snapshot->bytes = snapshot->request->body;
-    snapshot->body = conn->in;
-    conn->in = (struct buffer){0};
-    if (snapshot->body.size > conn->end) {
-        buffer_append(&conn->in, snapshot->body.data + conn->end, snapshot->body.size - conn->end);
-    }
-    snapshot->request->body = SLICE_EMPTY;
-    conn->head_bytes = 0;
-    conn->body_bytes = 0;
-    conn->end = 0;
 }
 
 /* As hashicorp/raft writes a configuration. */
@@ -479,7 +430,7 @@ void http_snapshot(struct http_request *request)
                      snapshot_on_fresh, snapshot);
         return;
     }
-    snapshot_take_body(snapshot);
+    snapshot->spool = http_spool_take(request->conn);
     snapshot->state_bytes_max = restore_bytes_max(snapshot);
     snapshot->id = server_random_uuid();
     snapshot_start(snapshot, STEP_OPEN);

@@ -34,6 +34,54 @@ enum {
 
 /* --- a folder for what is made meanwhile --- */
 
+static int archive_code(int error)
+{
+    return error == ENOSPC || error == EDQUOT || error == EFBIG ? SNAPSHOT_EFULL : SNAPSHOT_EIO;
+}
+
+/* Passes the code on; who reads of a full disk is told what to do. */
+static int archive_say_full(int rc, const char *folder, struct errmsg *err)
+{
+    const struct errmsg cause = *err;
+
+    return rc != SNAPSHOT_EFULL
+               ? rc
+               : errmsg_set(err, rc, "no space left for the snapshot: free disk space in %s (%s)",
+                            folder, cause.text);
+}
+
+int archive_file_open(const char *folder, int *fd, struct errmsg *err)
+{
+    char path[ARCHIVE_PATH_BYTES_MAX];
+    const int size = snprintf(path, sizeof(path), "%s/archive-XXXXXX", folder);
+
+    errno = ENAMETOOLONG;
+    *fd = size < 0 || (size_t)size >= sizeof(path) ? -1 : mkostemp(path, O_CLOEXEC);
+    if (*fd < 0) {
+        const int rc =
+            errmsg_set_errno(err, archive_code(errno), "cannot make a file in %s", folder);
+
+        return archive_say_full(rc, folder, err);
+    }
+    (void)unlink(path); /* Else the next start does: archive_clean. */
+    return SNAPSHOT_OK;
+}
+
+int archive_file_write(const char *folder, int fd, struct slice bytes, uint64_t offset,
+                       struct errmsg *err)
+{
+    const int error = snapshot_write_all(&snapshot_ops_default, fd, bytes.data, bytes.size, offset);
+
+    if (error == 0) {
+        return SNAPSHOT_OK;
+    }
+    errno = -error;
+    const int rc =
+        errmsg_set_errno(err, archive_code(-error), "cannot write a snapshot in %s", folder);
+
+    return archive_say_full(rc, folder, err);
+}
+
 struct scratch {
     char path[ARCHIVE_PATH_BYTES_MAX];
     struct snapshot_dir *dir;
@@ -46,7 +94,7 @@ static int scratch_open(struct scratch *scratch, const char *folder, struct errm
     scratch->dir = NULL;
     if (size < 0 || (size_t)size >= sizeof(scratch->path) || mkdtemp(scratch->path) == NULL) {
         scratch->path[0] = '\0';
-        return errmsg_set_errno(err, SNAPSHOT_EIO, "cannot make a folder below %s", folder);
+        return errmsg_set_errno(err, archive_code(errno), "cannot make a folder below %s", folder);
     }
     return snapshot_dir_open(scratch->path, &scratch->dir, err);
 }
@@ -91,9 +139,12 @@ void archive_clean(const char *folder)
         const int size =
             snprintf(scratch.path, sizeof(scratch.path), "%s/%s", folder, entry->d_name);
 
-        if (strlen(entry->d_name) == sizeof(prefix) - 1 + 6 && /* mkdtemp's six */
-            strncmp(entry->d_name, prefix, sizeof(prefix) - 1) == 0 &&
-            (size_t)size < sizeof(scratch.path) &&
+        if (strlen(entry->d_name) != sizeof(prefix) - 1 + 6 || /* mkdtemp's six */
+            strncmp(entry->d_name, prefix, sizeof(prefix) - 1) != 0 ||
+            (size_t)size >= sizeof(scratch.path)) {
+            continue;
+        }
+        if (unlink(scratch.path) != 0 && /* A folder. */
             snapshot_dir_open_existing(scratch.path, &scratch.dir, &ignored) == SNAPSHOT_OK) {
             scratch_close(&scratch);
         }
@@ -130,8 +181,7 @@ static int writer_deflate(struct archive_writer *writer, const void *data, size_
 
         if (error != 0) {
             errno = -error;
-            return errmsg_set_errno(writer->err, error == -ENOSPC ? SNAPSHOT_EFULL : SNAPSHOT_EIO,
-                                    "cannot write the snapshot");
+            return errmsg_set_errno(writer->err, archive_code(-error), "cannot write the snapshot");
         }
         writer->offset += made;
     } while (writer->stream.avail_out == 0);
@@ -336,7 +386,8 @@ int archive_save(struct store *store, const struct raft_configuration *configura
         assert(scratch.dir != NULL);
         opened = openat(scratch.dir->fd, "archive", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
         if (opened < 0) {
-            rc = errmsg_set_errno(err, SNAPSHOT_EIO, "cannot make a file in %s", scratch.path);
+            rc = errmsg_set_errno(err, archive_code(errno), "cannot make a file in %s",
+                                  scratch.path);
         }
     }
     if (rc == SNAPSHOT_OK) {
@@ -348,7 +399,7 @@ int archive_save(struct store *store, const struct raft_configuration *configura
         opened = -1;
     }
     *fd = opened;
-    return rc;
+    return archive_say_full(rc, folder, err);
 }
 
 /* --- opening --- */
@@ -478,7 +529,7 @@ static int archive_member_bytes(struct archive *archive, const uint8_t *data, si
 
         if (error != 0) {
             errno = -error;
-            return errmsg_set_errno(archive->err, error == -ENOSPC ? SNAPSHOT_EFULL : SNAPSHOT_EIO,
+            return errmsg_set_errno(archive->err, archive_code(-error),
                                     "cannot unpack the snapshot");
         }
         sha256_add(&archive->state_sha256, data, size);
@@ -528,11 +579,38 @@ static int archive_take(struct archive *archive, const uint8_t *data, size_t siz
     return rc;
 }
 
-static int archive_inflate(struct archive *archive, z_stream *stream, uint8_t *piece)
+/* What is packed, read piece by piece. */
+struct archive_input {
+    int fd;
+    uint64_t offset;
+    bool ended;
+    uint8_t bytes[ARCHIVE_PIECE_BYTES];
+};
+
+static int input_fill(struct archive *archive, struct archive_input *input, z_stream *stream)
+{
+    const ssize_t got = pread(input->fd, input->bytes, sizeof(input->bytes), (off_t)input->offset);
+
+    if (got < 0) {
+        return errmsg_set_errno(archive->err, SNAPSHOT_EIO, "cannot read the snapshot");
+    }
+    input->offset += (uint64_t)got;
+    input->ended = got == 0;
+    stream->next_in = input->bytes;
+    stream->avail_in = (uInt)got;
+    return SNAPSHOT_OK;
+}
+
+static int archive_inflate(struct archive *archive, struct archive_input *input, z_stream *stream,
+                           uint8_t *piece)
 {
     int status = Z_OK;
 
     while (status != Z_STREAM_END) {
+        if (stream->avail_in == 0 && !input->ended &&
+            input_fill(archive, input, stream) != SNAPSHOT_OK) {
+            return SNAPSHOT_EIO;
+        }
         stream->next_out = piece;
         stream->avail_out = ARCHIVE_PIECE_BYTES;
         status = inflate(stream, Z_NO_FLUSH);
@@ -548,7 +626,7 @@ static int archive_inflate(struct archive *archive, z_stream *stream, uint8_t *p
         if (rc != SNAPSHOT_OK) {
             return rc;
         }
-        if (made == 0 && status != Z_STREAM_END) {
+        if (made == 0 && status != Z_STREAM_END && input->ended) {
             return stream->total_out == 0
                        ? errmsg_set(archive->err, SNAPSHOT_ECORRUPT,
                                     "failed to decompress snapshot: unexpected EOF")
@@ -561,27 +639,29 @@ static int archive_inflate(struct archive *archive, z_stream *stream, uint8_t *p
     return SNAPSHOT_OK;
 }
 
-static int archive_unpack(struct archive *archive, struct slice bytes)
+static int archive_unpack(struct archive *archive, int from)
 {
+    struct archive_input *input = malloc(sizeof(*input));
+    uint8_t *piece = malloc(ARCHIVE_PIECE_BYTES);
     z_stream stream = {0};
-    uint8_t *piece;
-    int rc;
+    int rc = SNAPSHOT_ENOMEM;
 
-    if (bytes.size == 0) {
-        return errmsg_set(archive->err, SNAPSHOT_ECORRUPT, "failed to decompress snapshot: EOF");
+    if (input == NULL || piece == NULL || inflateInit2(&stream, GZIP_WINDOW_BITS) != Z_OK) {
+        (void)errmsg_set(archive->err, rc, "out of memory");
+        goto free_memory;
     }
-    if (bytes.size > UINT32_MAX) {
-        return errmsg_set(archive->err, SNAPSHOT_EINVAL, "the snapshot is too large");
+    input->fd = from;
+    input->offset = 0;
+    rc = input_fill(archive, input, &stream);
+    if (rc == SNAPSHOT_OK && input->ended) {
+        rc = errmsg_set(archive->err, SNAPSHOT_ECORRUPT, "failed to decompress snapshot: EOF");
     }
-    piece = malloc(ARCHIVE_PIECE_BYTES);
-    if (piece == NULL || inflateInit2(&stream, GZIP_WINDOW_BITS) != Z_OK) {
-        free(piece);
-        return errmsg_set(archive->err, SNAPSHOT_ENOMEM, "out of memory");
+    if (rc == SNAPSHOT_OK) {
+        rc = archive_inflate(archive, input, &stream, piece);
     }
-    stream.next_in = (Bytef *)(uintptr_t)bytes.data; /* zlib only reads it. */
-    stream.avail_in = (uInt)bytes.size;
-    rc = archive_inflate(archive, &stream, piece);
     (void)inflateEnd(&stream); /* Only fails on a stream that is none. */
+free_memory:
+    free(input);
     free(piece);
     return rc;
 }
@@ -680,9 +760,9 @@ static int archive_check_state(struct archive *archive)
     return SNAPSHOT_OK;
 }
 
-static int archive_fill(struct archive *archive, struct slice bytes)
+static int archive_fill(struct archive *archive, int from)
 {
-    int rc = archive_unpack(archive, bytes);
+    int rc = archive_unpack(archive, from);
 
     if (rc == SNAPSHOT_OK) {
         rc = archive_check_sums(archive);
@@ -693,8 +773,8 @@ static int archive_fill(struct archive *archive, struct slice bytes)
     return rc == SNAPSHOT_OK ? archive_check_state(archive) : rc;
 }
 
-int archive_open(struct slice bytes, const char *folder, uint64_t state_bytes_max,
-                 struct archive **out, struct errmsg *err)
+int archive_open(int from, const char *folder, uint64_t state_bytes_max, struct archive **out,
+                 struct errmsg *err)
 {
     struct archive *archive = calloc(1, sizeof(*archive));
     int rc;
@@ -711,16 +791,16 @@ int archive_open(struct slice bytes, const char *folder, uint64_t state_bytes_ma
         assert(archive->scratch.dir != NULL);
         archive->fd = openat(archive->scratch.dir->fd, "state.bin",
                              O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-        rc = archive->fd >= 0 ? archive_fill(archive, bytes)
-                              : errmsg_set_errno(err, SNAPSHOT_EIO, "cannot make a file in %s",
-                                                 archive->scratch.path);
+        rc = archive->fd >= 0 ? archive_fill(archive, from)
+                              : errmsg_set_errno(err, archive_code(errno),
+                                                 "cannot make a file in %s", archive->scratch.path);
     }
     scratch_remove_names(&archive->scratch);
     archive->err = NULL;
     archive->reader.err = NULL;
     if (rc != SNAPSHOT_OK) {
         archive_free(archive);
-        return rc;
+        return archive_say_full(rc, folder, err);
     }
     *out = archive;
     return SNAPSHOT_OK;

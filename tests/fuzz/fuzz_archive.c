@@ -128,6 +128,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct buffer state = {0}, tar = {0}, bytes = {0};
     struct archive *archive = NULL;
     struct errmsg err = {""};
+    int fd = -1;
 
     if (size < 1 || size > FUZZ_BYTES_MAX) {
         return 0;
@@ -151,8 +152,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         fuzz_compress(input, &bytes);
         input = buffer_slice(&bytes);
     }
-    const int rc = archive_open(input, fuzz_folder, FUZZ_STATE_BYTES_MAX, &archive, &err);
+    int rc = archive_file_open(fuzz_folder, &fd, &err);
 
+    assert(rc == SNAPSHOT_OK);
+    rc = archive_file_write(fuzz_folder, fd, input, 0, &err);
+    assert(rc == SNAPSHOT_OK);
+    rc = archive_open(fd, fuzz_folder, FUZZ_STATE_BYTES_MAX, &archive, &err);
+    (void)close(fd);
     if (rc == SNAPSHOT_OK) {
         fuzz_use(archive);
     } else {

@@ -34,6 +34,20 @@ static void put(struct fixture *fixture, uint64_t index, const char *key, struct
     buffer_deinit(&command);
 }
 
+/* As archive_open, of bytes. */
+static int open_bytes(struct slice bytes, const char *folder, uint64_t limit,
+                      struct archive **archive, struct errmsg *err)
+{
+    int fd = -1;
+
+    assert_int_equal(archive_file_open(folder, &fd, err), SNAPSHOT_OK);
+    assert_int_equal(archive_file_write(folder, fd, bytes, 0, err), SNAPSHOT_OK);
+    const int rc = archive_open(fd, folder, limit, archive, err);
+
+    assert_int_equal(close(fd), 0);
+    return rc;
+}
+
 /* In the fixture's folder, which must be empty in the end: nothing is left of the work. An archive
  * of two keys; the second value is larger than one piece of anything. */
 static void save(struct fixture *fixture, struct buffer *out)
@@ -75,7 +89,7 @@ static void saved_archives_can_be_read_back(void **state)
     (void)state;
     fixture_open(&fixture);
     save(&fixture, &bytes);
-    if (archive_open(buffer_slice(&bytes), fixture.dir, 1 << 20, &archive, &err) != SNAPSHOT_OK) {
+    if (open_bytes(buffer_slice(&bytes), fixture.dir, 1 << 20, &archive, &err) != SNAPSHOT_OK) {
         fail_msg("%s", err.text);
     }
     assert_int_equal(archive_sum(archive)->records, 2);
@@ -105,7 +119,7 @@ static void refused(const char *folder, struct slice bytes, uint64_t limit, cons
     struct archive *archive = NULL;
     struct errmsg err = {""};
 
-    assert_int_equal(archive_open(bytes, folder, limit, &archive, &err), SNAPSHOT_ECORRUPT);
+    assert_int_equal(open_bytes(bytes, folder, limit, &archive, &err), SNAPSHOT_ECORRUPT);
     if (strstr(err.text, reason) == NULL) {
         fail_msg("\"%s\" lacks \"%s\"", err.text, reason);
     }
@@ -175,7 +189,7 @@ static void little_may_follow_the_end(void **state)
     fixture_open(&fixture);
     save(&fixture, &bytes);
     pack_with_tail(buffer_slice(&bytes), 10240, &packed); /* As tar(1) pads. */
-    assert_int_equal(archive_open(buffer_slice(&packed), fixture.dir, 1 << 20, &archive, &err), 0);
+    assert_int_equal(open_bytes(buffer_slice(&packed), fixture.dir, 1 << 20, &archive, &err), 0);
     archive_free(archive);
     pack_with_tail(buffer_slice(&bytes), 4 << 20, &packed);
     refused(fixture.dir, buffer_slice(&packed), 1 << 20, "too much follows the archive's end");
@@ -189,6 +203,7 @@ static void what_a_crash_left_is_removed_and_nothing_else(void **state)
     char folder[] = "/tmp/proconsul-archive-XXXXXX";
     char path[128];
     static const char *const names[] = {"archive-abc123", "archive-long-name", "other"};
+    static const char *const files[] = {"archive-abc123/state.bin", "archive-def456"};
 
     (void)state;
     assert_non_null(mkdtemp(folder));
@@ -196,10 +211,12 @@ static void what_a_crash_left_is_removed_and_nothing_else(void **state)
         (void)snprintf(path, sizeof(path), "%s/%s", folder, names[i]);
         assert_int_equal(mkdir(path, 0700), 0);
     }
-    (void)snprintf(path, sizeof(path), "%s/archive-abc123/state.bin", folder);
-    FILE *file = fopen(path, "w");
-    assert_non_null(file);
-    (void)fclose(file);
+    for (size_t i = 0; i < 2; i++) {
+        (void)snprintf(path, sizeof(path), "%s/%s", folder, files[i]);
+        FILE *file = fopen(path, "w");
+        assert_non_null(file);
+        (void)fclose(file);
+    }
     archive_clean(folder);
     for (size_t i = 0; i < 3; i++) {
         (void)snprintf(path, sizeof(path), "%s/%s", folder, names[i]);

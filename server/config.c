@@ -274,6 +274,7 @@ void config_free(struct config *config)
     free(config->acl_token);
     free(config->dns_domain);
     free(config->dns_alt_domain);
+    free(config->dns_recursors);
     config_sources_free(config->sources);
     free(config);
 }

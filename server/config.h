@@ -92,8 +92,9 @@ struct config {
     size_t http_blocked_count;
     json_t *http_response_headers; /* http_config.response_headers, object or NULL */
     struct dns_config dns; /* domain, alt_domain, dns_config; its strings are the config's */
-    char *dns_domain;      /* owners of dns.domain and dns.alt_domain */
+    char *dns_domain;      /* owners of dns.domain, dns.alt_domain, dns.recursors */
     char *dns_alt_domain;
+    char *dns_recursors;
     json_t *services; /* array of service definitions; keys in Consul's file spelling ("name",
                          "enable_tag_override"), whatever case they were written in */
     json_t *checks;   /* array of check definitions, likewise */

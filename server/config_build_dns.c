@@ -1,8 +1,10 @@
 /* What the DNS server is told. */
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "kv/buffer.h"
 #include "server/config_builder.h"
 
 /* A domain in lower case without its final dot. */
@@ -94,19 +96,52 @@ static bool build_recursor_is_right(const char *text)
     return false;
 }
 
-static void build_recursors(struct config_builder *builder, struct dns_config *dns)
+/* The text of all recursors, blank-separated: an entry may name several, and hold templates. */
+static char *build_recursor_words(struct config_builder *builder)
 {
     const json_t *list = builder_get(builder, "recursors");
+    struct buffer words = {0};
+    char *copy = NULL;
 
     for (size_t i = 0; i < json_array_size(list); i++) {
-        const char *text = json_string_value(json_array_get(list, i));
+        struct errmsg reason = {""};
+        char *text =
+            config_address_expand("recursors", json_string_value(json_array_get(list, i)), &reason);
 
-        if (!build_recursor_is_right(text)) {
-            builder_fail(builder, "recursors: invalid recursor address: %.100s", text);
+        if (text == NULL) {
+            builder_fail(builder, "%s", reason.text);
+        } else {
+            buffer_append_text(&words, text);
+            buffer_append_char(&words, ' ');
+            free(text);
+        }
+    }
+    buffer_append_char(&words, '\0');
+    if (words.failed) {
+        builder_fail(builder, "out of memory");
+    } else {
+        copy = builder_copy(builder, words.data);
+    }
+    buffer_deinit(&words);
+    return copy;
+}
+
+static void build_recursors(struct config_builder *builder, struct dns_config *dns)
+{
+    char *rest = NULL;
+
+    builder->config->dns_recursors = build_recursor_words(builder);
+    if (builder->config->dns_recursors == NULL) {
+        return;
+    }
+    for (char *word = strtok_r(builder->config->dns_recursors, " \t\n", &rest); word != NULL;
+         word = strtok_r(NULL, " \t\n", &rest)) {
+        if (!build_recursor_is_right(word)) {
+            builder_fail(builder, "recursors: invalid recursor address: %.100s", word);
         } else if (dns->recursor_count == DNS_RECURSORS_MAX) {
             builder_fail(builder, "recursors: more than %d", DNS_RECURSORS_MAX);
         } else {
-            dns->recursors[dns->recursor_count++] = text;
+            dns->recursors[dns->recursor_count++] = word;
         }
     }
 }

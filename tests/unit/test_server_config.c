@@ -214,6 +214,8 @@ static const struct {
      "{" BASE ", \"acl\": {\"enabled\": true, \"default_policy\": \"deny\", "
      "\"tokens\": {\"master\": \"m\"}}}",
      NULL},
+    {"recursor by an unknown template", "{" BASE ", \"recursors\": [\"{{ GetIt }}\"]}",
+     "recursors: template {{ GetIt }} is not understood"},
     {"recursor strategy", "{" BASE ", \"dns_config\": {\"recursor_strategy\": \"random\"}}", NULL},
     {"no recursor strategy", "{" BASE ", \"dns_config\": {\"recursor_strategy\": \"any\"}}",
      "Invalid recursor strategy: any"},
@@ -320,6 +322,24 @@ static void test_flags_follow_go_syntax(void **state)
             config_free(config);
         }
     }
+}
+
+/* An entry may name several, or look one up, as with Consul. */
+static void test_recursors_are_words_of_their_entries(void **state)
+{
+    struct config *config = NULL;
+    struct errmsg err;
+
+    (void)state;
+    (void)write_file("base.json",
+                     "{" BASE ", \"node_name\": \"n1\", \"recursors\": "
+                     "[\"8.8.8.8  [::1]:54\", \"{{ GetInterfaceIP \\\"lo\\\" }}:55\"]}");
+    assert_int_equal(load("-config-file @/base.json", &config, &err), 0);
+    assert_int_equal(config->dns.recursor_count, 3);
+    assert_string_equal(config->dns.recursors[0], "8.8.8.8");
+    assert_string_equal(config->dns.recursors[1], "[::1]:54");
+    assert_string_equal(config->dns.recursors[2], "127.0.0.1:55");
+    config_free(config);
 }
 
 static void test_no_time_for_recursors_is_the_default(void **state)
@@ -581,13 +601,26 @@ static void test_tables_have_no_key_twice_and_a_reason_for_what_is_not_honoured(
     }
 }
 
-static void test_every_flag_names_a_key(void **state)
+/* The help called flags for script checks without effect when they had one already. */
+static void test_every_flag_names_a_key_and_its_help_says_what_becomes_of_it(void **state)
 {
+    static const char *const words[] = {
+        [CONFIG_IGNORED] = "No effect", [CONFIG_ALWAYS] = "Always", [CONFIG_REFUSED] = "Refused"};
+
     (void)state;
     for (size_t i = 0; i < config_flag_count; i++) {
-        if (config_flag_table[i].path != NULL) {
-            assert_non_null(
-                config_key_find(config_keys, config_key_count, config_flag_table[i].path));
+        const struct config_flag *flag = &config_flag_table[i];
+
+        if (flag->path == NULL) {
+            continue;
+        }
+        const struct config_key *key = config_key_find(config_keys, config_key_count, flag->path);
+
+        assert_non_null(key);
+        for (enum config_use use = CONFIG_IGNORED; use <= CONFIG_REFUSED; use++) {
+            if ((strncmp(flag->help, words[use], strlen(words[use])) == 0) != (key->use == use)) {
+                fail_msg("-%s: %s", flag->name, flag->help);
+            }
         }
     }
 }
@@ -598,6 +631,7 @@ int main(void)
         cmocka_unit_test(test_config_files_are_taken_or_refused_with_the_reason),
         cmocka_unit_test(test_flags_follow_go_syntax),
         cmocka_unit_test(test_defaults_are_consuls),
+        cmocka_unit_test(test_recursors_are_words_of_their_entries),
         cmocka_unit_test(test_no_time_for_recursors_is_the_default),
         cmocka_unit_test(test_rates_are_none_unless_set),
         cmocka_unit_test(test_dev_is_one_server_on_the_loopback),
@@ -605,7 +639,7 @@ int main(void)
         cmocka_unit_test(test_service_definitions_get_one_spelling),
         cmocka_unit_test(test_real_files_of_three_generations_start_a_server),
         cmocka_unit_test(test_tables_have_no_key_twice_and_a_reason_for_what_is_not_honoured),
-        cmocka_unit_test(test_every_flag_names_a_key),
+        cmocka_unit_test(test_every_flag_names_a_key_and_its_help_says_what_becomes_of_it),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

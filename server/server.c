@@ -48,6 +48,7 @@ struct server_process {
     int exit_status;
     bool handles_open;
     bool pid_file_written; /* else the one that is there is another process's */
+    bool leave_requested;  /* it stops because /v1/agent/leave asked for it, not a signal */
 };
 
 /* --- small services for everybody --- */
@@ -546,6 +547,13 @@ static void server_on_signal(uv_signal_t *handle, int signal_number)
         return;
     }
     log_write(LOG_INFO, "agent", "Caught: signal=%s", interrupt ? "interrupt" : "terminated");
+    if (server->stopping && process->leave_requested) {
+        /* The first from outside, the service manager's as a rule: `consul leave`, and once that
+         * has its answer SIGTERM. */
+        process->leave_requested = false;
+        log_write(LOG_INFO, "agent", "leaving already; another signal ends the process at once");
+        return;
+    }
     if (server->stopping) {
         log_write(LOG_WARN, "agent", "second signal, exiting at once");
         _exit(1); /* What was acknowledged is on disk already. */
@@ -558,6 +566,7 @@ static void server_on_signal(uv_signal_t *handle, int signal_number)
               leave ? "Gracefully shutting down agent..." : "Graceful shutdown disabled. Exiting");
     server->stopping = true;
     server_notify("STOPPING=1");
+    process->leave_requested = server->leaving;
     server->leaving = leave;
     if (leave) {
         replica_leave(server->replica, server_on_left, process);

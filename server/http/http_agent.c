@@ -335,12 +335,18 @@ static void agent_join(struct http_request *request)
     membership_join(request->server->membership, address, agent_join_on_done, join);
 }
 
-/* The process's own signal handlers do the rest, after this answer is out. */
+/* The process's own signal handlers do the rest, after this answer is out. Once: a second signal
+ * ends the process at once. */
 static void agent_leave(struct http_request *request)
 {
-    request->server->leaving = true;
+    struct server *server = request->server;
+    const bool under_way = server->leaving || server->stopping;
+
+    server->leaving = server->leaving || !server->stopping;
     http_reply_empty(request, 200);
-    (void)kill(getpid(), SIGTERM);
+    if (!under_way) {
+        (void)kill(getpid(), SIGTERM);
+    }
 }
 
 static void agent_reload_config(struct http_request *request)

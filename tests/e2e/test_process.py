@@ -2,6 +2,7 @@
 a second server by mistake."""
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -73,3 +74,20 @@ def test_a_second_server_leaves_the_first_ones_files_alone():
             assert int(file.read()) == server.process.pid
         assert server.stop() == 1
         assert not os.path.exists(pid_file)
+
+
+def test_a_signal_right_behind_a_request_to_leave_does_not_cut_it_short():
+    """As service managers do it: ExecStop= asks the server to leave, and as soon as that has its answer
+    SIGTERM follows. Symptom: it was taken for the second signal, at which the process ends at once:
+    the others went on counting with this server."""
+    with Cluster(size=3) as cluster:
+        leader = cluster.wait_leader()
+        cluster.wait_members()
+        server = next(server for server in cluster.servers if server is not leader)
+        assert server.request("PUT", "/v1/agent/leave")[0] == 200
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(30) == 0
+        servers = leader.get_json("/v1/operator/raft/configuration")["Servers"]
+        assert server.name not in {peer["Node"] for peer in servers}
+        members = leader.get_json("/v1/agent/members")
+        assert {member["Name"]: member["Status"] for member in members}[server.name] == 3  # Left.

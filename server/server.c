@@ -641,11 +641,12 @@ static void server_on_close_guard(uv_timer_t *handle)
     uv_stop(&process->loop);
 }
 
-/* Runs the loop until all that the parts closed has called back, bounded. */
-static void server_close_handles(struct server_process *process)
+/* Runs the loop until all that the parts closed has called back, bounded. False: something has not,
+ * and may still use its memory. */
+static bool server_close_handles(struct server_process *process)
 {
     if (!process->handles_open) {
-        return;
+        return true;
     }
     uv_close((uv_handle_t *)&process->on_term, NULL);
     uv_close((uv_handle_t *)&process->on_int, NULL);
@@ -660,6 +661,7 @@ static void server_close_handles(struct server_process *process)
     if (rc != 0) {
         log_write(LOG_WARN, "agent", "the event loop was not empty at exit: %s", uv_strerror(rc));
     }
+    return rc == 0;
 }
 
 /* --- life --- */
@@ -715,7 +717,7 @@ int server_run(struct config *config)
     }
 
     server_stop_parts(process);
-    server_close_handles(process);
+    const bool closed = server_close_handles(process);
     if (process->pid_file_written) {
         (void)unlink(config->pid_file); /* an operator may have been faster */
     }
@@ -725,6 +727,10 @@ int server_run(struct config *config)
         (void)close(process->lock_fd); /* gives up the lock */
     }
     const int exit_status = process->exit_status;
+    if (!closed) {
+        (void)fflush(stdout);
+        _exit(exit_status); /* A worker hangs, on a disk or a name server: exit() waits for it. */
+    }
     metrics_free(process->server.metrics);
     config_free(config);
     free(process);

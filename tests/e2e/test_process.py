@@ -91,3 +91,19 @@ def test_a_signal_right_behind_a_request_to_leave_does_not_cut_it_short():
         assert server.name not in {peer["Node"] for peer in servers}
         members = leader.get_json("/v1/agent/members")
         assert {member["Name"]: member["Status"] for member in members}[server.name] == 3  # Left.
+
+
+def test_a_disk_that_does_not_answer_does_not_keep_the_process():
+    """A worker that hangs, here in opening a file whose name a pipe without a reader has. Symptom: at
+    the end of an orderly stop the process waited for it for ever."""
+    with Cluster(size=1) as cluster:
+        server = cluster.servers[0]
+        service = json.dumps({"Name": "service"})
+        assert server.request("PUT", "/v1/agent/service/register", service)[0] == 200
+        folder = os.path.join(server.data_dir, "services")
+        name = wait_for("the file of the service", lambda: [
+            name for name in os.listdir(folder) if "." not in name], 30)[0]
+        os.mkfifo(os.path.join(folder, name + ".tmp"))
+        assert server.request("PUT", "/v1/agent/service/register", service)[0] == 200
+        assert server.stop(30) == 1
+        assert "did not close" in server.log()

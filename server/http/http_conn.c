@@ -114,9 +114,9 @@ void http_conn_close(struct http_conn *conn)
     }
     conn->state = HTTP_CONN_CLOSED;
     http_deadline_remove(conn->http, conn);
+    conn_cancel_request(conn);
     http_client_put(conn->http, conn->client);
     conn->client = NULL;
-    conn_cancel_request(conn);
     http_archive_release(conn);
     http_file_free(conn->file);
     conn->file = NULL;

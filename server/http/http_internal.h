@@ -123,7 +123,14 @@ enum http_conn_state {
     HTTP_CONN_CLOSED, /* uv_close was called */
 };
 
-struct http_client;
+/* What one address has. */
+struct http_client {
+    struct http_client *next;
+    unsigned count;            /* of connections */
+    unsigned stream_snapshots; /* of the server's, */
+    uint64_t stream_copied_bytes;
+    unsigned char address[16]; /* IPv4 in the first four bytes */
+};
 
 #define HTTP_CONN_MAGIC 0x48434f4eU
 
@@ -132,7 +139,7 @@ struct http_conn {
     enum http_conn_state state;
     struct http_server *http;
     struct http_conn *next, *previous;
-    struct http_client *client; /* counts connections by address */
+    struct http_client *client; /* NULL: not known */
     uv_tcp_t tcp;
     bool tcp_closed; /* the close callback has run */
 
@@ -242,6 +249,7 @@ struct http_server {
     struct http_conn *conns;
     size_t conn_count;
     struct http_client *clients[256];
+    struct http_client nobody; /* those whose address is not known */
     struct buffer spares[HTTP_SPARE_BUFFERS_MAX];
     size_t spare_count;
     struct buffer out;     /* an answer's header (and small body) is written together here */
@@ -509,6 +517,8 @@ void http_stream_cancel(struct http_request *request);
 /* What was sent has been taken. */
 void http_stream_sent(struct http_conn *conn);
 bool http_stream_can_step(const struct http_stream *stream);
+/* Whose turn it is to get a snapshot, if there is one left; NULL: nobody's. */
+struct http_stream *http_stream_next(struct http_server *http);
 /* One step, of bounded time; the stream may be gone after it. */
 void http_stream_step(struct http_stream *stream);
 /* Every HTTP_STREAM_TICK_MS: does the client read? */

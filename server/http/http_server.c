@@ -20,12 +20,6 @@ enum {
     HTTP_DESCRIPTORS_RESERVED_MAX = 1024, /* a quarter of all where there are fewer than 4096 */
 };
 
-struct http_client {
-    struct http_client *next;
-    unsigned count;
-    unsigned char address[16]; /* IPv4 in the first four bytes */
-};
-
 /* --- buffers --- */
 
 void http_spare_give(struct http_server *http, struct buffer *buffer)

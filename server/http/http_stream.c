@@ -6,9 +6,11 @@
  * encoded, each piece when the client has taken the one before. A snapshot keeps the database from
  * using its free pages again, so a slow client does not keep one for long: when it has been waited
  * for HTTP_STREAM_STALL_MS (less while others want one), the rest is copied, up to a bound, and the
- * snapshot is given back. */
+ * snapshot is given back. Addresses share both: the next snapshot goes to the one that has fewest,
+ * and when too much is copied in all, the one that has most of it loses a connection. */
 
 #include <assert.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +23,14 @@
 static struct http_server *stream_server(const struct http_stream *stream)
 {
     return stream->request->conn->http;
+}
+
+/* Those whose address is not known share one. */
+static struct http_client *stream_client(const struct http_stream *stream)
+{
+    struct http_client *client = stream->request->conn->client;
+
+    return client != NULL ? client : &stream_server(stream)->nobody;
 }
 
 /* What is kept for the next piece; an order of a long listing is large. */
@@ -51,6 +61,7 @@ static void stream_close_snapshot(struct http_stream *stream)
         store_read_end(&stream->txn);
         stream->txn_open = false;
         http->stream_snapshots--;
+        stream_client(stream)->stream_snapshots--;
         if (!TAILQ_EMPTY(&http->streams_queued)) {
             http_turn_start(http);
         }
@@ -67,6 +78,7 @@ static void stream_free(struct http_stream *stream)
                  stream, entry);
     assert(http->stream_copied_bytes >= stream->copied_bytes);
     http->stream_copied_bytes -= stream->copied_bytes;
+    stream_client(stream)->stream_copied_bytes -= stream->copied_bytes;
     http_piece_deinit(&stream->piece);
     http_piece_deinit(&stream->scout);
     buffer_deinit(&stream->body);
@@ -133,6 +145,7 @@ static void stream_begin(struct http_stream *stream)
     }
     stream->txn_open = true;
     http->stream_snapshots++;
+    stream_client(stream)->stream_snapshots++;
     TAILQ_REMOVE(&http->streams_queued, stream, entry);
     TAILQ_INSERT_TAIL(&http->streams, stream, entry);
     stream->state = HTTP_STREAM_COLLECT;
@@ -261,6 +274,33 @@ static void stream_index(struct http_stream *stream)
     }
 }
 
+static void stream_give_up(struct http_stream *stream)
+{
+    log_write(LOG_WARN, "agent.http",
+              "closed a connection: its client does not read the listing it asked for");
+    http_conn_close(stream->request->conn);
+}
+
+/* Of the address for which most is copied, the one for which most is. */
+static struct http_stream *stream_hoarder(struct http_server *http)
+{
+    struct http_stream *stream;
+    struct http_stream *most = NULL;
+
+    TAILQ_FOREACH(stream, &http->streams, entry)
+    {
+        const uint64_t bytes = stream_client(stream)->stream_copied_bytes;
+        const uint64_t most_bytes = most == NULL ? 0 : stream_client(most)->stream_copied_bytes;
+
+        if (bytes > most_bytes ||
+            (most != NULL && bytes == most_bytes && stream->copied_bytes > most->copied_bytes)) {
+            most = stream;
+        }
+    }
+    assert(most != NULL && most->copied_bytes > 0);
+    return most;
+}
+
 /* Encodes on while the client is waited for: its snapshot was open for too long. */
 static void stream_copy(struct http_stream *stream)
 {
@@ -276,13 +316,14 @@ static void stream_copy(struct http_stream *stream)
     }
     stream->copied_bytes += grown;
     http->stream_copied_bytes += grown;
-    if (stream->body.size > HTTP_STREAM_COPY_BYTES_MAX ||
-        http->stream_copied_bytes > HTTP_STREAM_COPIES_BYTES_MAX) {
-        log_write(LOG_WARN, "agent.http",
-                  "closed a connection: its client does not read the listing it asked for");
-        http_conn_close(stream->request->conn);
-    } else if (stream->piece.done) {
+    stream_client(stream)->stream_copied_bytes += grown;
+    if (stream->piece.done) {
         stream_close_snapshot(stream);
+    }
+    if (stream->body.size > HTTP_STREAM_COPY_BYTES_MAX) {
+        stream_give_up(stream);
+    } else if (http->stream_copied_bytes > HTTP_STREAM_COPIES_BYTES_MAX) {
+        stream_give_up(stream_hoarder(http));
     }
 }
 
@@ -314,6 +355,28 @@ static void stream_go_on(struct http_stream *stream)
     }
     buffer_clear(&stream_server(stream)->out);
     stream_send(stream);
+}
+
+struct http_stream *http_stream_next(struct http_server *http)
+{
+    struct http_stream *stream;
+    struct http_stream *next = NULL;
+
+    if (http->stream_snapshots >= HTTP_STREAMS_MAX) {
+        return NULL;
+    }
+    TAILQ_FOREACH(stream, &http->streams_queued, entry)
+    {
+        const unsigned least = next == NULL ? UINT_MAX : stream_client(next)->stream_snapshots;
+
+        if (least == 0) {
+            break;
+        }
+        if (stream_client(stream)->stream_snapshots < least) {
+            next = stream; /* Of one address, who has waited longest. */
+        }
+    }
+    return next;
 }
 
 bool http_stream_can_step(const struct http_stream *stream)

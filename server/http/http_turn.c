@@ -154,11 +154,13 @@ static bool streams_can_step(const struct http_server *http)
 static void streams_turn(struct http_server *http, uint64_t until_ns)
 {
     do {
-        if (http->stream_snapshots < HTTP_STREAMS_MAX && !TAILQ_EMPTY(&http->streams_queued)) {
-            http_stream_step(TAILQ_FIRST(&http->streams_queued)); /* Leaves the queue. */
+        struct http_stream *stream = http_stream_next(http);
+
+        if (stream != NULL) {
+            http_stream_step(stream); /* Leaves the queue. */
             continue;
         }
-        struct http_stream *stream = TAILQ_FIRST(&http->streams);
+        stream = TAILQ_FIRST(&http->streams);
 
         TAILQ_REMOVE(&http->streams, stream, entry); /* The next time begins with another one. */
         TAILQ_INSERT_TAIL(&http->streams, stream, entry);

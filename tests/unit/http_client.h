@@ -21,16 +21,25 @@ struct client {
     bool closed;
 };
 
-HELPER void client_open(struct http_fixture *fixture, struct client *client)
+/* `from`: an address of the loopback network. */
+HELPER void client_open_from(struct http_fixture *fixture, struct client *client, const char *from)
 {
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(fixture->port)};
+    struct sockaddr_in address = {.sin_family = AF_INET};
 
     memset(client, 0, sizeof(*client));
     client->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     assert_true(client->fd >= 0);
+    assert_int_equal(inet_pton(AF_INET, from, &address.sin_addr), 1);
+    assert_int_equal(bind(client->fd, (struct sockaddr *)&address, sizeof(address)), 0);
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    address.sin_port = htons(fixture->port);
     assert_int_equal(connect(client->fd, (struct sockaddr *)&address, sizeof(address)), 0);
     assert_int_equal(fcntl(client->fd, F_SETFL, O_NONBLOCK), 0);
+}
+
+HELPER void client_open(struct http_fixture *fixture, struct client *client)
+{
+    client_open_from(fixture, client, "127.0.0.1");
 }
 
 HELPER void client_close(struct client *client)

@@ -453,6 +453,104 @@ static void who_does_not_read_gives_its_snapshot_to_who_wants_one(void **state)
     buffer_deinit(&body);
 }
 
+static size_t queued(const struct http_fixture *fixture)
+{
+    const struct http_stream *stream;
+    size_t count = 0;
+
+    TAILQ_FOREACH(stream, &fixture->server.http->streams_queued, entry)
+    {
+        count++;
+    }
+    return count;
+}
+
+static void run_until_queued(struct http_fixture *fixture, size_t count)
+{
+    for (int i = 0; i < 10000 && queued(fixture) != count; i++) {
+        loop_turn(fixture);
+    }
+    assert_int_equal(queued(fixture), count);
+}
+
+/* Asks, and takes no more than the kernel does for it. */
+static void ask_and_stop(struct http_fixture *fixture, struct client *client, const char *from)
+{
+    client_open_from(fixture, client, from);
+    small_window(client);
+    client_send(fixture, client, ask_list);
+}
+
+/* Symptom: a thousand slow readers of one client kept all others waiting for a minute. Rule: the
+ * next snapshot goes to the address that has fewest. */
+static void a_client_with_many_listings_keeps_no_other_waiting(void **state)
+{
+    enum { SLOW = 6, HOLDERS = 2, OTHERS = HTTP_STREAMS_MAX - HOLDERS };
+    struct http_fixture *fixture = *state;
+    struct http_server *http = fixture->server.http;
+    struct client slow[SLOW], other;
+    struct buffer body = {0};
+
+    put_many(fixture, LONG_COUNT * 4, LONG_VALUE_BYTES);
+    for (size_t i = 0; i < HOLDERS; i++) {
+        ask_and_stop(fixture, &slow[i], "127.0.0.2");
+        (void)run_until_stalled(fixture);
+    }
+    assert_int_equal(http->stream_snapshots, HOLDERS);
+    http->stream_snapshots += OTHERS;
+    for (size_t i = HOLDERS; i < SLOW; i++) {
+        ask_and_stop(fixture, &slow[i], "127.0.0.2");
+        run_until_queued(fixture, i - HOLDERS + 1);
+    }
+    ask_and_stop(fixture, &other, "127.0.0.3");
+    run_until_queued(fixture, SLOW - HOLDERS + 1);
+    const struct http_conn *conn = http->conns; /* The last one. */
+    assert_int_equal(conn->client->stream_snapshots, 0);
+    client_close(&slow[0]);
+    run_until_queued(fixture, SLOW - HOLDERS);
+    assert_int_equal(conn->client->stream_snapshots, 1);
+    http->stream_snapshots -= OTHERS;
+    expect_chunks(fixture, &other, &body);
+    assert_long_listing(body.data, LONG_COUNT * 4);
+    for (size_t i = 1; i < SLOW; i++) {
+        client_close(&slow[i]);
+    }
+    client_close(&other);
+    buffer_deinit(&body);
+}
+
+/* Symptom: when all that may be copied was, whoever was copied for next was closed, and who had
+ * most of it was not. */
+static void who_has_most_copied_pays_when_it_is_too_much(void **state)
+{
+    struct http_fixture *fixture = *state;
+    struct http_server *http = fixture->server.http;
+    struct client hoarder, client;
+    struct buffer body = {0};
+
+    put_many(fixture, LONG_COUNT * 4, LONG_VALUE_BYTES);
+    ask_and_stop(fixture, &hoarder, "127.0.0.2");
+    (void)run_until_stalled(fixture);
+    stall(fixture);
+    const uint64_t others =
+        HTTP_STREAM_COPIES_BYTES_MAX - http->stream_copied_bytes - HTTP_PIECE_BYTES;
+    ask_and_stop(fixture, &client, "127.0.0.3");
+    struct http_stream *stream = run_until_stalled(fixture)->private.stream;
+    http->stream_copied_bytes += others;
+    stream->copies = true;
+    http_turn_start(http);
+    for (int i = 0; i < 10000 && http->conn_count > 1; i++) {
+        loop_turn(fixture); /* It is not read from, or it might have it all before. */
+    }
+    client_expect_close(fixture, &hoarder);
+    expect_chunks(fixture, &client, &body);
+    assert_long_listing(body.data, LONG_COUNT * 4);
+    http->stream_copied_bytes -= others;
+    client_close(&hoarder);
+    client_close(&client);
+    buffer_deinit(&body);
+}
+
 /* What they cost is bounded in one turn; who has closed its sending side is answered all the same.
  */
 static void listings_asked_for_at_once_are_begun_over_several_turns(void **state)
@@ -655,6 +753,8 @@ int main(void)
         TEST(a_client_that_goes_amid_a_listing_leaves_nothing),
         TEST(listings_queue_for_snapshots_and_all_are_answered),
         TEST(who_does_not_read_gives_its_snapshot_to_who_wants_one),
+        TEST(a_client_with_many_listings_keeps_no_other_waiting),
+        TEST(who_has_most_copied_pays_when_it_is_too_much),
         TEST(listings_asked_for_at_once_are_begun_over_several_turns),
         TEST(a_server_may_stop_amid_listings),
         TEST(a_change_wakes_those_concerned_and_each_gets_the_answer_it_asked_for),

@@ -420,6 +420,9 @@ static void worker_deinit(struct dns_worker *worker)
     if (worker->notice.fd >= 0) {
         (void)close(worker->notice.fd);
     }
+    if (worker->spare_fd >= 0) {
+        (void)close(worker->spare_fd);
+    }
     if (worker->epoll_fd >= 0) {
         (void)close(worker->epoll_fd);
     }
@@ -458,8 +461,9 @@ static int worker_init(struct dns_worker *worker, const struct dns_options *opti
     worker->wake = (struct dns_source){DNS_SOURCE_MAGIC, DNS_SOURCE_WAKE, server->wake_fd};
     worker->notice = (struct dns_source){DNS_SOURCE_MAGIC, DNS_SOURCE_NOTICE,
                                          eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
-    if (worker->epoll_fd < 0 || worker->notice.fd < 0 || worker_watch(worker, &worker->wake) != 0 ||
-        worker_watch(worker, &worker->notice) != 0) {
+    worker->spare_fd = dns_spare_open(worker);
+    if (worker->epoll_fd < 0 || worker->notice.fd < 0 || worker->spare_fd < 0 ||
+        worker_watch(worker, &worker->wake) != 0 || worker_watch(worker, &worker->notice) != 0) {
         return errmsg_set_errno(err, DNS_EIO, "set up a DNS thread");
     }
     for (size_t i = 0; i < options->address_count; i++) {
@@ -539,6 +543,7 @@ int dns_server_start(const struct dns_options *options, struct dns_server **out,
         worker->server = server;
         worker->epoll_fd = -1;
         worker->notice.fd = -1;
+        worker->spare_fd = -1;
         worker->random = options->seed + i * 0x9e3779b97f4a7c15u;
         server->worker_count = i + 1;
         rc = worker_init(worker, options, err);

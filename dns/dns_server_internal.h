@@ -129,6 +129,7 @@ struct dns_worker {
     struct dns_source udp[DNS_ADDRESSES_MAX];
     struct dns_source listeners[DNS_ADDRESSES_MAX];
     size_t socket_count;
+    int spare_fd; /* given up to let a client go for whom there is none; -1: gone */
     struct dns_zone *zone;
     unsigned zone_generation;
     struct dns_resolver *resolver;
@@ -214,6 +215,8 @@ void dns_udp_serve(struct dns_worker *worker, int fd);
 void dns_udp_reuse_control(struct msghdr *answer, struct msghdr *query);
 
 void dns_tcp_accept(struct dns_worker *worker, int listener);
+/* A descriptor that only takes a place; -1 when there is none. */
+int dns_spare_open(const struct dns_worker *worker);
 void dns_tcp_serve(struct dns_worker *worker, struct dns_conn *conn, uint32_t events);
 /* Closes connections that have been idle for too long; returns the milliseconds until the next may
  * be, -1 for never. */

@@ -4,6 +4,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
@@ -143,6 +144,31 @@ static bool conn_add(struct dns_worker *worker, int fd, const struct sockaddr_st
     return true;
 }
 
+int dns_spare_open(const struct dns_worker *worker)
+{
+    return fcntl(worker->wake.fd, F_DUPFD_CLOEXEC, 0);
+}
+
+/* Makes room when there is no descriptor for a client that waits: else the listener would spin for
+ * ever. Without a connection to give up, the client is taken with the spare one, and let go. */
+static void accept_without_room(struct dns_worker *worker, int listener)
+{
+    if (worker->oldest != NULL) {
+        conn_drop(worker, worker->oldest);
+        return;
+    }
+    if (worker->spare_fd >= 0) {
+        (void)close(worker->spare_fd);
+    }
+    const int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+
+    if (fd >= 0) {
+        dns_worker_count(worker, DNS_COUNT_CONNECTIONS_REFUSED);
+        (void)close(fd);
+    }
+    worker->spare_fd = dns_spare_open(worker); /* Somebody may have been faster: then later. */
+}
+
 void dns_tcp_accept(struct dns_worker *worker, int listener)
 {
     for (unsigned i = 0; i < DNS_TCP_ACCEPTS_PER_TURN; i++) {
@@ -152,8 +178,8 @@ void dns_tcp_accept(struct dns_worker *worker, int listener)
             accept4(listener, (struct sockaddr *)&peer, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
 
         if (fd < 0) {
-            if ((errno == EMFILE || errno == ENFILE) && worker->oldest != NULL) {
-                conn_drop(worker, worker->oldest); /* Else the listener would spin for ever. */
+            if (errno == EMFILE || errno == ENFILE) {
+                accept_without_room(worker, listener);
                 continue;
             }
             return;

@@ -18,7 +18,7 @@
 #include "dns/dns_server_internal.h"
 #include "tests/unit/dns_fixture.h"
 
-enum { ANSWER_WAIT_MS = 20000 };
+enum { ANSWER_WAIT_MS = 60000, IDLE_MS = 3600 * 1000 /* so that no slow machine reaches it */ };
 
 static struct dns_fixture fixture;
 static struct dns_server *server;
@@ -145,7 +145,8 @@ static int start_threads(unsigned threads)
                                         .addresses = {"127.0.0.1", "127.0.0.2"},
                                         .address_count = 2,
                                         .threads = threads,
-                                        .seed = 1};
+                                        .seed = 1,
+                                        .tcp_idle_ms = IDLE_MS};
 
     if (dns_server_start(&options, &server, &err) != 0) {
         (void)fprintf(stderr, "%s\n", err.text);
@@ -361,6 +362,48 @@ static void the_longest_idle_connection_makes_room(void **state)
     }
 }
 
+/* Without a descriptor for it, and none of its own to give up, the server lets go of a client that
+ * it cannot take: else the listener would stay ready, and its thread busy, for as long as that. */
+static void without_descriptors_a_client_is_let_go(void **state)
+{
+    const struct sockaddr_in address = {.sin_family = AF_INET,
+                                        .sin_port = htons(dns_server_port(server)),
+                                        .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    const int fd = client_open(SOCK_STREAM);
+    const int other = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    struct rlimit limit, none;
+    uint8_t query[DNS_UDP_BYTES_DEFAULT];
+    uint8_t byte;
+    const size_t size = tcp_query(N1_QUESTION, query, sizeof(query));
+
+    (void)state;
+    assert_int_equal(shutdown(fd, SHUT_WR), 0); /* The server has no connection then. */
+    assert_false(receive_all(fd, &byte, 1));
+    const int lowest = dup(fd); /* of those that are free */
+
+    assert_true(lowest >= 0);
+    (void)close(lowest);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    none = limit;
+    none.rlim_cur = (rlim_t)lowest;
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    const int rc = connect(other, (const struct sockaddr *)&address, sizeof(address));
+    struct pollfd ready = {.fd = other, .events = POLLIN};
+    const int closed = poll(&ready, 1, ANSWER_WAIT_MS);
+
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    assert_int_equal(rc, 0);
+    assert_int_equal(closed, 1);
+    assert_false(receive_all(other, &byte, 1));
+    (void)close(other);
+    (void)close(fd);
+    const int third = client_open(SOCK_STREAM);
+
+    send_all(third, query, size);
+    tcp_expect(third, N1_ANSWER);
+    (void)close(third);
+}
+
 static void a_reload_holds_for_the_next_query(void **state)
 {
     struct dns_config config = fixture.config;
@@ -514,6 +557,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_slow_reader_costs_itself_only, start, stop),
         cmocka_unit_test_setup_teardown(one_client_has_a_limit_of_connections, start, stop),
         cmocka_unit_test_setup_teardown(the_longest_idle_connection_makes_room, start, stop),
+        cmocka_unit_test_setup_teardown(without_descriptors_a_client_is_let_go, start, stop),
         cmocka_unit_test_setup_teardown(a_reload_holds_for_the_next_query, start, stop),
         cmocka_unit_test_setup_teardown(registrations_show_in_the_next_answer, start, stop),
         cmocka_unit_test(a_flood_stops_neither_tcp_nor_the_end),

@@ -215,14 +215,17 @@ struct http_body *http_body_ref(struct http_body *body)
 
 void http_body_unref(struct http_body *body)
 {
-    if (body == NULL) {
-        return;
-    }
-    assert(body->references > 0);
-    body->references--;
-    if (body->references == 0) {
+    while (body != NULL) {
+        struct http_body *packed = body->packed;
+
+        assert(body->references > 0);
+        body->references--;
+        if (body->references > 0) {
+            return;
+        }
         buffer_deinit(&body->bytes);
         free(body);
+        body = packed;
     }
 }
 

@@ -12,6 +12,7 @@
 #include "server/events.h"
 #include "server/http/filter.h"
 #include "server/http/http.h"
+#include "server/http/http_gzip.h"
 
 enum {
     HTTP_READ_BYTES = 16 * 1024,                 /* one read; also the size of a recycled buffer */
@@ -74,6 +75,7 @@ struct http_watch {
 struct http_body {
     unsigned references;
     struct buffer bytes;
+    struct http_body *packed; /* the same with gzip, a reference; NULL: not made yet */
 };
 
 struct http_conn;
@@ -87,6 +89,7 @@ struct http_request_private {
     const struct http_route *route; /* once found */
     bool known;            /* a known endpoint: Vary and configured headers go on its answers */
     bool bad_query;        /* malformed escape in the query */
+    bool gzip;             /* the client takes it, and the answer may have it */
     struct buffer headers; /* http_add_header: whole lines */
     char *text;            /* parameters, decoded path and values */
     size_t text_bytes;
@@ -205,6 +208,10 @@ struct http_stream {
     struct http_piece piece;
     struct http_piece scout; /* runs ahead of the piece for the index */
     struct buffer body;      /* encoded, not sent */
+    struct http_gzip *gzip;  /* owned; NULL: it is sent as it is */
+    struct http_body *whole; /* instead of `body`: all was there before, a reference */
+    size_t taken;            /* of either, by the compressor */
+    struct buffer packed;    /* compressed, not sent */
 };
 
 TAILQ_HEAD(http_conn_list, http_conn);
@@ -253,10 +260,14 @@ struct http_server {
     struct buffer spares[HTTP_SPARE_BUFFERS_MAX];
     size_t spare_count;
     struct buffer out;     /* an answer's header (and small body) is written together here */
+    struct buffer packed;  /* a body is compressed here */
     struct buffer body;    /* what reads run into */
     struct buffer command; /* commands are encoded here */
     struct store_txn txn;  /* kept between reads, reset */
     bool txn_open;
+    struct http_gzip_pool gzip;
+    uint64_t gzip_turn_ms;                /* by uv_now: when bodies were compressed last, */
+    uint64_t gzip_turn_ns;                /* and for how long since */
     uint64_t listing_turn_ms;             /* by uv_now: when listings were begun last, */
     uint64_t listing_turn_ns;             /* and for how long since */
     struct events *events;                /* http_event.c; NULL: none was fired */
@@ -376,11 +387,15 @@ struct http_head {
     bool has_expect;
     bool close, keep_alive; /* tokens of Connection */
     bool bare_lf;           /* a line that ends in LF alone */
+    bool has_accept_encoding;
+    bool gzip; /* asked for in the first such line */
 };
 /* Checks the lines of a whole head (the first is the request line), stricter than
  * the parser: no bare CR, NUL, folded line or blank before a colon, so that no two parsers can see
  * two different requests in it. Returns 0, or the status to refuse it with and a text. */
 int http_head_check(struct slice lines, struct http_head *out, const char **text);
+/* Without blanks and tabs around it. */
+struct slice http_trim(struct slice text);
 /* Decodes the target into path and parameters. 0, 400 (bad escape in the path, or no path), or 500
  * for lack of memory. A bad escape in the query is remembered in private->bad_query. */
 int http_request_parse_target(struct http_request *request, struct slice target);
@@ -514,6 +529,10 @@ void http_shared_keep_long(struct http_request *request);
 /* Reads and sends a listing in pieces, from its beginning: spec.piece. */
 void http_stream_start(struct http_request *request, const struct replica_freshness *freshness);
 void http_stream_cancel(struct http_request *request);
+/* Sends an answer that is there as a whole, compressed piece by piece. True: it is the stream's to
+ * end the request. False: nothing was done, it is to be sent as it is. */
+bool http_stream_pack(struct http_request *request, int status, const char *content_type,
+                      const struct http_meta *meta, struct http_body *body);
 /* What was sent has been taken. */
 void http_stream_sent(struct http_conn *conn);
 bool http_stream_can_step(const struct http_stream *stream);

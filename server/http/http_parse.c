@@ -264,6 +264,7 @@ static void conn_take_request(struct http_conn *conn)
     }
     conn->end = conn->head_bytes;
     conn_begin_request(conn);
+    conn->private.gzip = head.gzip;
     if (!http_route_check(request)) {
         return;
     }

@@ -65,11 +65,6 @@ static bool parse_consistency(struct http_request *request)
     return true;
 }
 
-static bool is_blank(char c)
-{
-    return c == ' ' || c == '\t';
-}
-
 /* Go's Atoi, but for the value. */
 static bool is_go_int(struct slice text)
 {
@@ -87,13 +82,7 @@ static bool is_go_int(struct slice text)
 /* One directive of Cache-Control. Nothing is cached here, but what Consul refuses is refused. */
 static bool cache_directive_valid(struct slice directive)
 {
-    while (directive.size > 0 && is_blank(directive.data[0])) {
-        directive.data++;
-        directive.size--;
-    }
-    while (directive.size > 0 && is_blank(directive.data[directive.size - 1])) {
-        directive.size--;
-    }
+    directive = http_trim(directive);
     const char *equals = directive.size == 0 ? NULL : memchr(directive.data, '=', directive.size);
 
     if (equals == NULL) {

@@ -11,6 +11,8 @@
 #include "server/http/http_internal.h"
 #include "server/server.h"
 
+#define NS_PER_US 1000U
+
 static const char TEXT_PLAIN[] = "text/plain; charset=utf-8";
 static const char APPLICATION_JSON[] = "application/json";
 
@@ -163,8 +165,8 @@ static void put_head(struct http_request *request, int status, const char *conte
 }
 
 /* Composes and sends. The body is `text`, copied, or `large`, of which a reference is taken. */
-static void reply_send(struct http_request *request, int status, const char *content_type,
-                       const struct http_meta *meta, struct slice text, struct http_body *large)
+static void reply_compose(struct http_request *request, int status, const char *content_type,
+                          const struct http_meta *meta, struct slice text, struct http_body *large)
 {
     struct http_conn *conn = request->conn;
     struct buffer *out = &conn->http->out;
@@ -188,15 +190,109 @@ static void reply_send(struct http_request *request, int status, const char *con
     http_conn_send(conn, buffer_slice(out), large);
 }
 
+static void reply_compose_body(struct http_request *request, int status, const char *content_type,
+                               const struct http_meta *meta, struct http_body *body)
+{
+    if (body->bytes.size <= HTTP_COPY_BYTES_MAX && !body->bytes.failed) {
+        reply_compose(request, status, content_type, meta, buffer_slice(&body->bytes), NULL);
+    } else {
+        reply_compose(request, status, content_type, meta, SLICE_EMPTY, body);
+    }
+}
+
+/* --- gzip --- */
+
+/* As Consul: whatever the size and the status, on all answers that Vary with it. But not on a body
+ * of no bytes, which is no gzip stream. */
+static bool reply_gzips(const struct http_request *request, size_t body_bytes)
+{
+    return request->private->gzip && request->private->known && body_bytes > 0 &&
+           !request->private->headers.failed;
+}
+
+/* Compresses a body in one go into http->packed. False: it is too large for that, or so much was
+ * compressed in this turn of the loop that others must come first. */
+static bool reply_pack(struct http_server *http, struct slice body)
+{
+    const uint64_t now_ms = uv_now(http->loop); /* Stands still during a turn. */
+
+    if (http->gzip_turn_ms != now_ms) {
+        http->gzip_turn_ms = now_ms;
+        http->gzip_turn_ns = 0;
+    }
+    if (body.size > HTTP_GZIP_WHOLE_BYTES_MAX ||
+        http->gzip_turn_ns >= (uint64_t)HTTP_TURN_US_MAX * NS_PER_US) {
+        return false;
+    }
+    const uint64_t began_ns = uv_hrtime();
+
+    buffer_clear(&http->packed);
+    const bool packed = http_gzip_whole(&http->gzip, body, &http->packed);
+
+    http->gzip_turn_ns += uv_hrtime() - began_ns;
+    return packed;
+}
+
+/* Sends the body with gzip. False: nothing was done, it is to be sent as it is. `body` may be sent
+ * to others, too: it is compressed once for all of them. */
+static bool reply_send_packed(struct http_request *request, int status, const char *content_type,
+                              const struct http_meta *meta, struct http_body *body)
+{
+    struct http_server *http = request->conn->http;
+
+    if (body->packed == NULL && reply_pack(http, buffer_slice(&body->bytes))) {
+        body->packed = http_body_new(&http->packed);
+    }
+    if (body->packed == NULL) {
+        return http_stream_pack(request, status, content_type, meta, body);
+    }
+    http_add_header(request, "Content-Encoding", "gzip");
+    reply_compose_body(request, status, content_type, meta, body->packed);
+    return true;
+}
+
+/* The same with a short body, which is copied. */
+static bool reply_send_packed_text(struct http_request *request, int status,
+                                   const char *content_type, const struct http_meta *meta,
+                                   struct slice text)
+{
+    struct http_server *http = request->conn->http;
+
+    if (reply_pack(http, text)) {
+        http_add_header(request, "Content-Encoding", "gzip");
+        reply_compose(request, status, content_type, meta, buffer_slice(&http->packed), NULL);
+        return true;
+    }
+    struct buffer copy = {0};
+
+    buffer_append_slice(&copy, text);
+    struct http_body *body = copy.failed ? NULL : http_body_new(&copy);
+    const bool sent = body != NULL && http_stream_pack(request, status, content_type, meta, body);
+
+    http_body_unref(body);
+    buffer_deinit(&copy);
+    return sent;
+}
+
+/* --- bodies --- */
+
+static void reply_send_text(struct http_request *request, int status, const char *content_type,
+                            const struct http_meta *meta, struct slice text)
+{
+    if (!reply_gzips(request, text.size) ||
+        !reply_send_packed_text(request, status, content_type, meta, text)) {
+        reply_compose(request, status, content_type, meta, text, NULL);
+    }
+}
+
 void http_reply_body(struct http_request *request, int status, const char *content_type,
                      const struct http_meta *meta, struct http_body *body)
 {
     if (body == NULL) {
-        reply_send(request, status, content_type, meta, SLICE_EMPTY, NULL);
-    } else if (body->bytes.size <= HTTP_COPY_BYTES_MAX && !body->bytes.failed) {
-        reply_send(request, status, content_type, meta, buffer_slice(&body->bytes), NULL);
-    } else {
-        reply_send(request, status, content_type, meta, SLICE_EMPTY, body);
+        reply_compose(request, status, content_type, meta, SLICE_EMPTY, NULL);
+    } else if (body->bytes.failed || !reply_gzips(request, body->bytes.size) ||
+               !reply_send_packed(request, status, content_type, meta, body)) {
+        reply_compose_body(request, status, content_type, meta, body);
     }
 }
 
@@ -206,7 +302,7 @@ void http_reply_buffer(struct http_request *request, int status, const char *con
     struct http_body *large;
 
     if (body->size <= HTTP_COPY_BYTES_MAX && !body->failed) {
-        reply_send(request, status, content_type, meta, buffer_slice(body), NULL);
+        reply_send_text(request, status, content_type, meta, buffer_slice(body));
         return;
     }
     large = body->failed ? NULL : http_body_new(body);
@@ -214,7 +310,7 @@ void http_reply_buffer(struct http_request *request, int status, const char *con
         buffer_clear(body);
         request->private->headers.failed = true; /* Sends nothing, and closes. */
     }
-    reply_send(request, status, content_type, meta, SLICE_EMPTY, large);
+    http_reply_body(request, status, content_type, meta, large);
     http_body_unref(large);
 }
 
@@ -264,7 +360,7 @@ void http_reply(struct http_request *request, int status, const char *content_ty
     struct buffer copy = {0};
 
     if (body.size <= HTTP_COPY_BYTES_MAX) {
-        reply_send(request, status, content_type, NULL, body, NULL);
+        reply_send_text(request, status, content_type, NULL, body);
         return;
     }
     buffer_append_slice(&copy, body);

@@ -17,7 +17,7 @@ static bool is_token(unsigned char c)
            (c != 0 && strchr("!#$%&'*+-.^_`|~", c) != NULL);
 }
 
-static struct slice slice_trim(struct slice text)
+struct slice http_trim(struct slice text)
 {
     while (text.size > 0 && (text.data[0] == ' ' || text.data[0] == '\t')) {
         text.data++;
@@ -63,7 +63,7 @@ static void head_connection(struct slice value, struct http_head *out)
     while (value.size > 0) {
         const char *comma = memchr(value.data, ',', value.size);
         const size_t size = comma == NULL ? value.size : (size_t)(comma - value.data);
-        const struct slice token = slice_trim((struct slice){value.data, size});
+        const struct slice token = http_trim((struct slice){value.data, size});
         const size_t skip = comma == NULL ? size : size + 1;
 
         out->close = out->close || slice_equal_nocase(token, SLICE_LITERAL("close"));
@@ -116,6 +116,10 @@ static int head_header(struct slice name, struct slice value, struct http_head *
         out->expect = value;
     } else if (slice_equal_nocase(name, SLICE_LITERAL("connection"))) {
         head_connection(value, out);
+    } else if (slice_equal_nocase(name, SLICE_LITERAL("accept-encoding")) &&
+               !out->has_accept_encoding) {
+        out->has_accept_encoding = true;
+        out->gzip = http_gzip_accepted(value);
     }
     return 0;
 }
@@ -149,7 +153,7 @@ int http_head_check(struct slice lines, struct http_head *out, const char **text
                 return 400; /* Folded lines and blanks before the colon end here too. */
             }
         }
-        const struct slice value = slice_trim((struct slice){colon + 1, line.size - name.size - 1});
+        const struct slice value = http_trim((struct slice){colon + 1, line.size - name.size - 1});
         const int status = head_header(name, value, out, text);
 
         if (status != 0) {
@@ -188,7 +192,7 @@ struct slice http_header(const struct http_request *request, const char *name)
     while (head_line(&lines, &line, &bad, &bare_lf) && line.size > 0) {
         if (line.size > wanted.size && line.data[wanted.size] == ':' &&
             slice_equal_nocase((struct slice){line.data, wanted.size}, wanted)) {
-            return slice_trim(
+            return http_trim(
                 (struct slice){line.data + wanted.size + 1, line.size - wanted.size - 1});
         }
     }

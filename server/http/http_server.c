@@ -283,6 +283,8 @@ void http_server_maybe_free(struct http_server *http)
         buffer_deinit(&http->spares[i]);
     }
     buffer_deinit(&http->out);
+    buffer_deinit(&http->packed);
+    http_gzip_pool_deinit(&http->gzip);
     buffer_deinit(&http->body);
     buffer_deinit(&http->command);
     buffer_deinit(&http->response_headers);

@@ -82,8 +82,21 @@ static void stream_free(struct http_stream *stream)
     http_piece_deinit(&stream->piece);
     http_piece_deinit(&stream->scout);
     buffer_deinit(&stream->body);
+    buffer_deinit(&stream->packed);
+    http_gzip_free(&http->gzip, stream->gzip);
+    http_body_unref(stream->whole);
     stream->request->private->stream = NULL;
     free(stream);
+}
+
+/* The request is the stream's. */
+static void stream_attach(struct http_stream *stream)
+{
+    struct http_request_private *private = stream->request->private;
+
+    memset(&private->wait, 0, sizeof(private->wait)); /* Nothing is watched. */
+    private->phase = HTTP_PHASE_STREAM;
+    private->stream = stream;
 }
 
 void http_stream_start(struct http_request *request, const struct replica_freshness *freshness)
@@ -98,9 +111,7 @@ void http_stream_start(struct http_request *request, const struct replica_freshn
     }
     stream->request = request;
     stream->freshness = *freshness;
-    memset(&request->private->wait, 0, sizeof(request->private->wait)); /* Nothing is watched. */
-    request->private->phase = HTTP_PHASE_STREAM;
-    request->private->stream = stream;
+    stream_attach(stream);
     TAILQ_INSERT_TAIL(&http->streams_queued, stream, entry);
     http_turn_start(http);
     http_turn_tick(http);
@@ -202,18 +213,17 @@ static void stream_answer_whole(struct http_stream *stream)
     http_conn_leave(conn);
 }
 
-/* Sends what is encoded, as one chunk, behind what http->out has. */
-static void stream_send(struct http_stream *stream)
+/* Sends `bytes` as one chunk, behind what http->out has. */
+static void stream_send_chunk(struct http_stream *stream, struct buffer *bytes)
 {
     struct http_conn *conn = stream->request->conn;
     struct buffer *out = &conn->http->out;
 
-    stream->last = stream->piece.done;
     if (!conn->http_1_0) {
-        buffer_printf(out, "%zx\r\n", stream->body.size);
-        buffer_append_text(&stream->body, stream->last ? "\r\n0\r\n\r\n" : "\r\n");
+        buffer_printf(out, "%zx\r\n", bytes->size);
+        buffer_append_text(bytes, stream->last ? "\r\n0\r\n\r\n" : "\r\n");
     }
-    struct http_body *body = stream->body.failed ? NULL : http_body_new(&stream->body);
+    struct http_body *body = bytes->failed ? NULL : http_body_new(bytes);
 
     if (body == NULL || out->failed) {
         http_body_unref(body);
@@ -221,9 +231,108 @@ static void stream_send(struct http_stream *stream)
         return;
     }
     stream->waits = true;
-    stream->sent_bytes += body->bytes.size;
     http_conn_send(conn, buffer_slice(out), body);
     http_body_unref(body);
+}
+
+/* Sends what is encoded. */
+static void stream_send(struct http_stream *stream)
+{
+    stream->last = stream->piece.done;
+    stream->sent_bytes += stream->body.size;
+    stream_send_chunk(stream, &stream->body);
+}
+
+/* --- with gzip --- */
+
+/* What is encoded, and not yet compressed. */
+static struct slice stream_rest(const struct http_stream *stream)
+{
+    const struct buffer *from = stream->whole != NULL ? &stream->whole->bytes : &stream->body;
+
+    assert(stream->taken <= from->size);
+    return stream->taken == from->size
+               ? SLICE_EMPTY
+               : slice_from(from->data + stream->taken, from->size - stream->taken);
+}
+
+/* Compresses a piece of it, and sends what has come together. */
+static void stream_pack(struct http_stream *stream)
+{
+    struct slice next = stream_rest(stream);
+    const bool all = next.size <= HTTP_GZIP_PIECE_BYTES;
+
+    if (!all) {
+        next.size = HTTP_GZIP_PIECE_BYTES;
+    }
+    stream->last = all && stream->piece.done;
+    if (!http_gzip_put(stream->gzip, next, stream->last, &stream->packed)) {
+        http_conn_close(stream->request->conn);
+        return;
+    }
+    stream->taken += next.size;
+    stream->sent_bytes += next.size; /* How much of a listing is read, not how it is sent. */
+    if (all && stream->whole == NULL) {
+        buffer_deinit(&stream->body);
+        stream->taken = 0;
+    }
+    if (stream->last) { /* Others may have it while the client is waited for. */
+        http_gzip_free(&stream_server(stream)->gzip, stream->gzip);
+        stream->gzip = NULL;
+    }
+    if (stream->last || stream->packed.size >= HTTP_COPY_BYTES_MAX) {
+        buffer_clear(&stream_server(stream)->out);
+        stream_send_chunk(stream, &stream->packed);
+    }
+}
+
+/* The answer begins, with its head alone. */
+static void stream_open_packed(struct http_stream *stream, int status, const char *content_type,
+                               const struct http_meta *meta)
+{
+    struct http_request *request = stream->request;
+    struct http_conn *conn = request->conn;
+    struct buffer *out = &conn->http->out;
+
+    http_add_header(request, "Content-Encoding", "gzip");
+    http_reply_open(request, status, content_type, meta);
+    if (out->failed || request->private->headers.failed) {
+        http_conn_close(conn);
+        return;
+    }
+    stream->waits = true;
+    http_conn_send(conn, buffer_slice(out), NULL);
+}
+
+bool http_stream_pack(struct http_request *request, int status, const char *content_type,
+                      const struct http_meta *meta, struct http_body *body)
+{
+    struct http_conn *conn = request->conn;
+    struct http_server *http = conn->http;
+
+    assert(request->private->phase == HTTP_PHASE_HANDLER);
+    assert(request->private->stream == NULL);
+    if (conn->no_body || conn->state == HTTP_CONN_CLOSED) {
+        return false;
+    }
+    struct http_stream *stream = calloc(1, sizeof(*stream));
+    struct http_gzip *gzip = stream == NULL ? NULL : http_gzip_new(&http->gzip);
+
+    if (gzip == NULL) {
+        free(stream);
+        return false;
+    }
+    stream->request = request;
+    stream->state = HTTP_STREAM_SEND;
+    stream->piece.done = true;
+    stream->whole = http_body_ref(body);
+    stream->gzip = gzip;
+    stream_attach(stream);
+    request->on_cancel = NULL; /* Its handler has answered. */
+    request->sleeps = false;
+    TAILQ_INSERT_TAIL(&http->streams, stream, entry);
+    stream_open_packed(stream, status, content_type, meta);
+    return true;
 }
 
 /* The answer begins, with what is encoded of it. */
@@ -239,8 +348,15 @@ static void stream_open(struct http_stream *stream, uint64_t index)
     const struct http_meta meta = http_read_meta(request, &result, &stream->freshness);
 
     stream->state = HTTP_STREAM_SEND;
-    http_reply_open(request, 200, result.content_type, &meta);
-    stream_send(stream);
+    if (request->private->gzip) {
+        stream->gzip = http_gzip_new(&stream_server(stream)->gzip);
+    }
+    if (stream->gzip != NULL) {
+        stream_open_packed(stream, 200, result.content_type, &meta);
+    } else {
+        http_reply_open(request, 200, result.content_type, &meta);
+        stream_send(stream);
+    }
 }
 
 static void stream_collect(struct http_stream *stream)
@@ -339,6 +455,10 @@ static void stream_go_on(struct http_stream *stream)
         http_conn_answered(conn);
         return;
     }
+    if (stream->gzip != NULL && (stream->piece.done || stream_rest(stream).size > 0)) {
+        stream_pack(stream);
+        return;
+    }
     if (!stream->piece.done) {
         const int rc = request->private->spec.piece(request, &stream->txn, &stream->piece);
 
@@ -352,6 +472,9 @@ static void stream_go_on(struct http_stream *stream)
     }
     if (stream->body.size == 0) {
         return; /* Nothing to list in all that was read; a chunk of no bytes would be the end. */
+    }
+    if (stream->gzip != NULL) {
+        return; /* That is another step. */
     }
     buffer_clear(&stream_server(stream)->out);
     stream_send(stream);

@@ -108,7 +108,7 @@ static void server_reset_signals(void)
 }
 
 /* As many open files as the system grants: each connection and long poll is one. */
-static void server_raise_open_files(void)
+static void server_raise_open_files(struct server *server)
 {
     struct rlimit limit;
 
@@ -118,6 +118,7 @@ static void server_raise_open_files(void)
     }
     const unsigned long long before = (unsigned long long)limit.rlim_cur;
 
+    server->open_files_before = (uint64_t)limit.rlim_cur;
     if (limit.rlim_cur < limit.rlim_max) {
         limit.rlim_cur = limit.rlim_max;
         if (setrlimit(RLIMIT_NOFILE, &limit) != 0) {
@@ -705,7 +706,7 @@ int server_run(struct config *config)
     log_level_set(config->log_level);
     server_tame_allocator();
     server_reset_signals();
-    server_raise_open_files();
+    server_raise_open_files(&process->server);
 
     if (server_start(process, &err) == 0) {
         process->watchdog_due_ms = uv_hrtime() / 1000000 + SERVER_WATCHDOG_MS;

@@ -39,6 +39,7 @@ struct server {
     struct events *events;        /* the HTTP server's, for the replica; NULL: not there */
     struct metrics *metrics;      /* NULL in parts that are tested alone */
     struct monitor *monitor;      /* who follows the log; NULL: nobody has yet */
+    uint64_t open_files_before;   /* the limit as it was found: what others get; 0: not known */
     bool stopping;
     bool leaving; /* this stop is for good: the others go on without this server */
 };

@@ -211,6 +211,7 @@ static void agent_check_run(struct agent_check *check)
         .args = check->spec.args,
         .timeout_ms = timeout_ms == 0 ? AGENT_SCRIPT_TIMEOUT_MS_DEFAULT : timeout_ms,
         .output_bytes_max = agent_check_output_bytes_max(check),
+        .open_files = check->agent->server->open_files_before,
     };
     const struct script_handlers handlers = {
         .context = check, .report = agent_check_on_report, .ended = agent_check_on_ended};

@@ -7,6 +7,7 @@
 #include <spawn.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -34,6 +35,7 @@ struct script {
     char **args; /* NULL at the end; owned */
     uint64_t timeout_ms;
     uint64_t output_bytes_max;
+    uint64_t open_files;
     struct script_handlers handlers;
 
     /* The worker's result. */
@@ -233,6 +235,20 @@ static void script_on_timer(uv_timer_t *timer)
 
 /* --- the start --- */
 
+/* A server takes as many descriptors as the system grants, which can be a billion: programs that
+ * close all that they may have would not come to their work. posix_spawn has no attribute for it:
+ * the program has the higher limit for a moment. */
+static void script_limit_files(const struct script *script)
+{
+    struct rlimit limit;
+
+    if (script->open_files > 0 && prlimit(script->pid, RLIMIT_NOFILE, NULL, &limit) == 0 &&
+        script->open_files < limit.rlim_cur) {
+        limit.rlim_cur = script->open_files;
+        (void)prlimit(script->pid, RLIMIT_NOFILE, &limit, NULL); /* Else it has more. */
+    }
+}
+
 /* On a worker: posix_spawn waits until the program is loaded, which may take a disk's time. */
 static void script_spawn(uv_work_t *work)
 {
@@ -269,6 +285,7 @@ static void script_spawn(uv_work_t *work)
         (void)close(fds[0]);
         return;
     }
+    script_limit_files(script);
     script->pipe_fd = fds[0];
     (void)fcntl(script->pipe_fd, F_SETFL, O_NONBLOCK);
     script->pid_fd = (int)syscall(SYS_pidfd_open, script->pid, 0);
@@ -378,6 +395,7 @@ struct script *script_start(uv_loop_t *loop, const struct script_spec *spec,
     script->handlers = *handlers;
     script->timeout_ms = spec->timeout_ms;
     script->output_bytes_max = spec->output_bytes_max;
+    script->open_files = spec->open_files;
     script->pipe_fd = -1;
     script->pid_fd = -1;
     script->work.data = script;

@@ -21,6 +21,7 @@ struct script_spec {
     const json_t *args; /* the program and its arguments: strings; copied */
     uint64_t timeout_ms;
     uint64_t output_bytes_max; /* at most SCRIPT_OUTPUT_BYTES_MAX */
+    uint64_t open_files;       /* how many it may have; 0, or more than this process: as many */
 };
 
 /* `report` is called once, on the loop, with the check's new status: exit status 0 is passing, 1

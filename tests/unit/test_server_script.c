@@ -103,6 +103,27 @@ static void the_exit_status_is_the_checks(void **state)
     }
 }
 
+/* The server's own limit is raised to what the system grants. */
+static void a_script_may_open_as_many_files_as_it_is_given(void **state)
+{
+    json_t *args = shell("until [ $(ulimit -n) = 123 ]; do sleep 0.01; done; ulimit -n");
+    const struct script_spec spec = {
+        .args = args, .timeout_ms = 10000, .output_bytes_max = 4096, .open_files = 123};
+    struct outcome outcome = {0};
+    const struct script_handlers handlers = {
+        .context = &outcome, .report = on_report, .ended = on_ended};
+    uv_loop_t loop;
+
+    (void)state;
+    assert_int_equal(uv_loop_init(&loop), 0);
+    assert_non_null(script_start(&loop, &spec, &handlers));
+    json_decref(args);
+    assert_int_equal(uv_run(&loop, UV_RUN_DEFAULT), 0);
+    assert_string_equal(outcome.output, "123\n");
+    assert_int_equal(outcome.status, PROBE_PASSING);
+    assert_int_equal(uv_loop_close(&loop), 0);
+}
+
 static void what_cannot_be_started_is_critical_in_gos_words(void **state)
 {
     static const struct {
@@ -258,6 +279,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_exit_status_is_the_checks),
+        cmocka_unit_test(a_script_may_open_as_many_files_as_it_is_given),
         cmocka_unit_test(what_cannot_be_started_is_critical_in_gos_words),
         cmocka_unit_test(the_end_of_a_long_output_is_kept),
         cmocka_unit_test(its_time_over_the_whole_group_is_killed),

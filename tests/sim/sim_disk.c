@@ -347,8 +347,8 @@ static ssize_t disk_pwritev(void *host, int handle, const struct iovec *iov, int
     if (disk_lacks_space(files, file, offset + total)) {
         return -ENOSPC;
     }
-    if (files->frozen && files->steps_left == 0) {
-        left = sim_between(files->sim, 0, total); /* Killed in the middle. */
+    if (files->frozen && files->steps_left == 0 && sim_chance(files->sim, 5000)) {
+        left = sim_between(files->sim, 0, total); /* Killed in the middle, else right after it. */
     }
     file_reserve(files, file, offset + left);
     if (offset + left > file->size) {

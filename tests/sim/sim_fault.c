@@ -48,10 +48,18 @@ void sim_crash_and_restart(struct sim *sim, size_t node, bool machine)
     const uint64_t longest_ms = sim_chance(sim, 4000) ? sim->parameters.election_ms / 4
                                                       : 4 * (uint64_t)sim->parameters.election_ms;
     const uint64_t down_ms = sim_between(sim, 1, longest_ms);
+    const bool unsynced = sim->full != NULL && !machine && sim->nodes[node].disk.write_count > 0;
 
     sim_node_crash(sim, node, machine);
     sim_schedule(
         sim, &(struct sim_event){.at_ms = sim->now_ms + down_ms, .type = SIM_START, .node = node});
+    if (unsynced && !sim->healed && sim_chance(sim, 7000)) {
+        /* What it found there may not be on disk: if the machine goes now, it shows. */
+        sim_schedule(sim, &(struct sim_event){.at_ms = sim->now_ms + down_ms + 1,
+                                              .type = SIM_FALL,
+                                              .node = node,
+                                              .op = sim_random(sim)});
+    }
 }
 
 /* Single links in one direction: a server that one peer hears and another does not. */

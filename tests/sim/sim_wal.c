@@ -350,7 +350,9 @@ void sim_wal_crash(struct sim *sim, size_t node, bool machine)
     if (sim_chance(sim, 6000)) {
         /* The writer was at work, and comes as far as this. */
         files->frozen = true;
-        files->steps_left = (unsigned)sim_between(sim, 0, SIM_WAL_CRASH_STEPS);
+        files->steps_left = sim_chance(sim, 4000)
+                                ? 1 /* Mostly a write, whose sync does not come. */
+                                : (unsigned)sim_between(sim, 0, SIM_WAL_CRASH_STEPS);
         while (!server->wal_failed && wal_step(server->wal)) {
         }
     }

@@ -117,6 +117,7 @@ int snapshot_verify(struct snapshot_dir *dir, const struct snapshot_meta *meta,
 
 /* An open snapshot; stays readable when the folder is pruned. */
 struct snapshot_file {
+    struct snapshot_dir *dir; /* borrowed */
     int fd;
     uint64_t bytes;
 };

@@ -1,6 +1,5 @@
 /* The folder: names, listing, and what may be removed. */
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -71,10 +70,10 @@ static int snapshot_dir_new(const char *path, const struct snapshot_ops *ops, bo
         rc = snapshot_dir_make(dir, err);
     }
     if (rc == SNAPSHOT_OK) {
-        dir->fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        dir->fd = dir->ops->dir_open(dir->ops->host, path);
         if (dir->fd < 0) {
-            rc = errmsg_set_errno(err, errno == ENOENT ? SNAPSHOT_ENOTFOUND : SNAPSHOT_EIO,
-                                  "%s: cannot open", path);
+            rc = errmsg_set(err, dir->fd == -ENOENT ? SNAPSHOT_ENOTFOUND : SNAPSHOT_EIO,
+                            "%s: cannot open: %s", path, strerror(-dir->fd));
         }
     }
     if (rc == SNAPSHOT_OK && make) {
@@ -99,6 +98,12 @@ int snapshot_dir_open_with(const char *path, const struct snapshot_ops *ops,
     return snapshot_dir_new(path, ops, true, out, err);
 }
 
+int snapshot_dir_open_made(const char *path, const struct snapshot_ops *ops,
+                           struct snapshot_dir **out, struct errmsg *err)
+{
+    return snapshot_dir_new(path, ops, false, out, err);
+}
+
 int snapshot_dir_open(const char *path, struct snapshot_dir **out, struct errmsg *err)
 {
     return snapshot_dir_new(path, NULL, true, out, err);
@@ -115,7 +120,7 @@ void snapshot_dir_close(struct snapshot_dir *dir)
         return;
     }
     if (dir->fd >= 0) {
-        (void)close(dir->fd); /* Only read from. */
+        dir->ops->close(dir->ops->host, dir->fd);
     }
     free(dir->path);
     free(dir);
@@ -192,34 +197,31 @@ enum snapshot_name_kind snapshot_name_parse(const char *name, struct snapshot_me
 
 /* --- the files --- */
 
+struct snapshot_visit {
+    int (*visit)(void *host, const char *name, struct errmsg *err);
+    void *host;
+    struct errmsg *err;
+    int rc;
+};
+
+static int snapshot_dir_on_name(void *context, const char *name)
+{
+    struct snapshot_visit *visit = context;
+
+    visit->rc = visit->visit(visit->host, name, visit->err);
+    return visit->rc != SNAPSHOT_OK ? 1 : 0;
+}
+
 int snapshot_dir_visit(struct snapshot_dir *dir,
                        int (*visit)(void *host, const char *name, struct errmsg *err), void *host,
                        struct errmsg *err)
 {
-    const int fd = openat(dir->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *handle = fd < 0 ? NULL : fdopendir(fd);
-    int rc = SNAPSHOT_OK;
+    struct snapshot_visit state = {.visit = visit, .host = host, .err = err};
+    const int error = dir->ops->dir_list(dir->ops->host, dir->fd, snapshot_dir_on_name, &state);
 
-    if (handle == NULL) {
-        rc = errmsg_set_errno(err, SNAPSHOT_EIO, "%s: cannot list", dir->path);
-        if (fd >= 0) {
-            (void)close(fd); /* Only read from. */
-        }
-        return rc;
-    }
-    while (rc == SNAPSHOT_OK) {
-        errno = 0;
-        const struct dirent *entry = readdir(handle);
-        if (entry == NULL) {
-            if (errno != 0) {
-                rc = errmsg_set_errno(err, SNAPSHOT_EIO, "%s: cannot list", dir->path);
-            }
-            break;
-        }
-        rc = visit(host, entry->d_name, err);
-    }
-    (void)closedir(handle); /* Only read from. */
-    return rc;
+    return error < 0
+               ? errmsg_set(err, SNAPSHOT_EIO, "%s: cannot list: %s", dir->path, strerror(-error))
+               : state.rc;
 }
 
 int snapshot_dir_remove(struct snapshot_dir *dir, const char *name, struct errmsg *err)

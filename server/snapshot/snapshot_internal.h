@@ -49,10 +49,28 @@ void snapshot_trailer_encode(const struct crc32c *crc32c, uint64_t records,
 int snapshot_trailer_decode(const struct crc32c *crc32c, struct slice bytes, uint64_t *records,
                             uint64_t *file_bytes, uint32_t *checksum);
 
-/* --- system calls, so that tests can make them fail; 0 (or a count) or a negative errno --- */
+/* --- system calls, so that tests can make them fail and a simulator can own the disk; 0 (or a
+ * handle, or a count) or a negative errno --- */
+
+enum snapshot_open_mode {
+    SNAPSHOT_OPEN_READ = 1, /* must exist */
+    SNAPSHOT_OPEN_NEW,      /* empty, made if missing; read and written */
+    SNAPSHOT_OPEN_RESUME,   /* as it is, made if missing; read and written */
+};
 
 struct snapshot_ops {
     void *host;
+    int (*dir_open)(void *host, const char *path);
+    /* Calls back with every name in it, until that returns other than 0, which is passed on. */
+    int (*dir_list)(void *host, int dir_fd, int (*on_name)(void *context, const char *name),
+                    void *context);
+    int (*open)(void *host, int dir_fd, const char *name, enum snapshot_open_mode mode);
+    /* -EINVAL: it is no file. */
+    int (*size)(void *host, int fd, uint64_t *bytes);
+    ssize_t (*pread)(void *host, int fd, void *out, size_t size, uint64_t offset);
+    /* Takes room for so many bytes; the size stays. */
+    int (*reserve)(void *host, int fd, uint64_t bytes);
+    void (*close)(void *host, int fd);
     ssize_t (*pwrite)(void *host, int fd, const void *data, size_t size, uint64_t offset);
     int (*fsync)(void *host, int fd);
     int (*dir_sync)(void *host, int dir_fd);
@@ -75,6 +93,9 @@ struct snapshot_dir {
 };
 /* snapshot_dir_open with other system calls, borrowed; NULL: the real ones. */
 int snapshot_dir_open_with(const char *path, const struct snapshot_ops *ops,
+                           struct snapshot_dir **out, struct errmsg *err);
+/* The same with a folder that is there. */
+int snapshot_dir_open_made(const char *path, const struct snapshot_ops *ops,
                            struct snapshot_dir **out, struct errmsg *err);
 /* For looking only: creates nothing. SNAPSHOT_ENOTFOUND. */
 int snapshot_dir_open_existing(const char *path, struct snapshot_dir **out, struct errmsg *err);

@@ -2,11 +2,8 @@
  * another server makes of a file, it ends in an error that names the place. */
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "server/snapshot/snapshot_internal.h"
 
@@ -23,16 +20,18 @@ static int snapshot_reader_corrupt(const struct snapshot_reader *reader, uint64_
 static int snapshot_reader_bytes(const struct snapshot_reader *reader, uint64_t offset, char *out,
                                  size_t size)
 {
+    const struct snapshot_ops *ops = reader->dir->ops;
     size_t done = 0;
 
     while (done < size) {
-        const ssize_t got = pread(reader->fd, out + done, size - done, (off_t)(offset + done));
-        if (got < 0 && errno == EINTR) {
+        const ssize_t got =
+            ops->pread(ops->host, reader->fd, out + done, size - done, offset + done);
+        if (got == -EINTR) {
             continue;
         }
         if (got < 0) {
-            return errmsg_set_errno(reader->err, SNAPSHOT_EIO, "%s/%s: read at offset %" PRIu64,
-                                    reader->dir->path, reader->name, offset);
+            return errmsg_set(reader->err, SNAPSHOT_EIO, "%s/%s: read at offset %" PRIu64 ": %s",
+                              reader->dir->path, reader->name, offset, strerror((int)-got));
         }
         if (got == 0) {
             return snapshot_reader_corrupt(reader, offset + done, "the file has become shorter");
@@ -147,28 +146,29 @@ static int snapshot_reader_trailer(struct snapshot_reader *reader, uint64_t file
 int snapshot_reader_open(struct snapshot_reader *reader, struct snapshot_dir *dir, const char *name,
                          struct snapshot_task *task, struct errmsg *err)
 {
-    struct stat status;
+    const struct snapshot_ops *ops = dir->ops;
+    uint64_t bytes = 0;
 
     *reader = (struct snapshot_reader){.dir = dir, .task = task, .err = err};
     assert(strlen(name) < sizeof(reader->name));
     memcpy(reader->name, name, strlen(name) + 1);
-    /* Not to be held up by a pipe that someone put there. */
-    reader->fd = openat(dir->fd, name, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    reader->fd = ops->open(ops->host, dir->fd, name, SNAPSHOT_OPEN_READ);
     if (reader->fd < 0) {
-        return errmsg_set_errno(err, errno == ENOENT ? SNAPSHOT_ENOTFOUND : SNAPSHOT_EIO,
-                                "%s/%s: open", dir->path, name);
+        return errmsg_set(err, reader->fd == -ENOENT ? SNAPSHOT_ENOTFOUND : SNAPSHOT_EIO,
+                          "%s/%s: open: %s", dir->path, name, strerror(-reader->fd));
     }
     int rc = SNAPSHOT_OK;
-    if (fstat(reader->fd, &status) != 0) {
-        rc = errmsg_set_errno(err, SNAPSHOT_EIO, "%s/%s: stat", dir->path, name);
-    } else if (!S_ISREG(status.st_mode) || (uint64_t)status.st_size > SNAPSHOT_FILE_BYTES_MAX) {
+    const int error = ops->size(ops->host, reader->fd, &bytes);
+    if (error == -EINVAL || (error == 0 && bytes > SNAPSHOT_FILE_BYTES_MAX)) {
         rc = snapshot_reader_corrupt(reader, 0, "not a file, or larger than any snapshot");
+    } else if (error != 0) {
+        rc = snapshot_error_errno(err, error, dir, name, "stat");
     }
     if (rc == SNAPSHOT_OK) {
-        rc = snapshot_reader_header(reader, (uint64_t)status.st_size);
+        rc = snapshot_reader_header(reader, bytes);
     }
     if (rc == SNAPSHOT_OK) {
-        rc = snapshot_reader_trailer(reader, (uint64_t)status.st_size);
+        rc = snapshot_reader_trailer(reader, bytes);
     }
     if (rc != SNAPSHOT_OK) {
         snapshot_reader_close(reader);
@@ -179,7 +179,7 @@ int snapshot_reader_open(struct snapshot_reader *reader, struct snapshot_dir *di
 void snapshot_reader_close(struct snapshot_reader *reader)
 {
     if (reader->fd >= 0) {
-        (void)close(reader->fd); /* Only read from. */
+        reader->dir->ops->close(reader->dir->ops->host, reader->fd);
         reader->fd = -1;
     }
     buffer_deinit(&reader->block);

@@ -1,12 +1,9 @@
 /* Snapshots on their way between servers: reading pieces, and putting pieces together again. */
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "server/snapshot/snapshot_internal.h"
 
@@ -28,7 +25,7 @@ int snapshot_file_open(struct snapshot_dir *dir, const struct snapshot_meta *met
         return errmsg_set(err, SNAPSHOT_ENOTFOUND, "%s/%s: replaced by another one", dir->path,
                           name);
     }
-    *out = (struct snapshot_file){.fd = reader.fd, .bytes = reader.meta.bytes};
+    *out = (struct snapshot_file){.dir = dir, .fd = reader.fd, .bytes = reader.meta.bytes};
     reader.fd = -1; /* Taken over. */
     snapshot_reader_close(&reader);
     return SNAPSHOT_OK;
@@ -37,6 +34,7 @@ int snapshot_file_open(struct snapshot_dir *dir, const struct snapshot_meta *met
 int snapshot_file_read(const struct snapshot_file *file, uint64_t offset, void *out, size_t size,
                        size_t *got, struct errmsg *err)
 {
+    const struct snapshot_ops *ops = file->dir->ops;
     char *bytes = out;
     size_t done = 0;
 
@@ -48,13 +46,14 @@ int snapshot_file_read(const struct snapshot_file *file, uint64_t offset, void *
         size = (size_t)(file->bytes - offset);
     }
     while (done < size) {
-        const ssize_t count = pread(file->fd, bytes + done, size - done, (off_t)(offset + done));
-        if (count < 0 && errno == EINTR) {
+        const ssize_t count =
+            ops->pread(ops->host, file->fd, bytes + done, size - done, offset + done);
+        if (count == -EINTR) {
             continue;
         }
         if (count < 0) {
-            return errmsg_set_errno(err, SNAPSHOT_EIO, "read a snapshot at offset %" PRIu64,
-                                    offset);
+            return errmsg_set(err, SNAPSHOT_EIO, "read a snapshot at offset %" PRIu64 ": %s",
+                              offset, strerror((int)-count));
         }
         if (count == 0) {
             return errmsg_set(err, SNAPSHOT_ECORRUPT, "a snapshot has become shorter");
@@ -68,7 +67,7 @@ int snapshot_file_read(const struct snapshot_file *file, uint64_t offset, void *
 void snapshot_file_close(struct snapshot_file *file)
 {
     if (file->fd >= 0) {
-        (void)close(file->fd); /* Only read from. */
+        file->dir->ops->close(file->dir->ops->host, file->fd);
         file->fd = -1;
     }
 }
@@ -111,29 +110,29 @@ int snapshot_receive_forget(struct snapshot_dir *dir, struct errmsg *err)
 static int snapshot_receive_open(struct snapshot_receive *receive, struct errmsg *err)
 {
     const struct snapshot_dir *dir = receive->dir;
-    struct stat status;
+    const struct snapshot_ops *ops = dir->ops;
+    int error;
 
-    receive->fd = openat(dir->fd, receive->name, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    receive->fd = ops->open(ops->host, dir->fd, receive->name, SNAPSHOT_OPEN_RESUME);
     if (receive->fd < 0) {
-        return snapshot_error_errno(err, -errno, dir, receive->name, "create");
+        return snapshot_error_errno(err, receive->fd, dir, receive->name, "create");
     }
-    if (fstat(receive->fd, &status) != 0) {
-        return snapshot_error_errno(err, -errno, dir, receive->name, "stat");
+    error = ops->size(ops->host, receive->fd, &receive->offset);
+    if (error != 0) {
+        return snapshot_error_errno(err, error, dir, receive->name, "stat");
     }
-    receive->offset = (uint64_t)status.st_size;
     if (receive->offset > receive->offer.bytes) {
-        if (ftruncate(receive->fd, 0) != 0) {
-            return snapshot_error_errno(err, -errno, dir, receive->name, "truncate");
-        }
+        ops->close(ops->host, receive->fd);
         receive->offset = 0;
+        receive->fd = ops->open(ops->host, dir->fd, receive->name, SNAPSHOT_OPEN_NEW);
+        if (receive->fd < 0) {
+            return snapshot_error_errno(err, receive->fd, dir, receive->name, "truncate");
+        }
     }
-    /* The size stays, because it tells how much was received. Where a file system cannot do it, a
-     * full disk shows later. */
-    if (fallocate(receive->fd, FALLOC_FL_KEEP_SIZE, 0, (off_t)receive->offer.bytes) != 0 &&
-        errno != EOPNOTSUPP && errno != EINTR) {
-        return snapshot_error_errno(err, -errno, dir, receive->name, "reserve room");
-    }
-    return SNAPSHOT_OK;
+    /* The size stays, because it tells how much was received. */
+    error = ops->reserve(ops->host, receive->fd, receive->offer.bytes);
+    return error == 0 ? SNAPSHOT_OK
+                      : snapshot_error_errno(err, error, dir, receive->name, "reserve room");
 }
 
 int snapshot_receive_begin(struct snapshot_dir *dir, const struct snapshot_meta *offer,
@@ -178,7 +177,8 @@ void snapshot_receive_free(struct snapshot_receive *receive)
         return;
     }
     if (receive->fd >= 0) {
-        (void)close(receive->fd); /* What counts was synced; the rest is checked again. */
+        /* What counts was synced; the rest is checked again. */
+        receive->dir->ops->close(receive->dir->ops->host, receive->fd);
     }
     free(receive);
 }

@@ -1,12 +1,10 @@
 /* Writing: one pass over the store's tables from one read transaction. */
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "server/log.h"
 #include "server/snapshot/snapshot_internal.h"
@@ -80,7 +78,7 @@ void snapshot_writer_free(struct snapshot_writer *writer)
         return;
     }
     if (writer->fd >= 0) {
-        (void)close(writer->fd); /* What counts was synced. */
+        writer->dir->ops->close(writer->dir->ops->host, writer->fd);
     }
     buffer_deinit(&writer->block);
     store_read_end(&writer->txn);
@@ -238,9 +236,9 @@ int snapshot_writer_run(struct snapshot_writer *writer, struct snapshot_task *ta
     writer->start_ms = snapshot_now_ms();
     snapshot_name(&writer->meta, SNAPSHOT_NAME_NEW, writer->name);
     snapshot_name(&writer->meta, SNAPSHOT_NAME_WHOLE, final_name);
-    writer->fd = openat(dir->fd, writer->name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    writer->fd = dir->ops->open(dir->ops->host, dir->fd, writer->name, SNAPSHOT_OPEN_NEW);
     if (writer->fd < 0) {
-        return snapshot_error_errno(err, -errno, dir, writer->name, "create");
+        return snapshot_error_errno(err, writer->fd, dir, writer->name, "create");
     }
     int rc = snapshot_writer_content(writer);
     if (rc == SNAPSHOT_OK) {

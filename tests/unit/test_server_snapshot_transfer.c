@@ -70,17 +70,17 @@ static int fault_unlink(void *host, int dir_fd, const char *name)
     return fault_hit() ? -fault.error : snapshot_ops_default.unlink(host, dir_fd, name);
 }
 
-static const struct snapshot_ops ops = {
-    .pwrite = fault_pwrite,
-    .fsync = fault_fsync,
-    .dir_sync = fault_fsync,
-    .rename = fault_rename,
-    .unlink = fault_unlink,
-};
+static struct snapshot_ops ops;
 
 static int setup(void **state)
 {
     (void)state;
+    ops = snapshot_ops_default;
+    ops.pwrite = fault_pwrite;
+    ops.fsync = fault_fsync;
+    ops.dir_sync = fault_fsync;
+    ops.rename = fault_rename;
+    ops.unlink = fault_unlink;
     fault_set(0, 0, false);
     snapshot_fixture_init(&fixture);
     return 0;

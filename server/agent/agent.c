@@ -77,6 +77,9 @@ int agent_new(struct server *server, struct agent **out, struct errmsg *err)
     if (rc == AGENT_OK && agent->store != NULL) {
         rc = agent_store_load(agent->store, AGENT_STORE_CHECKS, agent_load_check, agent, err);
     }
+    if (rc == AGENT_OK && agent->store != NULL) {
+        rc = agent_store_load(agent->store, AGENT_STORE_STATES, agent_load_state, agent, err);
+    }
     if (rc != AGENT_OK) {
         agent_free(agent);
         return rc;

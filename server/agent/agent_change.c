@@ -68,13 +68,27 @@ void agent_check_touch(struct agent *agent, struct agent_check *check)
     check->generation = ++agent->next_generation;
 }
 
+/* What is on disk of it goes. */
+static void agent_check_forget(struct agent *agent, const struct agent_check *check)
+{
+    const struct slice id = slice_from_text(check->id);
+
+    if (agent->store == NULL) {
+        return;
+    }
+    if (!check->from_config) {
+        agent_store_remove(agent->store, AGENT_STORE_CHECKS, id);
+    }
+    if (check->type == AGENT_CHECK_TTL) {
+        agent_store_remove(agent->store, AGENT_STORE_STATES, id);
+    }
+}
+
 void agent_check_remove(struct agent *agent, struct agent_check *check)
 {
     agent_check_stop(check);
     agent_check_kick_aliases(agent);
-    if (agent->store != NULL && !check->from_config) {
-        agent_store_remove(agent->store, AGENT_STORE_CHECKS, slice_from_text(check->id));
-    }
+    agent_check_forget(agent, check);
     check->deleted = true;
     agent_check_touch(agent, check);
     agent_sync_kick(agent);
@@ -88,8 +102,8 @@ void agent_service_remove(struct agent *agent, struct agent_service *service)
     for (size_t i = agent->check_count; i > 0; i--) {
         struct agent_check *check = agent->checks[i - 1];
         if (slice_equal(check->spec.service_id, id)) {
-            if (agent->store != NULL && !check->from_config && !check->deleted) {
-                agent_store_remove(agent->store, AGENT_STORE_CHECKS, slice_from_text(check->id));
+            if (!check->deleted) {
+                agent_check_forget(agent, check);
             }
             agent_check_drop(agent, check);
         }

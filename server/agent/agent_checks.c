@@ -66,6 +66,9 @@ static void agent_check_set(struct agent_check *check, enum probe_status status,
     const uint64_t now_ms = server_now_ms(agent->server);
     const bool same_status = check->status == status;
 
+    if (agent->discard_output) {
+        output = SLICE_EMPTY;
+    }
     if (status != PROBE_CRITICAL) {
         check->critical_since_ms = 0;
     } else if (check->critical_since_ms == 0) {
@@ -108,9 +111,6 @@ void agent_check_update(struct agent_check *check, enum probe_status status, str
 static void agent_check_judge(struct agent_check *check, enum probe_status status,
                               struct slice output)
 {
-    if (check->agent->discard_output) {
-        output = SLICE_EMPTY;
-    }
     if (status == PROBE_CRITICAL) {
         check->successes = 0;
         check->failures++;
@@ -237,7 +237,7 @@ static void agent_check_expire(struct agent_check *check)
     struct buffer output = {0};
 
     buffer_append_text(&output, "TTL expired");
-    if (check->output.size > 0) {
+    if (check->told && check->output.size > 0) {
         buffer_append_text(&output, " (last output before timeout follows): ");
         buffer_append_slice(&output, buffer_slice(&check->output));
     }

@@ -82,6 +82,7 @@ struct agent_check {
     bool in_flight;
     bool seen;
     bool output_deferred; /* an output-only change waits until output_due_ms */
+    bool told;            /* a client gave the output, since it was registered */
     enum agent_sync sync;
     uint64_t generation;
     uint64_t output_due_ms;
@@ -211,6 +212,10 @@ int agent_load_config(struct agent *agent, const struct config *config, struct e
 /* One document that was kept on disk; a bad one is skipped with a log line. `host` is the agent. */
 void agent_load_service(void *host, const json_t *document);
 void agent_load_check(void *host, const json_t *document);
+/* What a client had last said of a TTL check, unless its time is over. */
+void agent_load_state(void *host, const json_t *document);
+/* Keeps what a client says of a TTL check, and until when that holds. */
+void agent_check_keep_state(const struct agent_check *check, struct slice output);
 
 /* --- agent_register.c --- */
 
@@ -257,6 +262,8 @@ int agent_service_register_replacing(struct agent *agent, const json_t *definiti
 /* For agent_definition_visit_checks; `input` is a struct agent_service_input. */
 int agent_service_validate_check(void *input, const json_t *json);
 int agent_no_memory(struct errmsg *err);
+/* A status as clients write it; what is none of them is critical. */
+enum probe_status agent_status_from(struct slice text);
 /* Returns `code`; the text is `before`, the name in quotes as Go writes them, and `after`. */
 int agent_refuse(struct errmsg *err, int code, const char *before, struct slice name,
                  const char *after);

@@ -4,9 +4,12 @@
 #include "server/agent/agent.h"
 
 #include <string.h>
+#include <time.h>
 
 #include "server/agent/agent_internal.h"
 #include "server/log.h"
+
+enum { NS_PER_S = 1000 * 1000 * 1000 };
 
 int agent_load_config(struct agent *agent, const struct config *config, struct errmsg *err)
 {
@@ -92,6 +95,45 @@ void agent_load_check(void *host, const json_t *document)
     struct agent_check *check = agent_check_find(agent, slice_from_text(id));
     /* Nothing is known of its health yet, whatever it was registered with (Consul's rule). */
     check->status = PROBE_CRITICAL;
+}
+
+void agent_check_keep_state(const struct agent_check *check, struct slice output)
+{
+    struct agent_store *store = check->agent->store;
+    const int64_t ttl_s = check->spec.ttl_ns / NS_PER_S;
+
+    if (store == NULL || ttl_s <= 0) {
+        return; /* A shorter time is over when the server is back. */
+    }
+    json_t *text = json_stringn(output.data == NULL ? "" : output.data, output.size);
+    json_t *document = json_pack("{s:s, s:s, s:o, s:I}", "CheckID", check->id, "Status",
+                                 probe_status_text(check->status), "Output",
+                                 text == NULL ? json_string("") : text, /* It may be no UTF-8. */
+                                 "Expires", (json_int_t)time(NULL) + (json_int_t)ttl_s);
+    if (document != NULL) {
+        agent_store_put(store, AGENT_STORE_STATES, slice_from_text(check->id), document);
+    }
+    json_decref(document);
+}
+
+void agent_load_state(void *host, const json_t *document)
+{
+    struct agent *agent = host;
+    const char *id = json_string_value(json_object_get(document, "CheckID"));
+    const char *status = json_string_value(json_object_get(document, "Status"));
+    const char *output = json_string_value(json_object_get(document, "Output"));
+    const json_int_t expires = json_integer_value(json_object_get(document, "Expires"));
+    struct agent_check *check = id == NULL ? NULL : agent_check_find(agent, slice_from_text(id));
+
+    if (id == NULL || status == NULL || output == NULL) {
+        log_write(LOG_ERROR, "agent", "skipping the kept state of a check: it is not whole");
+        return;
+    }
+    if (check == NULL || check->type != AGENT_CHECK_TTL || time(NULL) >= expires) {
+        agent_store_remove(agent->store, AGENT_STORE_STATES, slice_from_text(id));
+        return;
+    }
+    agent_check_update(check, agent_status_from(slice_from_text(status)), slice_from_text(output));
 }
 
 /* Refuses a configuration before anything of it is applied. */

@@ -41,7 +41,7 @@ static void agent_service_keep(struct agent *agent, const struct agent_service *
     json_decref(document);
 }
 
-static enum probe_status agent_status_from(struct slice text)
+enum probe_status agent_status_from(struct slice text)
 {
     return slice_equal(text, SLICE_LITERAL("passing"))   ? PROBE_PASSING
            : slice_equal(text, SLICE_LITERAL("warning")) ? PROBE_WARNING
@@ -117,6 +117,7 @@ int agent_check_add(struct agent *agent, const struct agent_check_input *input, 
     check->stale = false;
     check->deleted = false;
     check->output_deferred = false;
+    check->told = false;
     check->generation = ++agent->next_generation;
     agent_check_start(check);
     agent_check_kick_aliases(agent);
@@ -433,7 +434,9 @@ int agent_check_update_ttl(struct agent *agent, struct slice check_id, const cha
     if (output.size > limit) {
         buffer_printf(&text, " ... (captured %zu of %zu bytes)", limit, output.size);
     }
+    check->told = true;
     agent_check_update(check, agent_status_from(slice_from_text(status)), buffer_slice(&text));
+    agent_check_keep_state(check, buffer_slice(&text));
     buffer_deinit(&text);
     agent_check_start(check); /* The time to live begins again. */
     return AGENT_OK;

@@ -17,7 +17,7 @@
 
 enum { AGENT_STORE_PATH_BYTES_MAX = 4096, AGENT_STORE_NAME_BYTES = 33 };
 
-static const char *const folder_names[] = {"services", "checks"};
+static const char *const folder_names[] = {"services", "checks", "check-states"};
 
 /* One file to write (text) or to remove (NULL). */
 struct agent_store_job {
@@ -71,6 +71,9 @@ static int agent_store_sync_folder(const struct agent_store *store, enum agent_s
     char path[AGENT_STORE_PATH_BYTES_MAX];
     int rc = 0;
 
+    if (folder == AGENT_STORE_STATES) {
+        return 0;
+    }
     if (!agent_store_path(store, folder, "", path)) {
         return ENAMETOOLONG;
     }
@@ -85,7 +88,7 @@ static int agent_store_sync_folder(const struct agent_store *store, enum agent_s
     return rc;
 }
 
-static int agent_store_write_file(const char *path, const char *text)
+static int agent_store_write_file(const char *path, const char *text, bool synced)
 {
     const size_t size = strlen(text);
     size_t written = 0;
@@ -103,7 +106,7 @@ static int agent_store_write_file(const char *path, const char *text)
             rc = errno;
         }
     }
-    if (rc == 0 && fsync(fd) != 0) {
+    if (rc == 0 && synced && fsync(fd) != 0) {
         rc = errno;
     }
     if (close(fd) != 0 && rc == 0) {
@@ -129,7 +132,7 @@ static int agent_store_run(const struct agent_store *store, const struct agent_s
         }
         return agent_store_sync_folder(store, job->folder);
     }
-    const int rc = agent_store_write_file(temporary, job->text);
+    const int rc = agent_store_write_file(temporary, job->text, job->folder != AGENT_STORE_STATES);
     if (rc != 0) {
         (void)unlink(temporary); /* It is skipped at start anyway. */
         return rc;
@@ -210,7 +213,7 @@ int agent_store_new(uv_loop_t *loop, const char *data_dir, struct agent_store **
         return errmsg_set(err, AGENT_EINTERNAL, "out of memory");
     }
     store->loop = loop;
-    for (int folder = AGENT_STORE_SERVICES; folder <= AGENT_STORE_CHECKS; folder++) {
+    for (int folder = AGENT_STORE_SERVICES; folder <= AGENT_STORE_STATES; folder++) {
         if (!agent_store_path(store, (enum agent_store_folder)folder, "", path)) {
             errno = ENAMETOOLONG;
         } else if (mkdir(path, 0700) == 0 || errno == EEXIST) {
@@ -297,11 +300,35 @@ int agent_store_load(struct agent_store *store, enum agent_store_folder folder,
     return AGENT_OK;
 }
 
+/* A state's job that has not begun; NULL: none. So a disk that hangs costs one a check. */
+static struct agent_store_job *agent_store_waiting(const struct agent_store *store,
+                                                   const char name[AGENT_STORE_NAME_BYTES])
+{
+    struct agent_store_job *job = store->first;
+
+    if (job != NULL && store->working) {
+        job = job->next;
+    }
+    while (job != NULL && (job->folder != AGENT_STORE_STATES || strcmp(job->name, name) != 0)) {
+        job = job->next;
+    }
+    return job;
+}
+
 static void agent_store_queue(struct agent_store *store, enum agent_store_folder folder,
                               struct slice id, char *text)
 {
-    struct agent_store_job *job = calloc(1, sizeof(*job));
+    char name[AGENT_STORE_NAME_BYTES];
 
+    agent_store_name(id, name);
+    struct agent_store_job *job =
+        folder == AGENT_STORE_STATES ? agent_store_waiting(store, name) : NULL;
+    if (job != NULL) {
+        free(job->text);
+        job->text = text;
+        return;
+    }
+    job = calloc(1, sizeof(*job));
     if (job == NULL) {
         log_write(LOG_ERROR, "agent", "failed to keep a registration: out of memory");
         free(text);
@@ -309,7 +336,7 @@ static void agent_store_queue(struct agent_store *store, enum agent_store_folder
     }
     job->folder = folder;
     job->text = text;
-    agent_store_name(id, job->name);
+    memcpy(job->name, name, sizeof(name));
     if (store->last == NULL) {
         store->first = job;
     } else {

@@ -2,8 +2,10 @@
 #define SERVER_AGENT_AGENT_STORE_H
 
 /* Keeps what clients registered: one JSON file an object in data_dir/services and data_dir/checks,
- * written to a temporary name, synced, renamed. Writing is done on libuv's pool, one file after
- * the other in the order of the calls, so that the loop never waits for the disk. */
+ * written to a temporary name, synced, renamed; and what they last said of TTL checks, in
+ * data_dir/check-states, not synced: such a file is written again and again, and may be lost.
+ * Writing is done on libuv's pool, one file after the other in the order of the calls, so that the
+ * loop never waits for the disk. */
 
 #include <jansson.h>
 #include <uv.h>
@@ -11,7 +13,7 @@
 #include "kv/errmsg.h"
 #include "kv/slice.h"
 
-enum agent_store_folder { AGENT_STORE_SERVICES, AGENT_STORE_CHECKS };
+enum agent_store_folder { AGENT_STORE_SERVICES, AGENT_STORE_CHECKS, AGENT_STORE_STATES };
 enum { AGENT_STORE_FILE_BYTES_MAX = 1 << 20, AGENT_STORE_FILES_MAX = 32768 };
 
 struct agent_store;
@@ -29,7 +31,8 @@ int agent_store_load(struct agent_store *store, enum agent_store_folder folder,
                      void (*visit)(void *host, const json_t *document), void *host,
                      struct errmsg *err);
 
-/* Borrows both. A write that fails is logged: the object lives on until the next restart. */
+/* Borrows both. A write that fails is logged: the object lives on until the next restart. A state
+ * takes the place of one of the same check that still waits for the disk. */
 void agent_store_put(struct agent_store *store, enum agent_store_folder folder, struct slice id,
                      const json_t *document);
 void agent_store_remove(struct agent_store *store, enum agent_store_folder folder, struct slice id);

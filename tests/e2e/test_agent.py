@@ -256,3 +256,36 @@ def test_an_orderly_stop_ends_the_streams_of_the_log(cluster):
         assert text.endswith(b"0\r\n\r\n")
     server.start()
     cluster.wait_leader(60)
+
+
+def test_what_a_client_said_of_a_ttl_check_outlives_a_restart_while_its_time_lasts():
+    """Symptom: after a restart services with TTL checks were critical until their clients came again, though the
+    time that these had promised was not over. With discard_check_output their outputs were kept all the same."""
+    with Cluster(size=1, extra={"discard_check_output": True}) as single:
+        server = single.servers[0]
+        single.wait_leader(60)
+        for name, ttl in (("long", "1h"), ("short", "1s"), ("silent", "1h")):
+            put(server, "/v1/agent/check/register", {"ID": name, "Name": name, "TTL": ttl, "Status": "warning"})
+        put(server, "/v1/agent/check/pass/long?note=fine")
+        put(server, "/v1/agent/check/pass/short?note=fine")
+        assert (check(server, "long")["Status"], check(server, "long")["Output"]) == ("passing", "")
+        wait_for("the end of the short one", lambda: check(server, "short")["Status"] == "critical", 60)
+        assert check(server, "short")["Output"] == ""
+
+        single.extra = {}
+        server.stop()
+        server.start()
+        single.wait_leader(60)
+        assert (check(server, "long")["Status"], check(server, "long")["Output"]) == ("passing", "fine")
+        assert (check(server, "short")["Status"], check(server, "silent")["Status"]) == ("critical", "critical")
+        wait_for("the catalog", lambda: any(
+            one["CheckID"] == "long" and one["Status"] == "passing"
+            for one in server.get_json("/v1/health/node/" + server.name)), 60)
+
+        # What is registered anew is told of anew.
+        put(server, "/v1/agent/check/deregister/long")
+        put(server, "/v1/agent/check/register", {"ID": "long", "Name": "long", "TTL": "1h"})
+        server.stop()
+        server.start()
+        single.wait_leader(60)
+        assert check(server, "long")["Status"] == "critical"

@@ -22,8 +22,8 @@ bool http_catalog_read_service(const json_t *json, const char *type_name,
                                struct errmsg *err);
 void http_catalog_service_deinit(struct catalog_service_buffers *buffers);
 /* Reads a check and appends u32 size and catalog_check_encode's bytes. A check that names no node
- * is on `node`. */
-bool http_catalog_read_check(const json_t *json, const char *type_name, struct slice node,
-                             struct buffer *out, struct errmsg *err);
+ * is on `node`. `in_txn`: of a transaction, which knows fewer members of its definition. */
+bool http_catalog_read_check(const json_t *json, bool in_txn, struct slice node, struct buffer *out,
+                             struct errmsg *err);
 
 #endif

@@ -3,6 +3,7 @@
 
 #include "server/http/http_catalog.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -119,36 +120,60 @@ struct definition_request {
     int64_t interval_ns;
     int64_t timeout_ns;
     int64_t deregister_ns;
+    int64_t other_interval_ns; /* these three: DEFINITION_NOT_GIVEN, or in place of those above */
+    int64_t other_timeout_ns;
+    int64_t other_deregister_ns;
     int64_t ttl_ns;
+    int64_t output_bytes_max;
+    const json_t *script_args;
+    struct slice docker;
+    struct slice shell;
+    struct slice grpc;
+    bool grpc_use_tls;
+    struct slice alias_node;
+    struct slice alias_service;
 };
+
+#define DEFINITION_NOT_GIVEN INT64_MIN
 
 #define DEFINITION_FIELD(name, type, member)                                                       \
     {                                                                                              \
         (name), (type), offsetof(struct definition_request, member)                                \
     }
+#define DEFINITION_COMMON_FIELDS                                                                   \
+    DEFINITION_FIELD("HTTP", JSON_FIELD_STRING, http),                                             \
+        DEFINITION_FIELD("TLSSkipVerify", JSON_FIELD_BOOL, tls_skip_verify),                       \
+        DEFINITION_FIELD("Header", JSON_FIELD_STRINGS_MAP, header),                                \
+        DEFINITION_FIELD("Method", JSON_FIELD_STRING, method),                                     \
+        DEFINITION_FIELD("Body", JSON_FIELD_STRING, body),                                         \
+        DEFINITION_FIELD("TCP", JSON_FIELD_STRING, tcp),                                           \
+        DEFINITION_FIELD("Interval", JSON_FIELD_DURATION, interval_ns),                            \
+        DEFINITION_FIELD("Timeout", JSON_FIELD_DURATION, timeout_ns),                              \
+        DEFINITION_FIELD("DeregisterCriticalServiceAfter", JSON_FIELD_DURATION, deregister_ns)
+
 static const struct json_field definition_fields[] = {
-    DEFINITION_FIELD("HTTP", JSON_FIELD_STRING, http),
-    DEFINITION_FIELD("TLSSkipVerify", JSON_FIELD_BOOL, tls_skip_verify),
-    DEFINITION_FIELD("Header", JSON_FIELD_STRINGS_MAP, header),
-    DEFINITION_FIELD("Method", JSON_FIELD_STRING, method),
-    DEFINITION_FIELD("Body", JSON_FIELD_STRING, body),
-    DEFINITION_FIELD("TCP", JSON_FIELD_STRING, tcp),
-    DEFINITION_FIELD("Interval", JSON_FIELD_DURATION, interval_ns),
-    DEFINITION_FIELD("Timeout", JSON_FIELD_DURATION, timeout_ns),
-    DEFINITION_FIELD("DeregisterCriticalServiceAfter", JSON_FIELD_DURATION, deregister_ns),
+    DEFINITION_COMMON_FIELDS,
     DEFINITION_FIELD("TTL", JSON_FIELD_DURATION, ttl_ns),
-    {"OutputMaxSize", JSON_FIELD_ANY, 0},
-    {"ScriptArgs", JSON_FIELD_ANY, 0},
-    {"DockerContainerID", JSON_FIELD_ANY, 0},
-    {"Shell", JSON_FIELD_ANY, 0},
-    {"GRPC", JSON_FIELD_ANY, 0},
-    {"GRPCUseTLS", JSON_FIELD_ANY, 0},
-    {"AliasNode", JSON_FIELD_ANY, 0},
-    {"AliasService", JSON_FIELD_ANY, 0},
-    /* As health answers print the durations too; clients send them back. */
-    {"IntervalDuration", JSON_FIELD_ANY, 0},
-    {"TimeoutDuration", JSON_FIELD_ANY, 0},
-    {"DeregisterCriticalServiceAfterDuration", JSON_FIELD_ANY, 0},
+    DEFINITION_FIELD("OutputMaxSize", JSON_FIELD_INT, output_bytes_max),
+    DEFINITION_FIELD("ScriptArgs", JSON_FIELD_STRINGS, script_args),
+    DEFINITION_FIELD("DockerContainerID", JSON_FIELD_STRING, docker),
+    DEFINITION_FIELD("Shell", JSON_FIELD_STRING, shell),
+    DEFINITION_FIELD("GRPC", JSON_FIELD_STRING, grpc),
+    DEFINITION_FIELD("GRPCUseTLS", JSON_FIELD_BOOL, grpc_use_tls),
+    DEFINITION_FIELD("AliasNode", JSON_FIELD_STRING, alias_node),
+    DEFINITION_FIELD("AliasService", JSON_FIELD_STRING, alias_service),
+    JSON_FIELD_OTHERS,
+};
+
+/* Transactions know fewer members. The durations' other names are those that answers to them have:
+ * clients send them back. */
+static const struct json_field txn_definition_fields[] = {
+    DEFINITION_COMMON_FIELDS,
+    DEFINITION_FIELD("IntervalDuration", JSON_FIELD_DURATION, other_interval_ns),
+    DEFINITION_FIELD("TimeoutDuration", JSON_FIELD_DURATION, other_timeout_ns),
+    DEFINITION_FIELD("DeregisterCriticalServiceAfterDuration", JSON_FIELD_DURATION,
+                     other_deregister_ns),
+    JSON_FIELD_OTHERS,
 };
 
 /* Everything that the registration borrows. */
@@ -242,52 +267,130 @@ static void catalog_put_definition_duration(json_t *out, const char *name, int64
     }
 }
 
-/* The definition as answers show it, empty members left out. `*text` is owned by the caller. */
-static bool catalog_read_definition(const json_t *json, char **text, struct slice *type,
-                                    struct errmsg *err)
+static void catalog_put_definition_int(json_t *out, const char *name, int64_t number)
 {
-    struct definition_request definition = {
-        .http = SLICE_EMPTY, .method = SLICE_EMPTY, .body = SLICE_EMPTY, .tcp = SLICE_EMPTY};
+    if (number != 0) {
+        (void)json_object_set_new(out, name, json_integer(number));
+    }
+}
+
+static void catalog_put_definition_flag(json_t *out, const char *name, bool flag)
+{
+    if (flag) {
+        (void)json_object_set_new(out, name, json_true());
+    }
+}
+
+static void catalog_put_definition_list(json_t *out, const char *name, const json_t *list)
+{
+    if (json_array_size(list) > 0 || json_object_size(list) > 0) {
+        (void)json_object_set_new(out, name, json_deep_copy(list));
+    }
+}
+
+/* As answers show it: empty members left out, in Consul's order. Returns owned. */
+static json_t *catalog_definition_shown(const struct definition_request *definition)
+{
+    json_t *out = json_object();
+
+    catalog_put_definition_duration(out, "Interval", definition->interval_ns);
+    catalog_put_definition_int(out, "OutputMaxSize", definition->output_bytes_max);
+    catalog_put_definition_duration(out, "Timeout", definition->timeout_ns);
+    catalog_put_definition_duration(out, "DeregisterCriticalServiceAfter",
+                                    definition->deregister_ns);
+    catalog_put_definition_text(out, "HTTP", definition->http);
+    catalog_put_definition_flag(out, "TLSSkipVerify", definition->tls_skip_verify);
+    catalog_put_definition_list(out, "Header", definition->header);
+    catalog_put_definition_text(out, "Method", definition->method);
+    catalog_put_definition_text(out, "Body", definition->body);
+    catalog_put_definition_text(out, "TCP", definition->tcp);
+    catalog_put_definition_list(out, "ScriptArgs", definition->script_args);
+    catalog_put_definition_text(out, "DockerContainerID", definition->docker);
+    catalog_put_definition_text(out, "Shell", definition->shell);
+    catalog_put_definition_text(out, "GRPC", definition->grpc);
+    catalog_put_definition_flag(out, "GRPCUseTLS", definition->grpc_use_tls);
+    catalog_put_definition_text(out, "AliasNode", definition->alias_node);
+    catalog_put_definition_text(out, "AliasService", definition->alias_service);
+    catalog_put_definition_int(out, "TTL", definition->ttl_ns);
+    return out;
+}
+
+/* What type a check has that says none, from what it does; empty: that is not told. */
+static struct slice catalog_definition_type(const struct definition_request *definition)
+{
+    const bool repeats = definition->interval_ns > 0;
+    const bool script = json_array_size(definition->script_args) > 0;
+
+    return definition->grpc.size > 0 && repeats               ? SLICE_LITERAL("grpc")
+           : definition->http.size > 0 && repeats             ? SLICE_LITERAL("http")
+           : definition->ttl_ns > 0                           ? SLICE_LITERAL("ttl")
+           : definition->tcp.size > 0 && repeats              ? SLICE_LITERAL("tcp")
+           : definition->alias_node.size > 0                  ? SLICE_LITERAL("alias")
+           : definition->alias_service.size > 0               ? SLICE_LITERAL("alias")
+           : definition->docker.size > 0 && script && repeats ? SLICE_LITERAL("docker")
+           : script                                           ? SLICE_LITERAL("script")
+                                                              : SLICE_EMPTY;
+}
+
+static void catalog_definition_prefer(int64_t *ns, int64_t other_ns)
+{
+    if (other_ns != DEFINITION_NOT_GIVEN) {
+        *ns = other_ns;
+    }
+}
+
+/* `*text` is owned by the caller. */
+static bool catalog_read_definition(const json_t *json, bool in_txn, char **text,
+                                    struct slice *type, struct errmsg *err)
+{
+    struct definition_request definition = {.http = SLICE_EMPTY,
+                                            .method = SLICE_EMPTY,
+                                            .body = SLICE_EMPTY,
+                                            .tcp = SLICE_EMPTY,
+                                            .docker = SLICE_EMPTY,
+                                            .shell = SLICE_EMPTY,
+                                            .grpc = SLICE_EMPTY,
+                                            .alias_node = SLICE_EMPTY,
+                                            .alias_service = SLICE_EMPTY,
+                                            .other_interval_ns = DEFINITION_NOT_GIVEN,
+                                            .other_timeout_ns = DEFINITION_NOT_GIVEN,
+                                            .other_deregister_ns = DEFINITION_NOT_GIVEN};
 
     *text = NULL;
     if (json == NULL) {
         return true;
     }
-    if (!json_decode(json, "structs.HealthCheckDefinition", definition_fields,
-                     COUNT(definition_fields), &definition, err)) {
+    if (!json_decode(json, "structs.HealthCheckDefinition",
+                     in_txn ? txn_definition_fields : definition_fields,
+                     in_txn ? COUNT(txn_definition_fields) : COUNT(definition_fields), &definition,
+                     err)) {
         return false;
     }
-    json_t *out = json_object();
-    catalog_put_definition_duration(out, "Interval", definition.interval_ns);
-    catalog_put_definition_duration(out, "Timeout", definition.timeout_ns);
-    catalog_put_definition_duration(out, "DeregisterCriticalServiceAfter",
-                                    definition.deregister_ns);
-    catalog_put_definition_text(out, "HTTP", definition.http);
-    if (definition.tls_skip_verify) {
-        (void)json_object_set_new(out, "TLSSkipVerify", json_true());
+    if (definition.output_bytes_max < 0) {
+        (void)errmsg_set(err, -1,
+                         "json: cannot unmarshal number %" PRId64 " into Go struct field "
+                         "HealthCheckDefinition.OutputMaxSize of type uint",
+                         definition.output_bytes_max);
+        return false;
     }
-    if (json_object_size(definition.header) > 0) {
-        (void)json_object_set_new(out, "Header", json_deep_copy(definition.header));
-    }
-    catalog_put_definition_text(out, "Method", definition.method);
-    catalog_put_definition_text(out, "Body", definition.body);
-    catalog_put_definition_text(out, "TCP", definition.tcp);
-    if (definition.ttl_ns != 0) {
-        (void)json_object_set_new(out, "TTL", json_integer(definition.ttl_ns));
-    }
+    catalog_definition_prefer(&definition.interval_ns, definition.other_interval_ns);
+    catalog_definition_prefer(&definition.timeout_ns, definition.other_timeout_ns);
+    catalog_definition_prefer(&definition.deregister_ns, definition.other_deregister_ns);
+    json_t *out = catalog_definition_shown(&definition);
     if (json_object_size(out) > 0) {
         *text = json_dumps(out, JSON_COMPACT);
     }
     json_decref(out);
-    if (type->size == 0 && definition.ttl_ns > 0) {
-        *type = SLICE_LITERAL("ttl"); /* The other kinds are not told from their definition. */
+    if (type->size == 0) {
+        *type = catalog_definition_type(&definition);
     }
     return true;
 }
 
-bool http_catalog_read_check(const json_t *json, const char *type_name, struct slice node,
-                             struct buffer *out, struct errmsg *err)
+bool http_catalog_read_check(const json_t *json, bool in_txn, struct slice node, struct buffer *out,
+                             struct errmsg *err)
 {
+    const char *type_name = in_txn ? "api.HealthCheck" : "structs.HealthCheck";
     struct check_request check = {
         .node = SLICE_EMPTY,
         .id = SLICE_EMPTY,
@@ -304,7 +407,7 @@ bool http_catalog_read_check(const json_t *json, const char *type_name, struct s
     char *definition;
 
     if (!json_decode(json, type_name, check_fields, COUNT(check_fields), &check, err) ||
-        !catalog_read_definition(check.definition, &definition, &check.type, err)) {
+        !catalog_read_definition(check.definition, in_txn, &definition, &check.type, err)) {
         return false;
     }
     const struct catalog_check record = {
@@ -349,15 +452,13 @@ static bool catalog_read_checks(const struct register_request *input,
         if (json_is_null(item)) {
             continue;
         }
-        if (!http_catalog_read_check(item, "structs.HealthCheck", input->node, &buffers->checks,
-                                     err)) {
+        if (!http_catalog_read_check(item, false, input->node, &buffers->checks, err)) {
             return false;
         }
         (*count)++;
     }
     if (input->check != NULL) {
-        if (!http_catalog_read_check(input->check, "structs.HealthCheck", input->node,
-                                     &buffers->checks, err)) {
+        if (!http_catalog_read_check(input->check, false, input->node, &buffers->checks, err)) {
             return false;
         }
         (*count)++;

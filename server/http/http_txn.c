@@ -250,8 +250,8 @@ static bool txn_read_check(struct txn_read *read, const json_t *json)
     bool ok = json_decode(json, "api.CheckTxnOp", txn_check_fields, COUNT(txn_check_fields), &input,
                           &read->err) &&
               txn_text_fits(read, "Verb", input.verb) &&
-              http_catalog_read_check(input.record != NULL ? input.record : none, "api.HealthCheck",
-                                      SLICE_EMPTY, &record, &read->err);
+              http_catalog_read_check(input.record != NULL ? input.record : none, true, SLICE_EMPTY,
+                                      &record, &read->err);
 
     if (ok && !record.failed) {
         struct reader it = reader_from(buffer_slice(&record));

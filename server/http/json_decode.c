@@ -219,7 +219,7 @@ static bool json_decode_by(bool (*equal)(const char *, const char *), const json
         const json_t *item = json_object_iter_value(it);
         size_t i = 0;
 
-        while (i < field_count && !equal(fields[i].name, name)) {
+        while (i < field_count && fields[i].name != NULL && !equal(fields[i].name, name)) {
             i++;
         }
         if (i == field_count) {

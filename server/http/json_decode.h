@@ -28,10 +28,16 @@ enum json_field_type {
 };
 
 struct json_field {
-    const char *name; /* as Go spells it: "EnableTagOverride" */
+    const char *name; /* as Go spells it: "EnableTagOverride"; NULL: all that have no line before */
     enum json_field_type type;
     size_t offset; /* of the member in the struct; unused for JSON_FIELD_ANY */
 };
+
+/* The last line of a table for an object whose unknown members are ignored. */
+#define JSON_FIELD_OTHERS                                                                          \
+    {                                                                                              \
+        NULL, JSON_FIELD_ANY, 0                                                                    \
+    }
 
 /* Fills `out`, which the caller has set to its defaults. False with Go's text in `err`: then `out`
  * may be half filled. `type_name` is how Go calls what it reads into ("structs.RegisterRequest").

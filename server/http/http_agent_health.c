@@ -88,6 +88,18 @@ static void agent_put_health(struct buffer *out, const struct agent *agent,
     buffer_append_text(out, "]}");
 }
 
+static void agent_reply_health_json(struct http_request *request, int status, struct slice json)
+{
+    struct buffer pretty = {0};
+
+    if (request->pretty) {
+        json_indent(&pretty, json);
+    }
+    http_reply(request, status, "application/json",
+               request->pretty && !pretty.failed ? buffer_slice(&pretty) : json);
+    buffer_deinit(&pretty);
+}
+
 /* Bodies that are texts say so without a charset here. */
 static void agent_reply_health(struct http_request *request, enum agent_health health,
                                const struct buffer *json)
@@ -99,7 +111,7 @@ static void agent_reply_health(struct http_request *request, enum agent_health h
     if (slice_equal(http_param_value(request, "format"), SLICE_LITERAL("text"))) {
         http_reply(request, status, "text/plain", slice_from_text(text));
     } else {
-        http_reply(request, status, "application/json", buffer_slice(json));
+        agent_reply_health_json(request, status, buffer_slice(json));
     }
 }
 
@@ -138,11 +150,11 @@ void http_agent_health_by_id(struct http_request *request)
     if (slice_equal(http_param_value(request, "format"), SLICE_LITERAL("text"))) {
         /* A JSON string, although a text was asked for: Consul's own. */
         json_put_string(&body, buffer_slice(&text));
-        http_reply(request, 404, "application/json", buffer_slice(&body));
+        agent_reply_health_json(request, 404, buffer_slice(&body));
     } else {
-        http_reply(request, 404, "application/json",
-                   SLICE_LITERAL("{\"AggregatedStatus\":\"critical\",\"Service\":null,"
-                                 "\"Checks\":null}"));
+        agent_reply_health_json(request, 404,
+                                SLICE_LITERAL("{\"AggregatedStatus\":\"critical\",\"Service\":null,"
+                                              "\"Checks\":null}"));
     }
     buffer_deinit(&text);
     buffer_deinit(&body);
@@ -183,7 +195,7 @@ void http_agent_health_by_name(struct http_request *request)
     if (slice_equal(http_param_value(request, "format"), SLICE_LITERAL("text"))) {
         http_reply(request, 404, "text/plain", buffer_slice(&text));
     } else {
-        http_reply(request, 404, "application/json", buffer_slice(&body));
+        agent_reply_health_json(request, 404, buffer_slice(&body));
     }
     buffer_deinit(&text);
     buffer_deinit(&body);

@@ -412,7 +412,7 @@ static int listing_run_indexed(struct http_request *request, struct store_txn *t
 {
     (void)request;
     buffer_append_text(&result->body, "[]");
-    return catalog_index_services(txn, &result->index);
+    return catalog_index_service(txn, SLICE_EMPTY, &result->index); /* As of a name that is gone. */
 }
 
 static int listing_run_none(struct http_request *request, struct store_txn *txn,

@@ -91,6 +91,7 @@ struct http_request_private {
     bool bad_query;        /* malformed escape in the query */
     bool gzip;             /* the client takes it, and the answer may have it */
     struct buffer headers; /* http_add_header: whole lines */
+    size_t headers_before; /* bytes of them that are there before a read is run */
     char *text;            /* parameters, decoded path and values */
     size_t text_bytes;
     uint64_t start_ns; /* http_timing.c: by uv_hrtime; 0: is not timed */

@@ -116,7 +116,6 @@ static int kv_run_get(struct http_request *request, struct store_txn *txn,
     struct kv_entry entry;
     const int rc = kv_get(txn, request->rest, &entry);
 
-    buffer_clear(&request->private->headers);
     if (rc == STORE_ENOTFOUND) {
         result->status = 404;
         return kv_index(txn, &result->index);

@@ -345,6 +345,7 @@ static int read_call(struct http_request *request, struct http_read_result *resu
     int rc;
 
     *whole = true;
+    request->private->headers.size = request->private->headers_before; /* None of a run before. */
     if (spec->piece == NULL) {
         rc = spec->run(request, &http->txn, result);
         return rc;
@@ -602,6 +603,7 @@ void http_read_start(struct http_request *request, const struct http_read_spec *
     if ((spec->flags & HTTP_READ_CACHEABLE) != 0 && http_has_param(request, "cached")) {
         http_read_cache_header(request);
     }
+    private->headers_before = private->headers.size;
     metrics_count(request->server->metrics, METRIC_RPC_QUERY, 1);
     metrics_count(request->server->metrics, METRIC_CLIENT_RPC, 1);
     private->phase = HTTP_PHASE_READ;

@@ -69,7 +69,8 @@ bool http_shared_find(struct http_request *request)
         shared->applied_index == 0 || shared_applied(http) != shared->applied_index) {
         return false;
     }
-    buffer_clear(&request->private->headers);
+    /* Its own, such as X-Cache, and those of the answer. */
+    request->private->headers.size = request->private->headers_before;
     buffer_append_slice(&request->private->headers, buffer_slice(&shared->headers));
     return true;
 }
@@ -82,7 +83,12 @@ void http_shared_keep(struct http_request *request, const struct http_read_resul
     shared_drop(shared);
     buffer_clear(&shared->identity);
     shared_identity(&shared->identity, request);
-    buffer_append_slice(&shared->headers, buffer_slice(&request->private->headers));
+    const struct buffer *headers = &request->private->headers;
+    const size_t before = request->private->headers_before;
+
+    if (headers->size > before) {
+        buffer_append(&shared->headers, headers->data + before, headers->size - before);
+    }
     if (shared->identity.failed || shared->headers.failed) {
         return;
     }

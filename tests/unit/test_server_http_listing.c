@@ -426,6 +426,71 @@ static void all_who_wait_for_a_listing_get_it_whole_and_new(void **state)
     buffer_deinit(&body);
 }
 
+static void run_until_all_are_parked(struct http_fixture *fixture, size_t count)
+{
+    for (int i = 0; i < 10000; i++) {
+        size_t parked = 0;
+
+        loop_turn(fixture);
+        for (const struct http_conn *conn = fixture->server.http->conns; conn != NULL;
+             conn = conn->next) {
+            parked += conn->private.phase == HTTP_PHASE_PARKED;
+        }
+        if (parked == count) {
+            return;
+        }
+    }
+    fail_msg("it did not come to that");
+}
+
+/* Symptom: who was woken with another got its X-Cache. Rule: the body is shared, the head is not;
+ * what a run adds to it is there once, however often it was run. */
+static void waiters_for_the_same_have_heads_of_their_own(void **state)
+{
+    enum { WAITERS = 3 };
+    static const char *const expected[WAITERS] = {"X-Cache: MISS\r\n", "X-Cache: HIT\r\n",
+                                                  "X-Cache: HIT\r\n"};
+    struct http_fixture *fixture = *state;
+    struct client clients[WAITERS], raw[WAITERS];
+    char request[256];
+
+    add(fixture, "x", "web", "web", "passing");
+    for (int i = 0; i < WAITERS; i++) {
+        (void)snprintf(request, sizeof(request),
+                       "GET /v1/health/service/web?cached&index=%llu&wait=600s HTTP/1.1\r\n"
+                       "Host: x\r\nConnection: close\r\n\r\n",
+                       (unsigned long long)fixture->replica.index);
+        client_open(fixture, &clients[i]);
+        client_send(fixture, &clients[i], request);
+        client_open(fixture, &raw[i]);
+        client_send(fixture, &raw[i],
+                    "GET /v1/kv/key?raw&index=1&wait=600s HTTP/1.1\r\nHost: x\r\n"
+                    "Connection: close\r\n\r\n");
+        run_until_all_are_parked(fixture, 2 * (size_t)i + 2);
+    }
+    add(fixture, "x", "web", "web", "critical");
+    for (int i = 0; i < WAITERS; i++) {
+        client_expect_close(fixture, &clients[i]);
+        assert_int_equal(count_text(&clients[i], "\"Status\":\"critical\""), 1);
+        assert_int_equal(count_text(&clients[i], expected[i]), 1);
+        assert_int_equal(count_text(&clients[i], "X-Cache: "), 1);
+        assert_int_equal(count_text(&clients[i], "Age: 0\r\n"), i > 0);
+        client_close(&clients[i]);
+    }
+    client_open(fixture, &clients[0]);
+    client_send(fixture, &clients[0],
+                "PUT /v1/kv/key HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+                "Content-Length: 5\r\n\r\nvalue");
+    client_expect_close(fixture, &clients[0]);
+    client_close(&clients[0]);
+    for (int i = 0; i < WAITERS; i++) {
+        client_expect_close(fixture, &raw[i]);
+        assert_int_equal(count_text(&raw[i], "X-Content-Type-Options: nosniff\r\n"), 1);
+        assert_int_equal(count_text(&raw[i], "\r\n\r\nvalue"), 1);
+        client_close(&raw[i]);
+    }
+}
+
 static void a_client_that_does_not_read_costs_a_piece_and_no_snapshot(void **state)
 {
     const int window = 64 * 1024;
@@ -486,6 +551,7 @@ int main(void)
         TEST(each_instance_of_a_node_has_its_own_checks),
         TEST(a_long_listing_that_is_waited_for_comes_whole_when_it_changes),
         TEST(all_who_wait_for_a_listing_get_it_whole_and_new),
+        TEST(waiters_for_the_same_have_heads_of_their_own),
         TEST(a_client_that_does_not_read_costs_a_piece_and_no_snapshot),
     };
 

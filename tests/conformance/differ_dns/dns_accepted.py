@@ -11,7 +11,7 @@ def sizes_are_compared(question, settings):
         return False
     domain = settings.get("domain", "consul").lower().strip(".")
     return ("." + name).endswith("." + domain) and ".." not in name and name == name.lower() and \
-        not name.startswith(("hostmaster.", "ns."))
+        not name.startswith(("hostmaster.", "ns.", "."))
 
 
 def below(question, word):
@@ -25,7 +25,7 @@ def answers_that_it_cannot_pack(question, steps, found, settings):
 
 def addresses_below_the_alternative_domain(question, steps, found, settings):
     """Consul 1.8 moves their owner to the primary domain; later ones answer as asked, as we do."""
-    return "alt_domain" in settings and found[0].startswith((".records", ".size")) and \
+    return "alt_domain" in settings and found[0].startswith((".records", ".size", ".flags")) and \
         (below(question, "addr") or ".addr." in str(found[1]))
 
 
@@ -37,17 +37,38 @@ def flags_of_errors(question, steps, found, settings):
 
 def datacenter_written_as_later(question, steps, found, settings):
     """NAME.service.dc1.dc.consul, since Consul 1.14."""
-    return below(question, settings["datacenter"].lower() + ".dc") or "026463" in question.get("raw", "")
+    return below(question, settings["datacenter"].lower() + ".dc") or \
+        b"\2dc" in bytes.fromhex(question.get("raw", "")).lower()
 
 
 def backslashes(question, steps, found, settings):
-    """Consul takes them as escape signs in metadata."""
-    return "\\\\" in json.dumps(found[1:])
+    """Consul takes them as escape signs in metadata, which may fit then where ours do not."""
+    return "\\\\" in json.dumps(found[1:]) or \
+        (found[0] == ".flags" and "tc" in found[1] and "\\\\" in json.dumps(steps))
 
 
 def addresses_in_any_spelling(question, steps, found, settings):
     """A service's address counts for its reverse name however it is written."""
-    return below(question, "arpa") and found[2] in ("", 2) and (found[1] in ("PTR", 0))
+    return below(question, "arpa") and found[2] in ("", 2, 3) and (found[1] in ("PTR", 0))
+
+
+def answers_that_nobody_can_read(question, steps, found, settings):
+    """Consul writes targets with empty labels, so that the message ends early, and in a long domain reverse
+    names of more than 255 bytes; we leave them out."""
+    return found[0] == ".records.bytes" and not found[1] or \
+        (found[:3] == (".rcode", 2, 0) and below(question, "arpa") and len(settings.get("domain", "")) > 160)
+
+
+def reverse_names_with_leading_zeros(question, steps, found, settings):
+    """They are nobody's; Consul finds services by them."""
+    return below(question, "in-addr.arpa") and any(
+        len(label) > 1 and label.startswith("0") for label in question["name"].split("."))
+
+
+def spaces_in_names(question, steps, found, settings):
+    """Consul points to no name that holds one."""
+    return found[0] == ".size" and any(" " in str(step["json"].get("Service", step["json"]).get("Address", ""))
+                                       for step in steps if step["do"] == "register")
 
 
 def records_in_a_question(question, steps, found, settings):
@@ -76,9 +97,14 @@ def answers_larger_than_the_client_takes(question, steps, found, settings):
 
 def nodes_without_an_address(question, steps, found, settings):
     """Consul makes them aliases of the root."""
-    return any(step["do"] == "register" and not step["json"].get("Address", "" if "Service" not in step["json"] and
-                                                                 "Check" not in step["json"] else "-")
-               for step in steps) and "CNAME" in json.dumps(found[:3])
+    addresses = {}
+    for step in steps:
+        name = step["json"].get("Node", "").lower() if step["json"] else ""
+        if step["do"] == "deregister" and "ServiceID" not in step["json"]:
+            addresses.pop(name, None)
+        elif step["do"] == "register" and not (step["json"].get("SkipNodeUpdate") and name in addresses):
+            addresses[name] = step["json"].get("Address", "")
+    return "" in addresses.values() and "CNAME" in json.dumps(found[:3])
 
 
 def one_answer_at_least(question, steps, found, settings):
@@ -89,7 +115,8 @@ def one_answer_at_least(question, steps, found, settings):
 
 def lies_are_passed_on(question, steps, found, settings):
     """A forwarded question goes on as it came; Consul writes it anew."""
-    return bool(settings.get("recursors")) and ("counts" in question or "raw" in question) and found[1] == 2
+    return bool(settings.get("recursors")) and ("counts" in question or "raw" in question) and \
+        (found[1] in (2, None) or found[0] == ".question")
 
 
 def spelling_of_addresses_behind_names(question, steps, found, settings):
@@ -98,10 +125,11 @@ def spelling_of_addresses_behind_names(question, steps, found, settings):
 
 
 def names_that_lead_to_themselves(question, steps, found, settings):
-    """Consul writes such an alias as a pointer to the question, we to its domain."""
-    return found[0] == ".size" and any(question.get("name") in (step["json"].get("Address"),
-                                                               step["json"].get("Service", {}).get("Address"))
-                                       for step in steps if step["do"] == "register")
+    """Consul writes the end of such an alias as a pointer to the question, we to its domain."""
+    return found[0] == ".size" and any(
+        str(address).strip(".").endswith(question.get("name", "?"))
+        for step in steps if step["do"] == "register"
+        for address in (step["json"].get("Address"), step["json"].get("Service", {}).get("Address")))
 
 
 RULES = [
@@ -120,6 +148,9 @@ RULES = [
     datacenter_written_as_later,
     backslashes,
     addresses_in_any_spelling,
+    answers_that_nobody_can_read,
+    reverse_names_with_leading_zeros,
+    spaces_in_names,
 ]
 
 

@@ -3,7 +3,8 @@
     name    text, labels apart by dots; any byte of a label as \\DDD
     type, class, id, flags (the header's second 16 bits), opcode
     counts  the four counts of the header, where they are to differ from what follows
-    edns    {"size", "version", "do", "options": [[code, hex], ...], "again": a second OPT record}
+    edns    {"size", "version", "do", "options": [[code, hex], ...], "again": the same once more,
+            "other": the members of a second OPT record, "owner": its name, else the root}
     more    further questions, each [name, type, class]
     tail    bytes in hex that follow
     raw     all bytes in hex; everything else is ignored
@@ -46,7 +47,7 @@ def opt_record(edns):
     options = b"".join(number(code) + number(len(bytes.fromhex(data))) + bytes.fromhex(data)
                        for code, data in edns.get("options", []))
     high = edns.get("version", 0) << 16 | (0x8000 if edns.get("do") else 0)
-    return b"\0" + number(OPT) + number(edns.get("size", 1232)) + number(high, 4) + \
+    return name(edns.get("owner", "")) + number(OPT) + number(edns.get("size", 1232)) + number(high, 4) + \
         number(len(options)) + options
 
 
@@ -58,8 +59,10 @@ def encode(question):
     extra = b""
     extra_count = 0
     if question.get("edns") is not None:
-        extra_count = 2 if question["edns"].get("again") else 1
-        extra = opt_record(question["edns"]) * extra_count
+        records = [question["edns"]] * (2 if question["edns"].get("again") else 1)
+        records += [question["edns"]["other"]] if "other" in question["edns"] else []
+        extra_count = len(records)
+        extra = b"".join(opt_record(record) for record in records)
     counts = question.get("counts") or [len(asked), 0, 0, extra_count]
     flags = question.get("flags", 0) | question.get("opcode", 0) << 11
     head = number(question.get("id", QUERY_ID)) + number(flags)

@@ -95,6 +95,11 @@ class Packets(unittest.TestCase):
         for byte in range(256):
             self.assertEqual(packets.labels(packets.text(bytes([byte]))), [bytes([byte])])
 
+    def test_opt_records_may_be_several_and_have_names(self):
+        one, other = packets.opt_record({"size": 600}), packets.opt_record({"size": 700})
+        self.assertTrue(packets.encode({"edns": {"size": 600, "other": {"size": 700}}}).endswith(one + other))
+        self.assertTrue(packets.encode({"edns": {"size": 600, "owner": "x"}}).endswith(b"\1x" + one))
+
     def test_lies_and_rubbish_are_written_as_told(self):
         self.assertEqual(packets.encode({"raw": "00ff"}), b"\0\xff")
         self.assertEqual(packets.encode({"counts": [7], "tail": "abcd"})[4:12], b"\0\7" + bytes(6))
@@ -137,6 +142,20 @@ class Worlds(unittest.TestCase):
             self.assertTrue(any(word in question.get("name", "").lower() for question in asked), word)
 
 
+    def test_names_reach_their_limit_and_pass_it(self):
+        sizes = {len(packets.name(question["name"])) for seed in range(200) for question in self.world(seed)[3:]
+                 if "name" in question}
+        self.assertLessEqual({255, 256}, sizes)
+
+    def test_the_catalog_changes_in_all_ways(self):
+        source = random.Random(1)
+        steps, catalog = worlds.catalog_steps(source, worlds.settings(source))
+        changes = [worlds.change(source, catalog, steps) for _ in range(200)]
+        self.assertEqual({step["do"] for step in changes}, {"register", "deregister"})
+        for member in ("Service", "Check", "Address", "ServiceID"):
+            self.assertTrue(any(member in step["json"] for step in changes), member)
+
+
 class Accepted(unittest.TestCase):
     def test_what_is_accepted_is_narrow(self):
         question = {"name": "web.service.consul"}
@@ -144,6 +163,15 @@ class Accepted(unittest.TestCase):
         for found in ((".rcode", 0, 3), (".answer", "A", ""), (".records.answer", ["a 0 A 1"], ["a 0 A 2"]),
                       (".flags", "qr aa", "qr aa tc"), (".size", [100], [90]), (".rcode", None, 0)):
             self.assertFalse(dns_accepted.explains(question, [], found + (100,), settings), found)
+
+    def test_nodes_without_an_address_are_those_that_have_none(self):
+        def step(do, **document):
+            return {"do": do, "json": dict(document, Node="n1")}
+        plain, check = step("register", Address="10.0.0.1"), step("register", SkipNodeUpdate=True, Check={})
+        gone = step("deregister")
+        for steps, expected in (([plain], False), ([plain, check], False), ([check], True),
+                                ([plain, gone, check], True), ([step("register"), plain], False)):
+            self.assertEqual(dns_accepted.nodes_without_an_address({}, steps, (".answer", "", "CNAME"), {}), expected)
 
 
 if __name__ == "__main__":

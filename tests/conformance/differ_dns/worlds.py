@@ -15,7 +15,8 @@ SERVICES = ["web", "Web", "db", "DB-2", "db-replica", "under_score", "dot.name",
 TAGS = ["master", "replica", "v1.2", "UPPER", "under_score", "tcp", "udp", "_t", "a b", "", "t" * 63, "x;y",
         "dot.", "m\u00e4ster", "master.web"]
 IPS = ["10.0.0.1", "10.0.0.2", "10.0.0.3", "192.168.7.77", "255.255.255.255", "0.0.0.0", "::1", "2001:db8::5",
-       "2001:DB8::5", "fe80::1", "::ffff:10.0.0.9", "::", "127.0.0.1"]
+       "2001:DB8::5", "fe80::1", "::ffff:10.0.0.9", "::", "127.0.0.1",
+       "::ffff:a00:a", "0:0:0:0:0:FFFF:0A00:000B", "::10.0.0.12", "2001:0db8:0:0::5"]
 HOSTS = ["host.example.com", "a.example", "b.example", "c.example", "d.example", "e.example", "f.example", "g.example",
           "Host.Example.COM", "host.example.com.", "localhost", "with space", "a..b", "x" * 64,
          "10.0.0.01", "10.0.0", "1.2.3.4.5", "fe80::1%lo", "[::1]", "-", "under_score.example",
@@ -25,7 +26,7 @@ META = [("env", "prod"), ("rfc1035-text", "plain value"), ("RFC1035-upper", "x=y
         ("quote", 'say "hi"'), ("back", "a\\b"), ("tick", "`x`"), ("long", "v" * 200), ("longer", "w" * 300),
         ("space", " lead and trail "), ("utf", "gr\u00fcn"), ("semi", "a;b"), ("key-1_2", "1"), ("d", "\\065\\"),
         ("rfc1035-long", "z" * 255), ("rfc1035-longer", "z" * 256), ("rfc1035-", "bare"), ("tab", "a\tb")]
-STATES = ["passing", "passing", "passing", "warning", "critical", "maintenance"]
+STATES = ["passing"] * 6 + ["warning"] * 2 + ["critical"] * 2 + ["maintenance"] * 2 + ["odd", "", "Passing"]
 TYPES = [A] * 8 + [AAAA] * 4 + [SRV] * 8 + [ANY] * 4 + [TXT] * 3 + [SOA, NS, PTR, CNAME, MX, 65, 257, 0, 99]
 RARE_TYPES = [AXFR, 251, 253, 254, OPT, 3, 35, 48, 43, 46, 250, 65535, 256, 32769]
 SIZES = [0, 1, 100, 511, 512, 513, 519, 520, 600, 800, 1232, 1400, 4096, 8192, 65535]
@@ -43,16 +44,21 @@ def settings(source):
     out = {"datacenter": source.choice(["dc1", "dc1", "dc1", "My-DC_2", "node", "service", "consul"])}
     if chance(source, 0.4):
         out["domain"] = source.choice(["consul.", "Consul", "example.com", "a.b.c.", "dc1.consul", "service",
-                                       "in.addr.example", "x" * 63 + ".long"])
+                                       "in.addr.example", "x" * 63 + ".long", ".", "",
+                                       ".".join(["l" * 63] * 3 + ["l" * 33]), "arpa", "_tcp", "query"])
     if chance(source, 0.5):
         out["alt_domain"] = source.choice(["alt", "Alt.", "test.consul", "sub.example.com", "x.consul", "com",
-                                           "consul", "alt.node", "addr", "ns"])
+                                           "consul", "alt.node", "addr", "ns", ".", "a.consul", "c", "arpa",
+                                           ".".join(["m" * 63] * 3 + ["m" * 33])])
     if chance(source, 0.3):
         out["translate_wan_addrs"] = True
     if chance(source, 0.3):
         out["node_meta"] = {"rack": "r1", "rfc1035-own": "text"}
     if chance(source, 0.2):
-        out["recursors"] = ["one"]  # Its address is known later.
+        # The address of "one" is known later; nobody listens at the other.
+        out["recursors"] = source.choice([["one"], ["one"], ["127.0.0.1:9", "one"], ["one 127.0.0.1:9"]])
+    if not out.get("domain", "consul").strip("."):
+        out.pop("recursors", None)  # Consul then forwards every question.
     return out
 
 
@@ -73,6 +79,7 @@ def dns_config(source):
     maybe(0.3, "disable_compression", [True, False])
     maybe(0.3, "enable_additional_node_meta_txt", [True, False])
     maybe(0.1, "recursor_timeout", ["100ms"])
+    maybe(0.1, "cache_max_age", ["0s", "10s"])
     if chance(source, 0.4):
         keys = [name.lower() for name in SERVICES if "." not in name] + ["*", "d*", "db*", "w*", "web*", "DB*", "Web"]
         out["service_ttl"] = {source.choice(keys): source.choice(DURATIONS) for _ in range(3)}
@@ -155,7 +162,7 @@ def catalog_steps(source, settings_used):
         steps.append(register(node(source, catalog, name)))
     instances = source.choice([1, 3, 5, 5, 12])
     if chance(source, 0.05):
-        instances = 40
+        instances = source.choice([40, 40, 300])
     for number in range(instances):
         name = source.choice(catalog["nodes"])
         service = instance(source, catalog, source.choice(catalog["services"]), number)
@@ -180,6 +187,29 @@ def catalog_steps(source, settings_used):
 
 def register(document):
     return {"do": "register", "json": document}
+
+
+def change(source, catalog, steps):
+    """One more step: something registered comes again otherwise, or goes."""
+    name = source.choice(catalog["nodes"])
+    instances = [step["json"] for step in steps if step["do"] == "register" and "Service" in step["json"]]
+    draw = source.random()
+    if draw < 0.25 or not instances:
+        return register(node(source, catalog, name))
+    one = source.choice(instances)
+    service = one["Service"]
+    if draw < 0.5:
+        return register({"Node": one["Node"], "SkipNodeUpdate": True,
+                         "Check": check(source, one["Node"], service["ID"], source.randrange(3))})
+    if draw < 0.6:
+        return register({"Node": name, "SkipNodeUpdate": True, "Check": check(source, name, "", 900)})
+    if draw < 0.8:
+        again = dict(instance(source, catalog, service["Service"], 0), ID=service["ID"])
+        return register({"Node": one["Node"], "SkipNodeUpdate": True, "Service": again})
+    gone = {"Node": one["Node"]}
+    if draw < 0.95:
+        gone["ServiceID"] = service["ID"]
+    return {"do": "deregister", "json": gone}
 
 
 # --- questions ---
@@ -242,6 +272,15 @@ def subject(source, catalog):
     return source.choices([form for _, form in forms], [weight for weight, _ in forms])[0]
 
 
+def padded(source, name):
+    """With labels put before it until it has about as many bytes as a name may have, or one more."""
+    wanted = source.choice([253, 254, 255, 255, 256])
+    while wanted - len(packets.name(name)) > 1:
+        size = min(63, wanted - len(packets.name(name)) - 1)
+        name = "p" * size + "." + name
+    return name
+
+
 def asked_name(source, catalog):
     draw = source.random()
     if draw < 0.05:
@@ -252,7 +291,8 @@ def asked_name(source, catalog):
     name = subject(source, catalog)
     place = datacenter(source, catalog)
     parts = [part for part in (name, place, source.choice(catalog["domains"])) if part]
-    return mixed_case(source, ".".join(parts))
+    whole = ".".join(parts)
+    return mixed_case(source, padded(source, whole) if chance(source, 0.03) else whole)
 
 
 def subnet(source):
@@ -278,6 +318,10 @@ def edns(source):
         out["options"] = options
     if chance(source, 0.03):
         out["again"] = True
+    elif chance(source, 0.03):
+        out["other"] = {"size": source.choice(SIZES), "options": source.choice([[], [[8, subnet(source).hex()]]])}
+    if chance(source, 0.02):
+        out["owner"] = source.choice(["x", "example.com"])
     return out
 
 

@@ -138,7 +138,7 @@ run_ctest() {
     shift 2
     # Half of the tests' time is waiting.
     ctest --test-dir "build/$build_kind" -j "$((2 * jobs))" --output-junit "$logs/$name.xml" --output-on-failure \
-        --timeout 300 --test-output-size-passed 1000000 --test-output-size-failed 1000000 "$@"
+        --timeout 900 --test-output-size-passed 1000000 --test-output-size-failed 1000000 "$@"
 }
 
 # fuzz_one TARGET: a parser over its corpus and some seconds beyond.

@@ -13,10 +13,11 @@
 #include "tests/unit/dns_fixture.h"
 
 enum {
-    WAIT_MS = 20000,         /* for what must come */
-    SILENCE_MS = 60,         /* for what must not */
-    TIMEOUT_LONG_MS = 30000, /* of a recursor: never reached here */
-    TIMEOUT_SHORT_MS = 400,  /* where it is to be reached */
+    WAIT_MS = 60000,          /* for what must come */
+    SILENCE_MS = 60,          /* for what must not */
+    TIMEOUT_LONG_MS = 120000, /* of a recursor: never reached here */
+    TIMEOUT_MIDDLE_MS = 5000, /* where one is silent, but another one must come in time */
+    TIMEOUT_SHORT_MS = 400,   /* where all are silent */
     RECURSORS = 2,
     MESSAGE_BYTES = 65535,
 };

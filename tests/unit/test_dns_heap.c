@@ -21,7 +21,7 @@ extern int __sanitizer_install_malloc_and_free_hooks(void (*malloc_hook)(const v
                                                      void (*free_hook)(const volatile void *data));
 #endif
 
-enum { TURNS = 200, ANSWER_WAIT_S = 20 };
+enum { TURNS = 200, ANSWER_WAIT_S = 60 };
 
 static atomic_ulong allocations;
 

@@ -18,7 +18,7 @@
 #include "dns/dns_server_internal.h"
 #include "tests/unit/dns_fixture.h"
 
-enum { WAIT_MS = 20000, SILENCE_MS = 60, IDLE_MS = 250 };
+enum { WAIT_MS = 60000, SILENCE_MS = 60, IDLE_MS = 250 };
 
 #define N1_QUESTION "n1.node.consul A"
 #define N1_ANSWER "NOERROR aa rd|an n1.node.consul 0 A 10.0.0.1"
@@ -369,8 +369,8 @@ static void idle_connections_are_closed(void **state)
     (void)state;
     start(&fixture.config, false, IDLE_MS, "127.0.0.1", NULL);
     for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
-        const int fd = client_open_to(SOCK_STREAM, "127.0.0.1");
         const uint64_t began_ms = now_ms();
+        const int fd = client_open_to(SOCK_STREAM, "127.0.0.1");
 
         assert_int_equal(send(fd, pieces[i], sizes[i], MSG_NOSIGNAL), sizes[i]);
         const ssize_t rc = recv(fd, &byte, 1, 0);

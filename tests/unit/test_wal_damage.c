@@ -292,7 +292,7 @@ static void test_the_mark_is_written_after_a_silence(void **state)
     test_log_open_ok(&log);
     test_log_batch(&log, 1, 2, 1);
     size_t count = 1;
-    for (int i = 0; i < 5000 && count < 2; i++) {
+    for (int i = 0; i < 60000 && count < 2; i++) {
         struct test_image image = test_image_take();
         count = layout_of(&image.files[0]).count;
         test_image_free(&image);

@@ -28,8 +28,8 @@ void http_agent_host(struct http_request *request); /* http_agent_host.c */
 void http_agent_version(struct http_request *request);
 /* Appends "runtime" of /v1/agent/self in Go's words; what it calls goroutines are threads here. */
 void http_agent_put_runtime(struct buffer *out);
-void http_agent_monitor(struct http_request *request); /* http_monitor.c */
-void http_agent_metrics(struct http_request *request); /* http_metrics.c */
+void http_agent_monitor(struct http_request *request);        /* http_monitor.c */
+void http_agent_metrics(struct http_request *request);        /* http_metrics.c */
 void http_agent_metrics_stream(struct http_request *request); /* http_metrics_stream.c */
 
 /* Appends a service as the agent shows its own: null lists are empty ones, and no indexes. `hash`

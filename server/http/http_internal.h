@@ -253,6 +253,7 @@ struct http_server {
     struct server *server;
     uv_loop_t *loop;
     uv_tcp_t listeners[HTTP_LISTENERS_MAX];
+    struct shed *sheds[HTTP_LISTENERS_MAX]; /* NULL: its listener is closed */
     size_t listener_count;
     struct http_conn *conns;
     size_t conn_count;

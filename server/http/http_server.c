@@ -13,6 +13,7 @@
 #include "server/http/http_internal.h"
 #include "server/log.h"
 #include "server/server.h"
+#include "server/shed.h"
 
 enum {
     LISTEN_BACKLOG = 1024,
@@ -351,13 +352,14 @@ static void server_on_connection(uv_stream_t *listener, int status)
     struct http_conn *conn = http_conn_new(http);
 
     if (conn == NULL) {
-        return; /* Stays in libuv's hand until memory is there: its handle was not taken. */
-    }
-    if (uv_tcp_init(http->loop, &conn->tcp) != 0) {
-        conn->tcp.loop = NULL;
-        http_conn_discard(conn);
+        log_write(LOG_WARN, "agent.http", "Cannot accept a connection: out of memory");
+        shed_accept(http->sheds[(uv_tcp_t *)listener - http->listeners]);
         return;
     }
+    const int rc = uv_tcp_init(http->loop, &conn->tcp);
+
+    assert(rc == 0); /* Without an address family it opens nothing. */
+    (void)rc;
     conn->tcp.data = conn;
     if (uv_accept(listener, (uv_stream_t *)&conn->tcp) != 0) {
         http_conn_close(conn);
@@ -394,10 +396,17 @@ static int server_listen(struct http_server *http, const char *address, int port
         uv_ip6_addr(address, port, (struct sockaddr_in6 *)&storage) != 0) {
         return errmsg_set(err, UV_EINVAL, "HTTP address \"%s\" is no IP address", address);
     }
+    struct shed *shed = shed_new((uv_stream_t *)listener);
+
+    if (shed == NULL) {
+        return errmsg_set(err, UV_ENOMEM, "no memory for the HTTP server");
+    }
     rc = uv_tcp_init(http->loop, listener);
     if (rc != 0) {
+        shed_free(shed);
         return errmsg_set(err, rc, "listen on %s: %s", address, uv_strerror(rc));
     }
+    http->sheds[http->listener_count] = shed;
     http->listener_count++;
     http->handles++;
     listener->data = http;
@@ -524,6 +533,8 @@ static void server_on_handle_closed(uv_handle_t *handle)
 static void server_close_listeners(struct http_server *http)
 {
     for (size_t i = 0; i < http->listener_count; i++) {
+        shed_free(http->sheds[i]);
+        http->sheds[i] = NULL;
         if (!uv_is_closing((uv_handle_t *)&http->listeners[i])) {
             uv_close((uv_handle_t *)&http->listeners[i], server_on_handle_closed);
         }

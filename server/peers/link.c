@@ -10,6 +10,7 @@
 
 #include "kv/store.h"
 #include "raft/crc32c.h"
+#include "server/shed.h"
 
 enum {
     LINK_MAGIC = 0x4c4e4b31,
@@ -64,6 +65,7 @@ struct link_listener {
     uv_loop_t *loop;
     const struct link_identity *self;
     const struct link_handlers *handlers;
+    struct shed *shed;
     struct link *links;
     size_t link_count;
 };
@@ -762,10 +764,12 @@ static void link_on_incoming(uv_stream_t *stream, int status)
     }
     link = link_new(listener->loop, listener->self, listener->handlers);
     if (link == NULL) {
-        return; /* It stays in the backlog. */
+        shed_accept(listener->shed); /* It dials again. */
+        return;
     }
     if (uv_tcp_init(listener->loop, &link->socket) < 0) {
         link_free(link);
+        shed_accept(listener->shed);
         return;
     }
     link->socket.data = link;
@@ -823,9 +827,15 @@ int link_listen(uv_loop_t *loop, const char *ip, uint16_t port, const struct lin
         free(listener);
         return errmsg_set(err, STORE_EIO, "'%s' is not an IP address to listen on", ip);
     }
+    listener->shed = shed_new((uv_stream_t *)&listener->socket);
+    if (listener->shed == NULL) {
+        free(listener);
+        return errmsg_set(err, STORE_ENOMEM, "out of memory");
+    }
     rc = uv_tcp_init(loop, &listener->socket);
     listener->socket.data = listener;
     if (rc < 0) {
+        shed_free(listener->shed);
         free(listener);
         return errmsg_set(err, STORE_EIO, "cannot make a socket: %s", uv_strerror(rc));
     }
@@ -834,6 +844,7 @@ int link_listen(uv_loop_t *loop, const char *ip, uint16_t port, const struct lin
         rc = uv_listen((uv_stream_t *)&listener->socket, LINK_BACKLOG, link_on_incoming);
     }
     if (rc < 0) {
+        shed_free(listener->shed);
         uv_close((uv_handle_t *)&listener->socket, link_on_listener_closed);
         return errmsg_set(err, STORE_EIO, "cannot listen on %s:%u: %s", ip, port, uv_strerror(rc));
     }
@@ -849,5 +860,6 @@ void link_listener_free(struct link_listener *listener)
     while (listener->links != NULL) {
         link_free(listener->links);
     }
+    shed_free(listener->shed);
     uv_close((uv_handle_t *)&listener->socket, link_on_listener_closed);
 }

@@ -214,7 +214,7 @@ enum http_read_flags {
     HTTP_READ_ERROR_HEADERS = 1 << 2,  /* index 1, Knownleader false, Lastcontact 0 on its 500s */
     HTTP_READ_CACHEABLE = 1 << 4,      /* X-Cache with ?cached */
     HTTP_READ_LEADER_HEADERS = 1 << 3, /* X-Consul-Knownleader and -Lastcontact alone */
-    HTTP_READ_BARE_404 = 1 << 5,       /* a 404 has no such headers */
+    HTTP_READ_BARE_404 = 1 << 5,       /* a 404 has none of them, unless gzip is asked for */
 };
 
 struct http_read_spec {

@@ -231,9 +231,12 @@ struct http_meta http_read_meta(const struct http_request *request,
         return (struct http_meta){.index = result->status == 500 &&
                                            (private->spec.flags & HTTP_READ_ERROR_HEADERS) != 0};
     }
+    /* Consul adds them too late for such a 404, unless it is to compress it: its head waits. */
+    const bool bare =
+        result->status == 404 && !private->gzip && (private->spec.flags & HTTP_READ_BARE_404) != 0;
+
     return (struct http_meta){
-        .index = (private->spec.flags & HTTP_READ_INDEX_HEADERS) != 0 &&
-                 !(result->status == 404 && (private->spec.flags & HTTP_READ_BARE_404) != 0),
+        .index = (private->spec.flags & HTTP_READ_INDEX_HEADERS) != 0 && !bare,
         .index_value = result->index,
         .leader = (private->spec.flags & HTTP_READ_LEADER_HEADERS) != 0,
         .known_leader = freshness->known_leader,

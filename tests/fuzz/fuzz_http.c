@@ -39,6 +39,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         (void)uv_run(&fixture.loop, UV_RUN_NOWAIT);
     }
     assert(fixture.server.http->conn_count == 0);
+    assert(fixture.server.http->gzip.count == 0);
     assert(watch_table_count(fixture.server.watches) == 0);
     (void)http_fixture_close; /* The process ends with it open: it serves all inputs. */
     return 0;

@@ -224,7 +224,7 @@ static enum dns_check_state instance_state(const struct dns_resolver *r, struct 
     for (size_t i = 0; i < r->bad_check_count; i++) {
         const struct dns_bad_check *check = &r->bad_checks[i];
 
-        if (check->state > worst && slice_equal(check->service_id, service_id)) {
+        if (check->state > worst && slice_equal_nocase(check->service_id, service_id)) {
             worst = check->state;
         }
     }

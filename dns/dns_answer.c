@@ -86,6 +86,7 @@ static void answer_zone(struct dns_resolver *r)
 static void answer_in_domain(struct dns_resolver *r)
 {
     const struct dns_subject *subject = &r->subject;
+    const struct dns_record soa = dns_record_soa(r);
 
     switch (subject->kind) {
     case DNS_SUBJECT_SERVICE:
@@ -99,8 +100,7 @@ static void answer_in_domain(struct dns_resolver *r)
         break;
     case DNS_SUBJECT_INVALID:
         r->rcode = DNS_NXDOMAIN;
-        dns_add_authority(r, &(struct dns_record){0});
-        r->authority[0] = dns_record_soa(r);
+        dns_add_authority(r, &soa);
         break;
     case DNS_SUBJECT_FOREIGN:
     case DNS_SUBJECT_REVERSE:

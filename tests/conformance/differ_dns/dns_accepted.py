@@ -11,7 +11,7 @@ def sizes_are_compared(question, settings):
         return False
     domain = settings.get("domain", "consul").lower().strip(".")
     return ("." + name).endswith("." + domain) and ".." not in name and name == name.lower() and \
-        not name.startswith(("hostmaster.", "ns.", "."))
+        not name.startswith(".") and not below(question, "hostmaster") and not below(question, "ns")
 
 
 def below(question, word):

@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "server/log.h"
@@ -32,10 +31,11 @@ static int snapshot_dir_make(struct snapshot_dir *dir, struct errmsg *err)
     char *parent;
 
     assert(dir->path != NULL);
-    if (mkdir(dir->path, 0700) != 0) {
-        return errno == EEXIST
-                   ? SNAPSHOT_OK
-                   : errmsg_set_errno(err, SNAPSHOT_EIO, "%s: cannot create", dir->path);
+    const int made = dir->ops->dir_make(dir->ops->host, dir->path);
+    if (made != 0) {
+        return made == -EEXIST ? SNAPSHOT_OK
+                               : errmsg_set(err, SNAPSHOT_EIO, "%s: cannot create: %s", dir->path,
+                                            strerror(-made));
     }
     if (asprintf(&parent, "%s/..", dir->path) < 0) {
         return errmsg_set(err, SNAPSHOT_ENOMEM, "out of memory");
@@ -96,12 +96,6 @@ int snapshot_dir_open_with(const char *path, const struct snapshot_ops *ops,
                            struct snapshot_dir **out, struct errmsg *err)
 {
     return snapshot_dir_new(path, ops, true, out, err);
-}
-
-int snapshot_dir_open_made(const char *path, const struct snapshot_ops *ops,
-                           struct snapshot_dir **out, struct errmsg *err)
-{
-    return snapshot_dir_new(path, ops, false, out, err);
 }
 
 int snapshot_dir_open(const char *path, struct snapshot_dir **out, struct errmsg *err)

@@ -156,6 +156,12 @@ int snapshot_trailer_decode(const struct crc32c *crc32c, struct slice bytes, uin
 
 /* --- system calls --- */
 
+static int snapshot_ops_dir_make(void *host, const char *path)
+{
+    (void)host;
+    return mkdir(path, 0700) != 0 ? -errno : 0;
+}
+
 static int snapshot_ops_dir_open(void *host, const char *path)
 {
     (void)host;
@@ -266,6 +272,7 @@ static int snapshot_ops_unlink(void *host, int dir_fd, const char *name)
 }
 
 const struct snapshot_ops snapshot_ops_default = {
+    .dir_make = snapshot_ops_dir_make,
     .dir_open = snapshot_ops_dir_open,
     .dir_list = snapshot_ops_dir_list,
     .open = snapshot_ops_open,

@@ -60,6 +60,7 @@ enum snapshot_open_mode {
 
 struct snapshot_ops {
     void *host;
+    int (*dir_make)(void *host, const char *path); /* -EEXIST */
     int (*dir_open)(void *host, const char *path);
     /* Calls back with every name in it, until that returns other than 0, which is passed on. */
     int (*dir_list)(void *host, int dir_fd, int (*on_name)(void *context, const char *name),
@@ -93,9 +94,6 @@ struct snapshot_dir {
 };
 /* snapshot_dir_open with other system calls, borrowed; NULL: the real ones. */
 int snapshot_dir_open_with(const char *path, const struct snapshot_ops *ops,
-                           struct snapshot_dir **out, struct errmsg *err);
-/* The same with a folder that is there. */
-int snapshot_dir_open_made(const char *path, const struct snapshot_ops *ops,
                            struct snapshot_dir **out, struct errmsg *err);
 /* For looking only: creates nothing. SNAPSHOT_ENOTFOUND. */
 int snapshot_dir_open_existing(const char *path, struct snapshot_dir **out, struct errmsg *err);

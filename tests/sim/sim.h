@@ -268,6 +268,8 @@ struct sim_stats {
     uint64_t full_leaders;
     uint64_t handed_over;
     uint64_t rebuilt;
+    uint64_t snapshots_cut;     /* by a crash, while they were written or received */
+    uint64_t snapshots_refused; /* received, and damaged by a crash in between */
     uint64_t operations;
     uint64_t unknown_outcomes;
     uint64_t locks;

@@ -62,8 +62,9 @@ static void file_sync_extent(struct sim_file *file, const struct sim_extent *ext
 
 /* Some of what is not synced is on the disk all the same: whole, in part, or not at all. What is
  * written twice and only then synced shows as it was at last, which is one of the ways. */
-static void file_sync_some(struct sim *sim, struct sim_file *file)
+static void file_sync_some(struct sim_files *files, struct sim_file *file)
 {
+    struct sim *sim = files->sim;
     const bool in_order = sim_chance(sim, 5000);
     bool over = false;
 
@@ -81,6 +82,10 @@ static void file_sync_some(struct sim *sim, struct sim_file *file)
             break;
         }
         file_sync_extent(file, extent, bytes);
+        if (files->garbles && bytes > 0 && sim_chance(sim, 2000)) {
+            file->synced[extent->offset + sim_between(sim, 0, bytes - 1)] ^=
+                (uint8_t)(1U << sim_between(sim, 0, 7));
+        }
         over = in_order && bytes < extent->bytes;
     }
     file->pending_count = 0;
@@ -395,7 +400,7 @@ static int disk_fdatasync(void *host, int handle)
     if (files->sync_fails && file->pending_count > 0) {
         /* The cache calls clean what never came to the disk. */
         files->sync_fails = false;
-        file_sync_some(files->sim, file);
+        file_sync_some(files, file);
         return -EIO;
     }
     uint64_t last = UINT64_MAX;
@@ -449,15 +454,80 @@ static int disk_random(void *host, void *out, size_t bytes)
     return 0;
 }
 
+/* --- the same, as snapshots ask for it --- */
+
+static int disk_ops_dir_make(void *host, const char *path)
+{
+    (void)host;
+    (void)path;
+    return -EEXIST;
+}
+
+/* What is called back may remove names. */
+static int disk_ops_dir_list(void *host, int dir, int (*on_name)(void *context, const char *name),
+                             void *context)
+{
+    const struct sim_files *files = host;
+    const struct sim_folder folder = files->folder;
+    int rc = 0;
+
+    (void)dir;
+    for (size_t i = 0; i < folder.count && rc == 0; i++) {
+        rc = on_name(context, folder.names[i].name);
+    }
+    return rc;
+}
+
+static int disk_ops_open(void *host, int dir, const char *name, enum snapshot_open_mode mode)
+{
+    struct sim_files *files = host;
+    const bool there = folder_find(&files->folder, name) != NULL;
+
+    if (mode == SNAPSHOT_OPEN_READ) {
+        return disk_open(host, dir, name, WAL_FILE_READ);
+    }
+    if (mode == SNAPSHOT_OPEN_RESUME && there) {
+        return disk_open(host, dir, name, WAL_FILE_WRITE);
+    }
+    const int rc = there ? disk_unlink(host, dir, name) : 0;
+    return rc != 0 ? rc : disk_open(host, dir, name, WAL_FILE_CREATE);
+}
+
+static ssize_t disk_ops_pwrite(void *host, int file, const void *data, size_t size, uint64_t offset)
+{
+    const struct iovec iov = {.iov_base = (void *)(uintptr_t)data, .iov_len = size};
+
+    return disk_pwritev(host, file, &iov, 1, offset);
+}
+
+static int disk_ops_reserve(void *host, int file, uint64_t bytes)
+{
+    return disk_lacks_space(host, disk_file(host, file), bytes) ? -ENOSPC : 0;
+}
+
 /* --- life --- */
 
-void sim_disk_init(struct sim *sim, size_t node)
+void sim_disk_init(struct sim *sim, struct sim_files *files, uint64_t random)
 {
-    struct sim_files *files = &sim->full->files[node];
-
     memset(files, 0, sizeof(*files));
     files->sim = sim;
-    files->random = sim_random(sim);
+    files->random = random;
+    files->ops = (struct snapshot_ops){
+        .host = files,
+        .dir_make = disk_ops_dir_make,
+        .dir_open = disk_dir_open,
+        .dir_list = disk_ops_dir_list,
+        .open = disk_ops_open,
+        .size = disk_size,
+        .pread = disk_pread,
+        .reserve = disk_ops_reserve,
+        .close = disk_close,
+        .pwrite = disk_ops_pwrite,
+        .fsync = disk_fdatasync,
+        .dir_sync = disk_dir_sync,
+        .rename = disk_rename,
+        .unlink = disk_unlink,
+    };
     files->table = (struct wal_files){
         .host = files,
         .dir_open = disk_dir_open,
@@ -479,14 +549,14 @@ void sim_disk_init(struct sim *sim, size_t node)
     };
 }
 
-void sim_disk_deinit(struct sim *sim, size_t node)
+void sim_disk_deinit(struct sim_files *files)
 {
-    struct sim_files *files = &sim->full->files[node];
-
     if (files->sim == NULL) {
         return;
     }
-    sim_disk_unflip(sim, node, false);
+    if (files->flipped) {
+        file_release(files->flip_file);
+    }
     folder_sync(files, 0);
     while (files->folder.count > 0) {
         file_release(files->folder.names[--files->folder.count].file);
@@ -496,10 +566,8 @@ void sim_disk_deinit(struct sim *sim, size_t node)
     }
 }
 
-void sim_disk_crash(struct sim *sim, size_t node, bool machine)
+void sim_disk_crash(struct sim *sim, size_t node, struct sim_files *files, bool machine)
 {
-    struct sim_files *files = &sim->full->files[node];
-
     files->frozen = false;
     files->sync_fails = false;
     for (size_t i = 0; i < SIM_HANDLES_MAX; i++) {
@@ -524,7 +592,7 @@ void sim_disk_crash(struct sim *sim, size_t node, bool machine)
                       files->durable.names[i].name, file->pending[p].bytes, file->pending[p].offset,
                       file->pending[p].zeros ? ", zeros" : "");
         }
-        file_sync_some(sim, file);
+        file_sync_some(files, file);
         file_reread(file);
     }
 }

@@ -176,6 +176,7 @@ static void sim_sync_fails(struct sim *sim, size_t node)
 {
     if (sim->nodes[node].raft != NULL) {
         sim->full->files[node].sync_fails = true;
+        sim->full->snapshot_files[node].sync_fails = true;
         sim->stats.sync_failures++;
     }
 }
@@ -184,6 +185,7 @@ static void sim_no_space(struct sim *sim, size_t node)
 {
     sim->full->files[node].full_until_ms =
         sim->now_ms + sim_between(sim, 1, 6 * (uint64_t)sim->parameters.election_ms);
+    sim->full->snapshot_files[node].full_until_ms = sim->full->files[node].full_until_ms;
     sim->stats.full_disks++;
 }
 

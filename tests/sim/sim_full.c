@@ -20,7 +20,7 @@ void sim_full_free(struct sim *sim)
         free(full->commands[i].bytes);
     }
     for (size_t i = 0; i < full->snapshot_count; i++) {
-        buffer_deinit(&full->snapshots[i].records);
+        buffer_deinit(&full->snapshots[i].image);
     }
     for (size_t i = 0; i < SIM_NODES_MAX; i++) {
         session_timers_free(full->servers[i].timers);

@@ -6,7 +6,8 @@
  *
  * sim_disk.c    simulated files: what is not synced may be lost or torn, syncs fail, bits flip
  * sim_wal.c     the real log (raft/wal.h) on them, held against the model in sim_node.c
- * sim_state.c   the real state machine on a real store; snapshots of it
+ * sim_state.c   the real state machine on a real store
+ * sim_snapshot.c the real snapshots on simulated files
  * sim_session.c what a leader does for sessions: their timers, renewals, ends
  * sim_server.c  requests: writes go to the leader, reads wait until they may be answered
  * sim_client.c  clients: keys, locks, sessions
@@ -18,6 +19,7 @@
 #include "kv/uuid.h"
 #include "raft/wal.h"
 #include "server/command.h"
+#include "server/snapshot/snapshot_internal.h"
 #include "session/timers.h"
 #include "tests/sim/sim.h"
 #include "tests/sim/sim_linear.h"
@@ -76,7 +78,8 @@ struct sim_folder {
 struct sim_files {
     struct sim *sim;
     struct wal_files table;
-    uint64_t random; /* of the log's salts */
+    struct snapshot_ops ops; /* the same disk, as snapshots see it */
+    uint64_t random;         /* of the log's salts; of all that happens to snapshots */
     struct sim_folder folder;
     struct sim_folder durable;
     struct sim_name_change changes[SIM_NAMES_MAX];
@@ -84,6 +87,7 @@ struct sim_files {
     struct sim_file *handles[SIM_HANDLES_MAX]; /* of files; the folder's and the lock's have none */
     bool handle_used[SIM_HANDLES_MAX];
     bool sync_fails; /* the next one */
+    bool garbles;    /* what was not synced may be something else after a crash */
     bool frozen;     /* the process dies after `steps_left` more changes: then all fails */
     unsigned steps_left;
     uint64_t full_until_ms; /* no space before, while there are faults */
@@ -94,11 +98,13 @@ struct sim_files {
     uint8_t flip_bit;
 };
 
-void sim_disk_init(struct sim *sim, size_t node);
-void sim_disk_deinit(struct sim *sim, size_t node);
+/* Empty files, with that chance. */
+void sim_disk_init(struct sim *sim, struct sim_files *files, uint64_t random);
+/* Of a zeroed one nothing is done. */
+void sim_disk_deinit(struct sim_files *files);
 /* All handles are closed. Without `machine` what was written stays; else only what was synced, and
  * some of the rest. */
-void sim_disk_crash(struct sim *sim, size_t node, bool machine);
+void sim_disk_crash(struct sim *sim, size_t node, struct sim_files *files, bool machine);
 /* Turns one bit around, in what was synced before the last sync of its file. False: nothing was. */
 bool sim_disk_flip(struct sim *sim, size_t node);
 /* The damage is undone, or forgotten because nobody minds it. */
@@ -120,6 +126,29 @@ void sim_wal_verify(struct sim *sim, size_t node, raft_index index);
 struct raft_entry sim_wal_entry(struct sim *sim, size_t node, raft_index index);
 void sim_wal_close(struct sim *sim, size_t node);
 
+/* --- snapshots --- */
+
+/* At a start, from the folder: the newest one must be whole, and no older than the model's. */
+void sim_snapshot_open(struct sim *sim, size_t node);
+void sim_snapshot_close(struct sim *sim, size_t node);
+/* The process dies: a worker that writes one may come as far as anywhere. */
+void sim_snapshot_crash(struct sim *sim, size_t node, bool machine);
+/* Begins one of the applied state. False: one is being written. */
+bool sim_snapshot_begin(struct sim *sim, size_t node,
+                        const struct raft_configuration *configuration);
+/* Writes it. False: that failed, as it may when the disk is full or a sync fails. */
+bool sim_snapshot_write(struct sim *sim, size_t node);
+enum sim_receive {
+    SIM_RECEIVE_PART = 1, /* it breaks off */
+    SIM_RECEIVE_WHOLE,
+    SIM_RECEIVE_CRASH, /* the process dies before it is done; the caller lets it */
+};
+/* Receives one from another server. False: it is not there. */
+bool sim_snapshot_receive(struct sim *sim, size_t node, raft_index index, enum sim_receive how);
+const struct sim_snapshot *sim_snapshot_find(const struct sim *sim, raft_index index);
+/* Replaces the store's content by it. */
+void sim_snapshot_load(struct sim *sim, size_t node, raft_index index);
+
 /* --- space --- */
 
 /* Whether the disk has none. */
@@ -138,8 +167,10 @@ struct sim_server {
     bool wal_full;         /* the log says that there is no space */
     uint64_t hand_over_ms; /* when to hand over again because of that */
     uint64_t wal_mark_ms;  /* when it is to be looked after, if nothing is written till then */
-    struct store *store;   /* the process's, used again in the next run */
-    uint64_t store_life;   /* rises when the store goes back to what it was */
+    struct snapshot_dir *snapshots;
+    struct snapshot_writer *snapshot_writer; /* NULL: none is being written */
+    struct store *store;                     /* the process's, used again in the next run */
+    uint64_t store_life;                     /* rises when the store goes back to what it was */
     raft_index applied;
     raft_term applied_term;
     bool apply_scheduled;
@@ -163,12 +194,13 @@ struct sim_command {
     bool applied;         /* by anyone */
 };
 
+/* One that any server has: equal states give equal files. */
 struct sim_snapshot {
     raft_index index;
     raft_term term;
     struct raft_configuration configuration;
-    struct buffer records;
-    size_t record_count;
+    struct snapshot_meta meta; /* of the file, once one was written; */
+    struct buffer image;       /* and its bytes */
 };
 
 /* --- clients --- */
@@ -244,7 +276,8 @@ struct sim_lock {
 };
 
 struct sim_full {
-    struct sim_files files[SIM_NODES_MAX];
+    struct sim_files files[SIM_NODES_MAX];          /* of the log; */
+    struct sim_files snapshot_files[SIM_NODES_MAX]; /* snapshots are in a folder of their own */
     struct sim_server servers[SIM_NODES_MAX];
     struct sim_command *commands;
     size_t command_count;
@@ -284,11 +317,8 @@ void sim_state_open(struct sim *sim, size_t node, const struct raft_state *state
 /* Applies what may be applied, now or a little later. */
 void sim_state_apply_soon(struct sim *sim, size_t node);
 void sim_state_apply(struct sim *sim, size_t node);
-/* Keeps the state at the applied index. */
-const struct sim_snapshot *sim_snapshot_take(struct sim *sim, size_t node,
-                                             const struct raft_configuration *configuration);
-const struct sim_snapshot *sim_snapshot_find(const struct sim *sim, raft_index index);
-void sim_snapshot_load(struct sim *sim, size_t node, const struct sim_snapshot *snapshot);
+/* The store's content was replaced. */
+void sim_state_replaced(struct sim *sim, size_t node);
 /* Reads a key. */
 bool sim_state_get(struct sim *sim, size_t node, const char *key, uint64_t *value,
                    uint64_t *modify_index);

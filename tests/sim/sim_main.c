@@ -163,6 +163,8 @@ static void print_stats(const struct sim_stats *stats, bool full)
            stats->machine_crashes, stats->torn_tails, stats->sync_failures, stats->flips,
            stats->flips_refused, stats->flips_read, stats->full_disks, stats->full_leaders,
            stats->handed_over);
+    printf("snapshots: cut=%" PRIu64 " refused=%" PRIu64 "\n", stats->snapshots_cut,
+           stats->snapshots_refused);
     printf("state: applied=%" PRIu64 " rebuilt=%" PRIu64 " operations=%" PRIu64 " unknown=%" PRIu64
            " sessions=%" PRIu64 " expired=%" PRIu64 " locks=%" PRIu64 " lock_delays=%" PRIu64
            " linear_states=%" PRIu64 " undecided=%" PRIu64 "\n",

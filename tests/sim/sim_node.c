@@ -250,7 +250,10 @@ void sim_node_init(struct sim *sim, size_t node)
     server->disk.first_index = 1;
     sim_clock_init(sim, node);
     if (sim->full != NULL) {
-        sim_disk_init(sim, node);
+        sim_disk_init(sim, &sim->full->files[node], sim_random(sim));
+        sim_disk_init(sim, &sim->full->snapshot_files[node],
+                      ~sim->full->files[node].random); /* As good as any. */
+        sim->full->snapshot_files[node].garbles = true;
         sim_state_wipe(sim, node);
     }
     server->wake_ms = UINT64_MAX;
@@ -269,7 +272,9 @@ void sim_node_deinit(struct sim *sim, size_t node)
     free(server->log.entries);
     if (sim->full != NULL) {
         sim_wal_close(sim, node);
-        sim_disk_deinit(sim, node);
+        sim_snapshot_close(sim, node);
+        sim_disk_deinit(&sim->full->files[node]);
+        sim_disk_deinit(&sim->full->snapshot_files[node]);
     }
 }
 
@@ -573,7 +578,9 @@ void sim_node_compact(struct sim *sim, size_t node)
         return;
     }
     /* A worker writes it, while all goes on. */
-    (void)sim_snapshot_take(sim, node, configuration);
+    if (!sim_snapshot_begin(sim, node, configuration)) {
+        return;
+    }
     sim_schedule(sim, &(struct sim_event){.at_ms = sim->now_ms +
                                                    sim_between(sim, 0, sim->parameters.fetch_ms),
                                           .type = SIM_SNAPSHOT,
@@ -586,9 +593,10 @@ void sim_node_snapshot_done(struct sim *sim, size_t node, raft_index index)
 {
     struct sim_node *server = &sim->nodes[node];
 
-    if (index <= server->disk.snapshot_index) {
-        return; /* One that was installed meanwhile is newer. */
+    if (sim->full != NULL && !sim_snapshot_write(sim, node)) {
+        return;
     }
+    sim_require(sim, index > server->disk.snapshot_index, "two snapshots at a time");
     server->disk.snapshot_index = index;
     if (sim->full != NULL) {
         wal_snapshot_synced(sim->full->servers[node].wal, index,
@@ -610,6 +618,62 @@ void sim_node_snapshot_done(struct sim *sim, size_t node, raft_index index)
     sim->stats.compactions++;
 }
 
+static void sim_node_fall(struct sim *sim, size_t node, bool machine)
+{
+    sim_node_crash(sim, node, machine);
+    sim_schedule(sim,
+                 &(struct sim_event){.at_ms = sim->now_ms + 5, .type = SIM_START, .node = node});
+}
+
+/* The snapshot comes, or breaks off, or the server goes meanwhile. False: it is not there. */
+static bool sim_node_receive(struct sim *sim, const struct sim_event *event)
+{
+    const bool breaks = !sim->healed && sim_chance(sim, 2000);
+
+    if (sim->full == NULL) {
+        return !breaks;
+    }
+    const bool falls = !sim->healed && sim_chance(sim, 1000);
+
+    if (!breaks && !falls) {
+        return sim_snapshot_receive(sim, event->node, event->index, SIM_RECEIVE_WHOLE);
+    }
+    const enum sim_receive how =
+        breaks || sim_chance(sim, 5000) ? SIM_RECEIVE_PART : SIM_RECEIVE_CRASH;
+    (void)sim_snapshot_receive(sim, event->node, event->index, how);
+    if (falls) {
+        /* And soon goes on with what it finds of it. */
+        struct sim_event again = *event;
+        const bool machine = sim_chance(sim, 5000);
+        sim_node_fall(sim, event->node, machine);
+        if (!machine) {
+            sim_schedule(sim, &(struct sim_event){.at_ms = sim->now_ms + 6,
+                                                  .type = SIM_FALL,
+                                                  .node = event->node,
+                                                  .op = sim_random(sim)});
+        }
+        again.duplicate = true;
+        again.at_ms = sim->now_ms + sim_between(sim, 6, 30);
+        sim_schedule(sim, &again);
+    }
+    return false;
+}
+
+/* As server/replica/replica_snapshot.c: it is there, whether it is of use or not. */
+static void sim_node_received(struct sim *sim, const struct sim_event *event)
+{
+    struct sim_disk *disk = &sim->nodes[event->node].disk;
+
+    if (event->index <= disk->snapshot_index) {
+        return;
+    }
+    disk->snapshot_index = event->index;
+    if (sim->full != NULL) {
+        wal_snapshot_synced(sim->full->servers[event->node].wal, event->index,
+                            sim_snapshot_find(sim, event->index)->term);
+    }
+}
+
 void sim_node_fetched(struct sim *sim, const struct sim_event *event)
 {
     struct sim_node *server = &sim->nodes[event->node];
@@ -621,8 +685,8 @@ void sim_node_fetched(struct sim *sim, const struct sim_event *event)
         return; /* It has never heard of a leader that it could have asked. */
     }
     server->fetching = event->duplicate && server->fetching;
-    if (!sim->healed && sim_chance(sim, 2000)) {
-        return; /* It broke off. */
+    if (!sim_node_receive(sim, event)) {
+        return;
     }
     const bool wanted = raft_snapshot_wanted(server->raft, event->index,
                                              sim->committed[event->index - 1].entry.term);
@@ -634,22 +698,17 @@ void sim_node_fetched(struct sim *sim, const struct sim_event *event)
     sim_require(sim, sim_node_configuration(sim, &committed, event->index, &configuration),
                 "a snapshot without a configuration");
     free(committed.entries);
+    if (wanted || sim->full != NULL) {
+        sim_node_received(sim, event);
+    }
     if (wanted) {
-        server->disk.snapshot_index = event->index;
         if (!sim->healed && sim_chance(sim, 500)) {
-            sim_node_crash(sim, event->node,
-                           true); /* With the file there, and the log as it was. */
-            sim_schedule(sim, &(struct sim_event){.at_ms = sim->now_ms + 5,
-                                                  .type = SIM_START,
-                                                  .node = event->node});
+            sim_node_fall(sim, event->node, true); /* With the file there, and the log as it was. */
             return;
         }
         server->applied_index = event->index;
         if (sim->full != NULL) {
-            const struct sim_snapshot *snapshot = sim_snapshot_find(sim, event->index);
-            sim_snapshot_load(sim, event->node, snapshot);
-            wal_snapshot_synced(sim->full->servers[event->node].wal, snapshot->index,
-                                snapshot->term);
+            sim_snapshot_load(sim, event->node, event->index);
         }
         sim->stats.installed++;
     } else {

@@ -278,6 +278,7 @@ static void sim_heal(struct sim *sim)
         if (sim->full != NULL && !sim->nodes[i].retired) {
             sim_disk_unflip(sim, i, true); /* Somebody restores the file. */
             sim->full->files[i].sync_fails = false;
+            sim->full->snapshot_files[i].sync_fails = false;
         }
         sim_node_start(sim, i);
         sim_node_disk_hurry(sim, i);

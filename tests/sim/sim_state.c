@@ -76,79 +76,8 @@ void sim_state_wipe(struct sim *sim, size_t node)
     server->applied_term = 0;
 }
 
-/* --- snapshots --- */
-
-const struct sim_snapshot *sim_snapshot_find(const struct sim *sim, raft_index index)
+void sim_state_replaced(struct sim *sim, size_t node)
 {
-    const struct sim_full *full = sim->full;
-
-    for (size_t i = full->snapshot_count; i > 0; i--) {
-        if (full->snapshots[i - 1].index == index) {
-            return &full->snapshots[i - 1];
-        }
-    }
-    sim_require(sim, false, "a snapshot of entry %" PRIu64 " that nobody took", index);
-    return NULL;
-}
-
-static void snapshot_scan(struct sim *sim, size_t node, struct sim_snapshot *snapshot)
-{
-    struct store_txn txn;
-
-    state_require(sim, node, store_read_begin(sim->full->servers[node].store, &txn), "read");
-    for (int table = STORE_META + 1; table < STORE_TABLE_COUNT; table++) {
-        struct store_scan scan;
-        struct slice key;
-        struct slice value;
-        state_require(sim, node,
-                      store_scan_begin(&scan, &txn, (enum store_table)table, SLICE_EMPTY), "scan");
-        while (store_scan_next(&scan, &key, &value) == STORE_OK) {
-            buffer_put_u8(&snapshot->records, (uint8_t)table);
-            buffer_put_string(&snapshot->records, key);
-            buffer_put_string(&snapshot->records, value);
-            snapshot->record_count++;
-        }
-        store_scan_end(&scan);
-    }
-    store_read_end(&txn);
-    sim_require(sim, !snapshot->records.failed, "out of memory");
-}
-
-/* Stores are equal at equal indexes, which is checked: one snapshot of each index will do. */
-const struct sim_snapshot *sim_snapshot_take(struct sim *sim, size_t node,
-                                             const struct raft_configuration *configuration)
-{
-    struct sim_full *full = sim->full;
-    const struct sim_server *server = &full->servers[node];
-
-    for (size_t i = 0; i < full->snapshot_count; i++) {
-        if (full->snapshots[i].index == server->applied) {
-            return &full->snapshots[i];
-        }
-    }
-    full->snapshots = sim_grow(full->snapshots, &full->snapshot_capacity, full->snapshot_count + 1,
-                               sizeof(*full->snapshots));
-    struct sim_snapshot *snapshot = &full->snapshots[full->snapshot_count++];
-    *snapshot = (struct sim_snapshot){
-        .index = server->applied, .term = server->applied_term, .configuration = *configuration};
-    snapshot_scan(sim, node, snapshot);
-    return snapshot;
-}
-
-void sim_snapshot_load(struct sim *sim, size_t node, const struct sim_snapshot *snapshot)
-{
-    struct sim_server *server = &sim->full->servers[node];
-    struct reader reader = reader_from(buffer_slice(&snapshot->records));
-    struct store_load load;
-
-    state_require(sim, node, store_load_begin(server->store, &load), "load");
-    for (size_t i = 0; i < snapshot->record_count; i++) {
-        const enum store_table table = (enum store_table)reader_u8(&reader);
-        const struct slice key = reader_string(&reader);
-        const struct slice value = reader_string(&reader);
-        state_require(sim, node, store_load_put(&load, table, key, value), "load");
-    }
-    state_require(sim, node, store_load_commit(&load, snapshot->term, snapshot->index), "load");
     state_read_applied(sim, node);
     sim_judge_state(sim, node);
     sim_server_applied(sim, node);
@@ -174,7 +103,7 @@ void sim_state_open(struct sim *sim, size_t node, const struct raft_state *state
         (server->applied > 0 && server->applied + 1 >= state->first_index)) {
         return;
     }
-    sim_snapshot_load(sim, node, sim_snapshot_find(sim, newest));
+    sim_snapshot_load(sim, node, newest);
     sim->stats.rebuilt++;
 }
 

@@ -256,7 +256,9 @@ bool sim_wal_open(struct sim *sim, size_t node, struct raft_state *state)
     sim_disk_unflip(sim, node, false);
     server->damaged = false;
     wal_match(sim, node, state);
+    sim_snapshot_open(sim, node);
     if (!wal_fit_snapshot(sim, node, state)) {
+        sim_snapshot_close(sim, node);
         return false;
     }
     sim_node_recover(sim, server);
@@ -358,7 +360,8 @@ void sim_wal_crash(struct sim *sim, size_t node, bool machine)
     }
     wal_abandon(server->wal);
     server->wal = NULL;
-    sim_disk_crash(sim, node, machine);
+    sim_disk_crash(sim, node, files, machine);
+    sim_snapshot_crash(sim, node, machine);
     if (machine) {
         sim->stats.machine_crashes++;
         sim_state_wipe(sim, node);

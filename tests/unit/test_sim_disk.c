@@ -67,13 +67,13 @@ static void begin(uint64_t seed)
     sim->full = calloc(1, sizeof(*sim->full));
     assert_non_null(sim->full);
     sim->random = seed * 0x9E3779B97F4A7C15U;
-    sim_disk_init(sim, 0);
+    sim_disk_init(sim, &sim->full->files[0], sim_random(sim));
     disk = &sim->full->files[0].table;
 }
 
 static void end(void)
 {
-    sim_disk_deinit(sim, 0);
+    sim_disk_deinit(&sim->full->files[0]);
     free(sim->full);
     free(sim);
 }
@@ -108,7 +108,7 @@ static void sync_names(void)
 static void crash(int file, bool machine)
 {
     disk->close(disk->host, file);
-    sim_disk_crash(sim, 0, machine);
+    sim_disk_crash(sim, 0, &sim->full->files[0], machine);
 }
 
 /* How many bytes at `offset` are the letter; SIZE_MAX: there is no such file. */
@@ -212,7 +212,7 @@ static void test_names_that_are_not_synced_may_go_in_order(void **state)
         begin(seed);
         disk->close(disk->host, make("first"));
         disk->close(disk->host, make("second"));
-        sim_disk_crash(sim, 0, true);
+        sim_disk_crash(sim, 0, &sim->full->files[0], true);
         const bool first = count("first", 0, 'x') != SIZE_MAX;
         const bool second = count("second", 0, 'x') != SIZE_MAX;
         assert_true(first || !second);

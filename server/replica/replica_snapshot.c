@@ -364,8 +364,10 @@ static void snapshot_finished(struct replica *replica, struct replica_snapshot_w
                   work->err.text);
         return;
     }
-    replica->newest = work->meta;
-    wal_snapshot_synced(replica->wal, work->meta.index, work->meta.term);
+    if (work->meta.index > replica->newest.index) { /* Else one was taken here meanwhile. */
+        replica->newest = work->meta;
+        wal_snapshot_synced(replica->wal, work->meta.index, work->meta.term);
+    }
     if (!raft_snapshot_wanted(replica->raft, work->meta.index, work->meta.term) ||
         work->meta.index <= replica->applied_index) {
         return; /* The log has caught up meanwhile. */

@@ -62,10 +62,12 @@ static void add_nodes(struct http_fixture *fixture, const char *service)
 {
     char node[32];
 
+    fake_begin(&fixture->replica);
     for (int i = 0; i < NODES; i++) {
         (void)snprintf(node, sizeof(node), "n%05d", i);
         add(fixture, node, service, service, i % 1000 == 7 ? "critical" : "passing");
     }
+    fake_commit(&fixture->replica);
 }
 
 /* The body of the only answer, whichever way it was sent; NUL-terminated. */
@@ -512,10 +514,7 @@ static void a_client_that_does_not_read_costs_a_piece_and_no_snapshot(void **sta
     for (int ms = 0; ms <= HTTP_STREAM_STALL_MS; ms += HTTP_STREAM_TICK_MS) {
         http_stream_tick(conn->private.stream);
     }
-    for (int i = 0; i < 10000 && fixture->server.http->stream_snapshots > 0; i++) {
-        loop_turn(fixture);
-    }
-    assert_int_equal(fixture->server.http->stream_snapshots, 0);
+    turn_until(fixture, fixture->server.http->stream_snapshots == 0);
     assert_in_range(fixture->server.http->stream_copied_bytes, 1, HTTP_STREAM_COPY_BYTES_MAX);
 
     /* Byte after byte does not keep it: its time is not renewed, and all comes back. */
@@ -529,10 +528,7 @@ static void a_client_that_does_not_read_costs_a_piece_and_no_snapshot(void **sta
     assert_int_equal(conn->deadline_ms, deadline_ms);
     assert_true(deadline_ms <= uv_now(&fixture->loop) + HTTP_WRITE_TIMEOUT_MS);
     http_conn_set_deadline(conn, 1);
-    for (int i = 0; i < 10000 && fixture->server.http->conns != NULL; i++) {
-        loop_turn(fixture);
-    }
-    assert_null(fixture->server.http->conns);
+    turn_until(fixture, fixture->server.http->conns == NULL);
     assert_int_equal(fixture->server.http->stream_copied_bytes, 0);
     client_close(&client);
 }

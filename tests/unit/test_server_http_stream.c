@@ -53,10 +53,12 @@ static void put_many(struct http_fixture *fixture, int count, size_t value_bytes
 
     assert_non_null(value);
     memset(value, 'v', value_bytes);
+    fake_begin(&fixture->replica);
     for (int i = 0; i < count; i++) {
         (void)snprintf(key, sizeof(key), "long/%05d/x", i);
         put_value(fixture, key, value, value_bytes);
     }
+    fake_commit(&fixture->replica);
     free(value);
 }
 
@@ -202,10 +204,12 @@ static void folded_names_are_listed_once_over_all_pieces(void **state)
     struct client client;
     char key[32];
 
+    fake_begin(&fixture->replica);
     for (int i = 0; i < LONG_COUNT * 2; i++) {
         (void)snprintf(key, sizeof(key), "fold/%d/%05d", i / LONG_COUNT, i);
         put(fixture, key, "");
     }
+    fake_commit(&fixture->replica);
     client_open(fixture, &client);
     client_send(fixture, &client, "GET /v1/kv/fold/?keys&separator=/ HTTP/1.1\r\nHost: x\r\n\r\n");
     client_expect(fixture, &client, "[\"fold/0/\",\"fold/1/\"]", 1);
@@ -222,6 +226,7 @@ static void pieces_that_fold_into_the_name_before_do_not_end_the_listing(void **
     char key[NAME_BYTES + 1];
 
     memset(key, 'k', sizeof(key));
+    fake_begin(&fixture->replica);
     for (int i = 0; i < NAMES; i++) { /* Enough to be sent in chunks. */
         (void)snprintf(key + NAME_BYTES - 8, 9, "%08d", i);
         put(fixture, key, "");
@@ -231,6 +236,7 @@ static void pieces_that_fold_into_the_name_before_do_not_end_the_listing(void **
         put(fixture, key, "");
     }
     put(fixture, "m", "");
+    fake_commit(&fixture->replica);
     client_open(fixture, &client);
     client_send(fixture, &client, "GET /v1/kv/?keys&separator=/ HTTP/1.1\r\nHost: x\r\n\r\n");
     expect_chunks(fixture, &client, &body);
@@ -260,10 +266,12 @@ static void keys_longer_than_the_stores_own_survive_the_end_of_a_piece(void **st
     char key[KEY_BYTES + 16];
 
     memset(key, 'k', KEY_BYTES);
+    fake_begin(&fixture->replica);
     for (int i = 0; i < 2048 + 2; i++) {
         (void)snprintf(key + KEY_BYTES, 16, "%05d", i);
         put(fixture, key, "");
     }
+    fake_commit(&fixture->replica);
     client_open(fixture, &client);
     client_send(fixture, &client, "GET /v1/kv/kkk?keys&pretty HTTP/1.1\r\nHost: x\r\n\r\n");
     client_expect(fixture, &client, "kkk02049\"\n]", 1);
@@ -328,6 +336,7 @@ static struct http_conn *run_until_stalled(struct http_fixture *fixture)
 
         loop_turn(fixture);
         if (conn != NULL && conn->state == HTTP_CONN_WRITE) {
+            http_conn_set_deadline(conn, 3600 * 1000); /* No slow machine comes to its end. */
             return conn;
         }
     }

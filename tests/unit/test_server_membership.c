@@ -185,7 +185,7 @@ static bool lost_by_the_way(const char *failure)
     return false;
 }
 
-enum { ROUNDS_MAX = 10 };
+enum { ROUNDS_MAX = 20 };
 
 /* Asks `via` for it until the next server leads: a busy machine may elect a third one meanwhile. */
 static void move_leadership(struct cluster *cluster, int via)

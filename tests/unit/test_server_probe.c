@@ -13,6 +13,8 @@
 
 #include "server/agent/probe.h"
 
+enum { TIMEOUT_MS = 60000 }; /* where there is an answer */
+
 struct peer {
     uv_loop_t loop;
     uv_tcp_t listener;
@@ -201,7 +203,7 @@ static void probe_tells_what_the_server_answered(void **state)
         peer_open(&peer);
         peer.answer = cases[i].answer;
         (void)snprintf(url, sizeof(url), "http://127.0.0.1:%u/replica", (unsigned)peer.port);
-        const struct probe_spec spec = {.http = slice_from_text(url), .timeout_ms = 10000};
+        const struct probe_spec spec = {.http = slice_from_text(url), .timeout_ms = TIMEOUT_MS};
         run(&peer, &spec, &outcome);
         assert_int_equal(outcome.status, cases[i].status);
         if (cases[i].output != NULL) {
@@ -232,7 +234,7 @@ static void probe_sends_consuls_request(void **state)
         .method = SLICE_LITERAL("POST"),
         .body = SLICE_LITERAL("abc"),
         .header = header,
-        .timeout_ms = 10000,
+        .timeout_ms = TIMEOUT_MS,
     };
     run(&peer, &spec, &outcome);
     (void)snprintf(expected, sizeof(expected),
@@ -256,7 +258,7 @@ static void probe_follows_a_redirect(void **state)
     peer.answer = "HTTP/1.1 302 Found\r\nLocation: /other\r\nContent-Length: 0\r\n\r\n";
     peer.second = "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx";
     (void)snprintf(url, sizeof(url), "http://127.0.0.1:%u/a", (unsigned)peer.port);
-    const struct probe_spec spec = {.http = slice_from_text(url), .timeout_ms = 10000};
+    const struct probe_spec spec = {.http = slice_from_text(url), .timeout_ms = TIMEOUT_MS};
     run(&peer, &spec, &outcome);
     assert_int_equal(outcome.status, PROBE_PASSING);
     (void)snprintf(expected, sizeof(expected), "HTTP GET %s: 200 OK Output: x", url);
@@ -310,7 +312,7 @@ static void probe_keeps_its_credentials_from_other_hosts(void **state)
         const struct probe_spec spec = {.http = slice_from_text(url),
                                         .header = header,
                                         .body = SLICE_LITERAL("abc"),
-                                        .timeout_ms = 60000};
+                                        .timeout_ms = TIMEOUT_MS};
         run(&peer, &spec, &outcome);
         assert_int_equal(outcome.status, PROBE_PASSING);
         assert_int_equal(peer.connections, 2);
@@ -335,7 +337,7 @@ static void probe_ends_a_loop_of_redirects(void **state)
     peer_open(&peer);
     peer.answer = "HTTP/1.1 302 Found\r\nLocation: /a\r\nContent-Length: 0\r\n\r\n";
     (void)snprintf(url, sizeof(url), "http://127.0.0.1:%u/a", (unsigned)peer.port);
-    const struct probe_spec spec = {.http = slice_from_text(url), .timeout_ms = 10000};
+    const struct probe_spec spec = {.http = slice_from_text(url), .timeout_ms = TIMEOUT_MS};
     run(&peer, &spec, &outcome);
     assert_int_equal(outcome.status, PROBE_CRITICAL);
     assert_int_equal(peer.connections, PROBE_REDIRECTS_MAX + 1);
@@ -359,7 +361,7 @@ static void probe_keeps_the_end_of_a_long_answer(void **state)
     buffer_append(&answer, "END", 4);
     peer.answer = answer.data;
     (void)snprintf(url, sizeof(url), "http://127.0.0.1:%u/", (unsigned)peer.port);
-    const struct probe_spec spec = {.http = slice_from_text(url), .timeout_ms = 10000};
+    const struct probe_spec spec = {.http = slice_from_text(url), .timeout_ms = TIMEOUT_MS};
     run(&peer, &spec, &outcome);
     assert_int_equal(outcome.output_bytes, strlen("HTTP GET : 200 OK Output: ") + strlen(url) +
                                                PROBE_OUTPUT_BYTES_DEFAULT);
@@ -393,7 +395,7 @@ static void probe_connects_over_tcp(void **state)
     (void)state;
     peer_open(&peer);
     (void)snprintf(target, sizeof(target), "127.0.0.1:%u", (unsigned)peer.port);
-    const struct probe_spec spec = {.tcp = slice_from_text(target), .timeout_ms = 10000};
+    const struct probe_spec spec = {.tcp = slice_from_text(target), .timeout_ms = TIMEOUT_MS};
     run(&peer, &spec, &outcome);
     assert_int_equal(outcome.status, PROBE_PASSING);
     (void)snprintf(expected, sizeof(expected), "TCP connect %s: Success", target);
@@ -438,7 +440,7 @@ static void probe_tells_what_cannot_be_asked(void **state)
         peer_open(&peer);
         const struct probe_spec spec = {.http = slice_from_text(cases[i].http),
                                         .tcp = slice_from_text(cases[i].tcp),
-                                        .timeout_ms = 10000};
+                                        .timeout_ms = TIMEOUT_MS};
         run(&peer, &spec, &outcome);
         assert_int_equal(outcome.status, PROBE_CRITICAL);
         assert_string_equal(outcome.output, cases[i].output);
@@ -457,7 +459,7 @@ static void probe_can_be_cancelled_at_any_turn(void **state)
 
         peer_open(&peer);
         (void)snprintf(url, sizeof(url), "http://localhost:%u/", (unsigned)peer.port);
-        const struct probe_spec spec = {.http = slice_from_text(url), .timeout_ms = 100000};
+        const struct probe_spec spec = {.http = slice_from_text(url), .timeout_ms = TIMEOUT_MS};
         struct probe *probe = probe_start(&peer.loop, &spec, on_done, &outcome);
         assert_non_null(probe);
         for (unsigned i = 0; i < turns; i++) {

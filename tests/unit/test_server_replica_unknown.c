@@ -18,7 +18,7 @@
 #include "server/log.h"
 #include "server/replica/replica_internal.h"
 
-enum { WAIT_MS_MAX = 60000, TEXT_BYTES_MAX = 8192 };
+enum { WAIT_MS_MAX = 120000, TEXT_BYTES_MAX = 8192 };
 
 /* A cluster of one. */
 struct alone {
@@ -48,7 +48,7 @@ static void alone_prepare(struct alone *alone)
     config->advertise_addr = alone->address;
     config->raft_multiplier = 1;
     autopilot_config_init(&config->autopilot);
-    config->rpc_hold_timeout_ms = 7000;
+    config->rpc_hold_timeout_ms = 60000;
     config->raft_snapshot_threshold = 500;
     config->raft_snapshot_interval_ms = 100;
     config->raft_trailing_logs = 100;

@@ -20,7 +20,8 @@ def below(question, word):
 
 def answers_that_it_cannot_pack(question, steps, found, settings):
     """Metadata of more than 255 bytes, labels of more than 63: Consul says nothing at all."""
-    return found[2] is None and "raw" not in question
+    return found[2] is None and \
+        ("raw" not in question or any(len(word) > 255 for word in json.dumps(steps).split('"')))
 
 
 def addresses_below_the_alternative_domain(question, steps, found, settings):
@@ -57,6 +58,16 @@ def answers_that_nobody_can_read(question, steps, found, settings):
     names of more than 255 bytes; we leave them out."""
     return found[0] == ".records.bytes" and not found[1] or \
         (found[:3] == (".rcode", 2, 0) and below(question, "arpa") and len(settings.get("domain", "")) > 160)
+
+
+def pointers_forwards(question, steps, found, settings):
+    """A compressed name leads backwards; Consul follows others, too."""
+    return found[:2] == (".rcode", 1) and "c0" in question.get("raw", "")
+
+
+def names_that_recursors_tell(question, steps, found, settings):
+    """We compress them as a whole only."""
+    return found[0] == ".size" and bool(settings.get("recursors")) and ".example" in json.dumps(steps)
 
 
 def reverse_names_with_leading_zeros(question, steps, found, settings):
@@ -149,6 +160,8 @@ RULES = [
     backslashes,
     addresses_in_any_spelling,
     answers_that_nobody_can_read,
+    pointers_forwards,
+    names_that_recursors_tell,
     reverse_names_with_leading_zeros,
     spaces_in_names,
 ]

@@ -15,7 +15,12 @@
 #include "server/agent/agent.h"
 #include "server/log.h"
 
-enum { AGENT_STORE_PATH_BYTES_MAX = 4096, AGENT_STORE_NAME_BYTES = 33 };
+enum {
+    AGENT_STORE_PATH_BYTES_MAX = 4096,
+    AGENT_STORE_NAME_BYTES = 33,
+    AGENT_STORE_JOBS_MAX = 65536,
+    AGENT_STORE_JOBS_BYTES_MAX = 32 * 1024 * 1024,
+};
 
 static const char *const folder_names[] = {"services", "checks", "check-states"};
 
@@ -25,6 +30,7 @@ struct agent_store_job {
     enum agent_store_folder folder;
     char name[AGENT_STORE_NAME_BYTES];
     char *text;
+    size_t text_bytes;
     int failed_errno;
 };
 
@@ -35,6 +41,7 @@ struct agent_store {
     bool working;
     bool orphaned;
     struct agent_store_job *first, *last; /* the first one is being worked on if `working` */
+    size_t job_count, job_bytes;          /* of all their texts */
 };
 
 /* FNV-1a, 64 bits. The file says whose it is; its name only has to differ from others'. */
@@ -177,6 +184,8 @@ static void agent_store_on_done(uv_work_t *work, int status)
     if (store->first == NULL) {
         store->last = NULL;
     }
+    store->job_count--;
+    store->job_bytes -= job->text_bytes;
     free(job->text);
     free(job);
     store->working = false;
@@ -300,8 +309,9 @@ int agent_store_load(struct agent_store *store, enum agent_store_folder folder,
     return AGENT_OK;
 }
 
-/* A state's job that has not begun; NULL: none. So a disk that hangs costs one a check. */
+/* The object's job that has not begun; NULL: none. So a disk that hangs costs one an object. */
 static struct agent_store_job *agent_store_waiting(const struct agent_store *store,
+                                                   enum agent_store_folder folder,
                                                    const char name[AGENT_STORE_NAME_BYTES])
 {
     struct agent_store_job *job = store->first;
@@ -309,40 +319,64 @@ static struct agent_store_job *agent_store_waiting(const struct agent_store *sto
     if (job != NULL && store->working) {
         job = job->next;
     }
-    while (job != NULL && (job->folder != AGENT_STORE_STATES || strcmp(job->name, name) != 0)) {
+    while (job != NULL && (job->folder != folder || strcmp(job->name, name) != 0)) {
         job = job->next;
     }
     return job;
 }
 
-static void agent_store_queue(struct agent_store *store, enum agent_store_folder folder,
-                              struct slice id, char *text)
+/* NULL: no memory, or too many wait already. */
+static struct agent_store_job *agent_store_append(struct agent_store *store,
+                                                  enum agent_store_folder folder,
+                                                  const char name[AGENT_STORE_NAME_BYTES])
 {
-    char name[AGENT_STORE_NAME_BYTES];
-
-    agent_store_name(id, name);
     struct agent_store_job *job =
-        folder == AGENT_STORE_STATES ? agent_store_waiting(store, name) : NULL;
-    if (job != NULL) {
-        free(job->text);
-        job->text = text;
-        return;
-    }
-    job = calloc(1, sizeof(*job));
+        store->job_count < AGENT_STORE_JOBS_MAX ? calloc(1, sizeof(*job)) : NULL;
+
     if (job == NULL) {
-        log_write(LOG_ERROR, "agent", "failed to keep a registration: out of memory");
-        free(text);
-        return;
+        return NULL;
     }
     job->folder = folder;
-    job->text = text;
-    memcpy(job->name, name, sizeof(name));
+    memcpy(job->name, name, sizeof(job->name));
     if (store->last == NULL) {
         store->first = job;
     } else {
         store->last->next = job;
     }
     store->last = job;
+    store->job_count++;
+    return job;
+}
+
+/* Takes `text`. */
+static void agent_store_queue(struct agent_store *store, enum agent_store_folder folder,
+                              struct slice id, char *text)
+{
+    const size_t text_bytes = text == NULL ? 0 : strlen(text);
+    char name[AGENT_STORE_NAME_BYTES];
+
+    agent_store_name(id, name);
+    struct agent_store_job *job = agent_store_waiting(store, folder, name);
+    const size_t replaced_bytes = job == NULL ? 0 : job->text_bytes;
+    const bool fits = text_bytes <= AGENT_STORE_FILE_BYTES_MAX &&
+                      (text == NULL || store->job_bytes - replaced_bytes + text_bytes <=
+                                           AGENT_STORE_JOBS_BYTES_MAX);
+
+    if (fits && job == NULL) {
+        job = agent_store_append(store, folder, name);
+    }
+    if (!fits || job == NULL) {
+        log_write(LOG_ERROR, "agent",
+                  "failed to keep a registration in %s/%s/%s: too large, no memory, or too many "
+                  "wait for the disk",
+                  store->data_dir, folder_names[folder], name);
+        free(text);
+        return;
+    }
+    store->job_bytes += text_bytes - replaced_bytes;
+    free(job->text);
+    job->text = text;
+    job->text_bytes = text_bytes;
     agent_store_pump(store);
 }
 

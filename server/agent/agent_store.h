@@ -14,7 +14,11 @@
 #include "kv/slice.h"
 
 enum agent_store_folder { AGENT_STORE_SERVICES, AGENT_STORE_CHECKS, AGENT_STORE_STATES };
-enum { AGENT_STORE_FILE_BYTES_MAX = 1 << 20, AGENT_STORE_FILES_MAX = 32768 };
+enum {
+    /* A request's body has 1 MiB at most; written anew, a short number (1e99) has 23 digits. */
+    AGENT_STORE_FILE_BYTES_MAX = 8 * 1024 * 1024,
+    AGENT_STORE_FILES_MAX = 32768,
+};
 
 struct agent_store;
 
@@ -31,8 +35,9 @@ int agent_store_load(struct agent_store *store, enum agent_store_folder folder,
                      void (*visit)(void *host, const json_t *document), void *host,
                      struct errmsg *err);
 
-/* Borrows both. A write that fails is logged: the object lives on until the next restart. A state
- * takes the place of one of the same check that still waits for the disk. */
+/* Borrows both. A write that fails is logged: the object lives on until the next restart. What
+ * still waits for the disk gives way to what comes later for the same object; when too much waits,
+ * the call is such a failure. */
 void agent_store_put(struct agent_store *store, enum agent_store_folder folder, struct slice id,
                      const json_t *document);
 void agent_store_remove(struct agent_store *store, enum agent_store_folder folder, struct slice id);

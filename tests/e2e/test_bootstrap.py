@@ -15,7 +15,7 @@ def test_servers_that_start_late_and_again_form_one_cluster():
         first.kill()  # Amid bootstrapping: it knows one other server by now.
         first.start()
         time.sleep(3)
-        wait_for("an answer", lambda: first.leader() is not None, 30)
+        wait_for("an answer", lambda: first.leader() is not None, 60)
         assert first.leader() == ""
         third.start()
         cluster.wait_leader()
@@ -32,11 +32,13 @@ def test_a_server_of_another_datacenter_is_named_once():
         stranger.kill()
         cluster.extra = {"datacenter": "dc2"}
         stranger.start()
+
+        def lines():
+            return [line for line in stranger.log().split("---- started")[-1].splitlines()
+                    if "is of datacenter 'dc2'" in line]
+        wait_for("the complaint", lines, 60)
         time.sleep(6)
-        lines = [line for line in stranger.log().split("---- started")[-1].splitlines()
-                 if "is of datacenter 'dc2'" in line]
-        assert lines
-        assert len(lines) <= 2  # One for each address that it joins.
+        assert len(lines()) <= 2  # One for each address that it joins.
         assert cluster.servers[0].put("k", "v")
 
 
@@ -47,7 +49,7 @@ def test_servers_that_expect_different_numbers_form_no_cluster():
             cluster.extra = {"bootstrap_expect": 2 if number == 0 else 3}
             server.start()
         wait_for("the complaint", lambda: all("expects another number" in server.log()
-                                              for server in cluster.servers), 15)
+                                              for server in cluster.servers), 60)
         time.sleep(3)
         for server in cluster.servers:
             assert server.leader() == ""

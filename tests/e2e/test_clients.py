@@ -20,7 +20,7 @@ HOLD_SECONDS = 0.1
 
 def connect(server):
     client = consul.Consul(host=server.address, port=HTTP_PORT)
-    client.http.session.request = functools.partial(client.http.session.request, timeout=15)
+    client.http.session.request = functools.partial(client.http.session.request, timeout=60)
     return client
 
 
@@ -97,7 +97,7 @@ def test_python_consul_registers_and_finds_services(one):
     # Its own ttl_pass and deregister send GET, which Consul has refused since 1.0.
     assert one.request("PUT", "/v1/agent/check/pass/service:py-db-1")[0] == 200
     found = wait_for("the service in the catalog", lambda: client.health.service(
-        "py-db", passing=True, tag="master")[1], 20)
+        "py-db", passing=True, tag="master")[1], 60)
     assert found[0]["Service"]["Port"] == 5432
     assert "py-db" in client.catalog.services()[1]
     assert one.request("PUT", "/v1/agent/service/deregister/py-db-1")[0] == 200
@@ -137,7 +137,7 @@ def test_npm_consul_watch_sees_changes_across_a_restart(node):
             server.kill()
             server.start()
             cluster.wait_leader(60)
-            wait_for("a write", lambda: server.put("w", "end"), 30)
+            wait_for("a write", lambda: server.put("w", "end"), 60)
             assert watch.stdout.readline() == "end\n"
             assert watch.wait(30) == 0
         finally:

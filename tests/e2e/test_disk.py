@@ -5,6 +5,7 @@ the test mounts and unmounts.
 """
 import json
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -15,7 +16,7 @@ import dns.query
 import dns.rcode
 import pytest
 
-from cluster import DNS_PORT, Cluster, Server, wait_for
+from cluster import DNS_PORT, PATIENT, Cluster, Server, wait_for
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -166,7 +167,7 @@ def test_a_leader_whose_machine_slept_does_not_trust_its_lease(shim):
         leader.disk("suspend")
         wait_for("its noticing", lambda: "this server was paused, extending sessions" in leader.log(),
                  60)
-        assert "pause=40" in leader.log()
+        assert int(re.search(r"pause=(\d+)ms", leader.log())[1]) >= 39000
         wait_for("a write", lambda: others_of(cluster, leader)[0].put("k", "v", timeout=9), 60)
         assert leader.request("PUT", "/v1/session/renew/" + session)[0] == 200
         cluster.wait_equal(60)
@@ -184,7 +185,7 @@ def resident_mib(server):
 
 def test_writes_beyond_the_queue_get_503_at_once():
     """Without a leader 64 MiB may wait; what comes on top is refused, and told to try again."""
-    with Cluster(size=3, extra={"performance": {"rpc_hold_timeout": "4s"}}) as cluster:
+    with Cluster(size=3, extra={"performance": {"rpc_hold_timeout": "20s"}}) as cluster:
         server = cluster.wait_leader()
         for other in others_of(cluster, server):
             other.kill()
@@ -404,7 +405,9 @@ def test_a_follower_without_space_for_a_restored_state_follows_when_there_is(thr
         leader = three.wait_leader()
         follower = three.servers[0]
         if leader is follower:
-            assert follower.request("PUT", "/v1/operator/raft/transfer-leader")[0] == 200
+            # The next one may not have been elected in time on a busy machine.
+            wait_for("a hand-over", lambda: follower.request(
+                "PUT", "/v1/operator/raft/transfer-leader")[0] == 200, 60)
             leader = another_leads(three, follower)
         for number in range(60):
             assert leader.put("restored/%d" % number, value)
@@ -559,7 +562,7 @@ class LimitedServer(Server):
 def test_a_state_at_its_limit_refuses_what_grows():
     """As on a full disk; a follower with a lower limit stops to apply and needs a higher one."""
     value = os.urandom(500 * 1024)
-    with Cluster(size=3, server_class=LimitedServer) as cluster:
+    with Cluster(size=3, server_class=LimitedServer, extra=PATIENT) as cluster:
         leader = cluster.wait_leader()
         follower = others_of(cluster, leader)[0]
         follower.stop()

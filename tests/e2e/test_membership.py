@@ -6,7 +6,7 @@ import shutil
 import threading
 import time
 
-from cluster import SERVER_PORT, Cluster, Server, wait_for
+from cluster import PATIENT, SERVER_PORT, Cluster, Server, wait_for
 from linearizable import check
 from test_cluster import Writer, check_acknowledged
 from test_network import Client
@@ -16,8 +16,8 @@ EXTRA = {"autopilot": {"server_stabilization_time": "1s"}}
 
 
 class GrowingCluster(Cluster):
-    def __init__(self, **options):
-        super().__init__(extra=EXTRA, **options)
+    def __init__(self, extra=None, **options):
+        super().__init__(extra={**EXTRA, **(extra or {})}, **options)
 
     def enter(self):
         """The load's threads run where the test does."""
@@ -92,7 +92,7 @@ def test_servers_come_and_go_under_load():
         lost = next(server for server in staying if server is not leader)
         old_id = node_id(lost)
         replace(lost)
-        wait_for("the new one's id", lambda: node_id(lost) != old_id, 10)
+        wait_for("the new one's id", lambda: node_id(lost) != old_id, 60)
         new_id = node_id(lost)
         cluster.wait_voters(staying)
         wait_for("only the new id", lambda: {one["ID"] for one in cluster.configuration().values()} ==
@@ -121,7 +121,7 @@ def test_servers_come_and_go_under_load():
 
 
 def test_a_dead_server_is_given_up_and_disturbs_nobody_when_it_returns():
-    with GrowingCluster(size=5) as cluster:
+    with GrowingCluster(size=5, extra=PATIENT) as cluster:
         cluster.wait_members()
         leader = cluster.wait_leader()
         dead = next(server for server in cluster.servers if server is not leader)
@@ -129,7 +129,7 @@ def test_a_dead_server_is_given_up_and_disturbs_nobody_when_it_returns():
         dead.kill()
         cluster.wait_voters(others)
         wait_for("its node out of the catalog",
-                 lambda: leader.get_json("/v1/catalog/node/" + dead.name) is None, 30)
+                 lambda: leader.get_json("/v1/catalog/node/" + dead.name) is None, 60)
         term = leader.get_json("/v1/agent/self")["Stats"]["raft"]["term"]
         dead.start()
         cluster.wait_voters(cluster.servers)
@@ -137,11 +137,11 @@ def test_a_dead_server_is_given_up_and_disturbs_nobody_when_it_returns():
         assert cluster.wait_leader() is leader
         assert leader.get_json("/v1/agent/self")["Stats"]["raft"]["term"] == term
         assert leader.get_json("/v1/operator/autopilot/state")["Healthy"] in (True, False)
-        wait_for("health", lambda: leader.get_json("/v1/operator/autopilot/health")["Healthy"], 30)
+        wait_for("health", lambda: leader.get_json("/v1/operator/autopilot/health")["Healthy"], 60)
 
 
 def test_leadership_is_handed_over_under_load():
-    with GrowingCluster(size=3) as cluster:
+    with GrowingCluster(size=3, extra=PATIENT) as cluster:
         ending, failures, done = threading.Event(), [], []
 
         def write(server):
@@ -165,7 +165,7 @@ def test_leadership_is_handed_over_under_load():
             assert (status, json.loads(body)) == (200, {"Success": True})
             assert cluster.wait_leader() is target
             before = len(done)
-            wait_for("writes by the new leader", lambda: len(done) > before + 10, 30)
+            wait_for("writes by the new leader", lambda: len(done) > before + 10, 60)
         ending.set()
         for thread in threads:
             thread.join(20)

@@ -144,7 +144,7 @@ def progress(cluster):
     """Seconds until a write succeeds through every server."""
     start = time.monotonic()
     for server in cluster.servers:
-        wait_for("a write through " + server.name, lambda one=server: attempt(one), 10)
+        wait_for("a write through " + server.name, lambda one=server: attempt(one), 60)
     return time.monotonic() - start
 
 

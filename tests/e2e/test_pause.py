@@ -10,7 +10,7 @@ from cluster import HTTP_PORT, Cluster, wait_for
 
 def ask_while_stopped(server, request):
     """Sends a request that waits in the stopped server's socket; returns the connection."""
-    connection = socket.create_connection((server.address, HTTP_PORT), timeout=20)
+    connection = socket.create_connection((server.address, HTTP_PORT), timeout=60)
     connection.sendall(("%s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
                         % request).encode())
     return connection
@@ -47,7 +47,7 @@ def test_a_leader_that_was_stopped_never_answers_with_an_old_value():
             leader.process.send_signal(signal.SIGSTOP)
             others = [server for server in cluster.servers if server is not leader]
             wait_for("a write through the others",
-                     lambda: others[0].put("k", "new-%d" % turn, timeout=9), 20)
+                     lambda: others[0].put("k", "new-%d" % turn, timeout=9), 60)
             time.sleep(3)
             waiting = [ask_while_stopped(leader, "GET /v1/kv/k" + query)
                        for query in ["", "?consistent"] * 10]
@@ -73,7 +73,9 @@ def test_a_renewal_that_waits_in_a_stopped_server_saves_its_session():
 
 
 def test_sessions_that_are_renewed_elsewhere_outlive_a_stopped_leader():
-    with Cluster(size=3) as cluster:
+    # A renewal waits until there is another leader.
+    with Cluster(size=3, extra={"performance": {"raft_multiplier": 1,
+                                                "rpc_hold_timeout": "25s"}}) as cluster:
         leader = cluster.wait_leader()
         cluster.wait_members()
         session = create_session(leader, "10s")

@@ -55,28 +55,28 @@ def test_poolers_of_a_replica_are_found_by_srv_while_their_check_passes():
     cluster.extra.update(definitions(server.address, role.server_port))
     try:
         cluster.start()
-        wait_for("all poolers by TCP", lambda: srv(server) == expected(server), 20)
+        wait_for("all poolers by TCP", lambda: srv(server) == expected(server), 60)
         assert srv(server, "+notcp") == expected(server)
         Role.status = 503
-        wait_for("none while the role is lost", lambda: srv(server) == [], 20)
+        wait_for("none while the role is lost", lambda: srv(server) == [], 60)
         Role.status = 200
-        wait_for("all poolers again", lambda: srv(server) == expected(server), 20)
+        wait_for("all poolers again", lambda: srv(server) == expected(server), 60)
 
         # A service of a client survives a restart; one that left the configuration goes on reload.
         assert server.request("PUT", "/v1/agent/service/register", json.dumps(
             {"name": "kept", "port": 1234}))[0] == 200
-        wait_for("the registered service", lambda: dig(server, "SRV", "kept.service.consul"), 10)
+        wait_for("the registered service", lambda: dig(server, "SRV", "kept.service.consul"), 60)
         server.stop()
         server.start()
         cluster.wait_leader()
         wait_for("the service after a restart",
                  lambda: dig(server, "SRV", "kept.service.consul") ==
-                 ["1 1 1234 %s.node.dc1.consul." % server.name], 20)
+                 ["1 1 1234 %s.node.dc1.consul." % server.name], 60)
         cluster.extra["services"] = cluster.extra["services"][:1]
         with open(os.path.join(cluster.dir, server.name + ".json"), "w", encoding="utf-8") as file:
             json.dump(server.config(), file)
         server.process.send_signal(signal.SIGHUP)
-        wait_for("the reloaded definitions", lambda: srv(server) == expected(server, PORTS[:1]), 20)
+        wait_for("the reloaded definitions", lambda: srv(server) == expected(server, PORTS[:1]), 60)
     finally:
         role.shutdown()
         cluster.close()

@@ -27,7 +27,7 @@ def test_a_server_that_fell_behind_the_log_gets_a_snapshot():
         write(leader, 0, 100)
         victim.kill()
         write(leader, 100, 2000)
-        wait_for("the leader's snapshots", lambda: len(snapshots(leader)) == 2, 10)
+        wait_for("the leader's snapshots", lambda: len(snapshots(leader)) == 2, 60)
         victim.start()
         cluster.wait_leader()
         cluster.wait_equal()
@@ -50,7 +50,7 @@ def test_a_lost_state_is_loaded_from_a_snapshot_and_the_log():
         write(cluster.wait_leader(), 0, 1500)
         cluster.wait_equal()
         for victim in cluster.servers:
-            wait_for("a snapshot", lambda one=victim: snapshots(one), 10)
+            wait_for("a snapshot", lambda one=victim: snapshots(one), 60)
             victim.kill()
             shutil.rmtree(os.path.join(victim.data_dir, "state"))
             victim.start()

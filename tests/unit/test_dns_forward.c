@@ -58,6 +58,23 @@ static void ids_and_source_ports_are_drawn_anew(void **state)
     assert_in_range(equal_ports, 0, 3);
 }
 
+/* The first recursor's port is closed. The kernel says so, but not more often than some times a
+ * second to all programs together: then the question is asked once more. */
+static int ask_past_a_closed_port(void)
+{
+    struct pollfd next = {.fd = recursors[1], .events = POLLIN};
+
+    for (int round = 0;; round++) {
+        const int fd = ask(WWW, 0);
+
+        if (poll(&next, 1, WAIT_MS / 20) == 1) {
+            return fd;
+        }
+        assert_true(round < 20);
+        (void)close(fd);
+    }
+}
+
 static void failing_codes_and_refused_ports_lead_to_the_next(void **state)
 {
     (void)state;
@@ -76,12 +93,12 @@ static void failing_codes_and_refused_ports_lead_to_the_next(void **state)
 
     upstream_answer(0, DNS_NXDOMAIN, 0, SLICE_EMPTY);
     expect(fd, "NXDOMAIN rd ra");
-    (void)close(recursors[0]); /* The kernel says now that nobody listens. */
+    (void)close(recursors[0]);
     recursors[0] = -1;
-    fd = ask(WWW, 0);
+    fd = ask_past_a_closed_port();
     upstream_answer(1, 0, 1, slice_from(A_RECORD, sizeof(A_RECORD) - 1));
     expect(fd, WWW_ANSWER);
-    fd = ask(WWW, 0);
+    fd = ask_past_a_closed_port();
     upstream_answer(1, DNS_REFUSED, 0, SLICE_EMPTY);
     expect(fd, SERVFAIL_ANSWER);
 }

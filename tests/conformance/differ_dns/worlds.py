@@ -162,7 +162,7 @@ def catalog_steps(source, settings_used):
         steps.append(register(node(source, catalog, name)))
     instances = source.choice([1, 3, 5, 5, 12])
     if chance(source, 0.05):
-        instances = source.choice([40, 40, 300])
+        instances = source.choice([40, 60])
     for number in range(instances):
         name = source.choice(catalog["nodes"])
         service = instance(source, catalog, source.choice(catalog["services"]), number)

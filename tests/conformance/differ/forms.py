@@ -43,7 +43,10 @@ HEADS = [("Content-Type", "application/x-www-form-urlencoded"), ("Content-Type",
          ("If-Modified-Since", "Thu, 01 Jan 2026 00:00:00 GMT"), ("Origin", "http://x"),
          ("Expect", "100-continue"), ("Connection", "close"), ("Connection", "keep-alive, x"),
          ("X-HTTP-Method-Override", "DELETE"), ("Cookie", "a=b"), ("X-Forwarded-For", "1.2.3.4"),
-         ("Referer", "x"), ("TE", "trailers"), ("Pragma", "no-cache"), ("X-A", "\u00fc"), ("X-B", "a\tb")]
+         ("Referer", "x"), ("TE", "trailers"), ("Pragma", "no-cache"), ("X-A", "\u00fc"), ("X-B", "a\tb"),
+         ("Accept-Encoding", "gzip"), ("Accept-Encoding", "gzip, deflate, br"), ("accept-encoding", "GZip ; q=0.5"),
+         ("Accept-Encoding", "gzip;q=0"), ("Accept-Encoding", "identity;q=0, *"), ("Accept-Encoding", "gzip;q=x"),
+         ("Accept-Encoding", "gzip,gzip;q=0"), ("Accept-Encoding", "br, x-gzip"), ("Accept-Encoding", "")]
 PARAMS = [("pretty", None), ("pretty", "false"), ("stale", None), ("consistent", None), ("stale", "x"),
           ("cached", None), ("cached", ""), ("dc", ""), ("dc", "dc1"), ("dc", "DC1"), ("dc", "nosuch"),
           ("token", ""), ("token", "a b"), ("index", "+1"), ("index", " 1"), ("index", "0x1"),

@@ -5,7 +5,8 @@ import re
 
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 HEADERS = ("Content-Type", "Allow", "Location", "X-Consul-Knownleader",
-           "X-Consul-Effective-Consistency", "X-Content-Type-Options", "Vary", "X-Cache")
+           "X-Consul-Effective-Consistency", "X-Content-Type-Options", "Vary", "X-Cache",
+           "Content-Encoding")
 OWN_NODE = "node1"
 INDEX_FIELDS = ("CreateIndex", "ModifyIndex")
 

@@ -1,5 +1,6 @@
 """The two servers that are compared: started on loopback addresses of their own, asked, cleaned up."""
 import contextlib
+import gzip
 import http.client
 import json
 import os
@@ -108,7 +109,10 @@ class Server:
             connection.request(method, target, body=data,
                                headers={name: value.encode() for name, value in headers})
             answer = connection.getresponse()
-            return answer.status, answer.headers, answer.read()
+            raw = answer.read()
+            if raw and answer.headers["Content-Encoding"] == "gzip":
+                raw = gzip.decompress(raw)
+            return answer.status, answer.headers, raw
         except TimeoutError:
             return -1, {}, b"no answer in time"
         except (http.client.HTTPException, ConnectionError) as error:

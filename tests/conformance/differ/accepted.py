@@ -105,6 +105,7 @@ def durations_of_checks_in_transactions(step, found, ours, theirs):
 
 def ports_and_tags_in_bounds(step, found, ours, theirs):
     return ours["status"] == 400 and ("Invalid service port" in str(ours["body"]) or
+                                      re.search(r"\"port\": -?\d{5}", sent(step)) is not None or
                                       "autopilot" in step["path"] and theirs["status"] == 200)
 
 
@@ -153,6 +154,17 @@ def no_keyring(step, found, ours, theirs):
     return step["path"] == "/v1/operator/keyring" and ours["status"] == 500
 
 
+def outputs_that_the_catalog_hears_of_late(step, found, ours, theirs):
+    return step["path"].startswith("/v1/health/") and last(found) == "Output" and \
+        str(found[2]).startswith("TTL expired") and found[3] == ""
+
+
+def order_of_passing_instances(step, found, ours, theirs):
+    bodies = [one["body"] for one in (ours, theirs)]
+    return "passing" in step["path"] + str(step.get("params")) and all(isinstance(one, list) for one in bodies) and \
+        sorted(map(str, bodies[0])) == sorted(map(str, bodies[1]))
+
+
 def checks_follow_their_service(step, found, ours, theirs):
     return step["path"].startswith(("/v1/agent/checks", "/v1/agent/health")) and \
         last(found) in ("ServiceTags", "ServiceName")
@@ -166,14 +178,16 @@ def no_gzip_of_no_bytes(step, found, ours, theirs):
     return found[0] == ".headers.Content-Encoding" and theirs["body"] == ""
 
 
-RULES = [prepared_queries, no_gzip_of_no_bytes, coordinates_are_told_not_measured, events_stay_where_they_are_fired,
-         own_description, own_words_of_join, own_place_is_not_measured, content_hash, default_namespace, filtered_names,
-         filters_are_checked_even_when_nothing_is_there, own_words_for_bad_filters,
-         lost_error_of_a_check, kinds_of_checks_are_looked_at_first, no_keyring,
-         members_of_later_releases, the_last_of_several_members_counts, numbers_beyond_64_bits,
-         durations_beyond_64_bits, names_without_nul, durations_of_checks_in_transactions,
-         no_answer_of_the_own_cache, ports_and_tags_in_bounds, values_as_lists_of_numbers,
-         members_without_effect_of_any_type, aliases_are_judged_at_once_and_not_by_themselves, bytes_that_are_no_unicode_in_errors, two_answers_in_one, checks_follow_their_service, order_of_an_instance_s_checks]
+RULES = [prepared_queries, no_gzip_of_no_bytes, coordinates_are_told_not_measured, events_stay_where_they_are_fired, own_description,
+         own_words_of_join, own_place_is_not_measured, content_hash, default_namespace, filtered_names,
+         filters_are_checked_even_when_nothing_is_there, own_words_for_bad_filters, lost_error_of_a_check,
+         kinds_of_checks_are_looked_at_first, no_keyring, members_of_later_releases,
+         the_last_of_several_members_counts, numbers_beyond_64_bits, durations_beyond_64_bits,
+         names_without_nul, durations_of_checks_in_transactions, no_answer_of_the_own_cache,
+         ports_and_tags_in_bounds, values_as_lists_of_numbers, members_without_effect_of_any_type,
+         aliases_are_judged_at_once_and_not_by_themselves, bytes_that_are_no_unicode_in_errors,
+         two_answers_in_one, checks_follow_their_service, order_of_an_instance_s_checks,
+         order_of_passing_instances, outputs_that_the_catalog_hears_of_late]
 
 
 def explains(step, found, ours, theirs):

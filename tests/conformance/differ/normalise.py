@@ -6,7 +6,8 @@ import re
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 HEADERS = ("Content-Type", "Allow", "Location", "X-Consul-Knownleader",
            "X-Consul-Effective-Consistency", "X-Content-Type-Options", "Vary", "X-Cache",
-           "Content-Encoding")
+           "Content-Encoding",
+           "X-Consul-Lastcontact", "X-Consul-Reason", "Content-Security-Policy")
 OWN_NODE = "node1"
 INDEX_FIELDS = ("CreateIndex", "ModifyIndex")
 
@@ -92,17 +93,17 @@ def body(raw, content_type, names):
     return names.text(parser_text(text))
 
 
-def answer(status, headers, raw, names, kv=False):
-    """One answer as a plain value. The index is compared for key-value reads alone: other tables
-    move by themselves, and wake fewer waiters here (docs/compatibility.md)."""
+def answer(status, headers, raw, names, index_counts=False):
+    """One answer as a plain value. The index is compared for key-value reads, and in sequences that
+    are about it: other tables move by themselves."""
     found = {name: names.text(headers[name]) for name in HEADERS if headers.get(name) is not None}
     if "X-Cache" in found:
         found["X-Cache"] = "<hit or miss>"
     index = headers.get("X-Consul-Index")
     if index is not None:
-        found["X-Consul-Index"] = Index(index) if kv and status == 200 else "<index>"
+        found["X-Consul-Index"] = Index(index) if index_counts and status in (200, 404) else "<index>"
     redirect = status in (301, 307)  # the body repeats Location
-    return {"status": status, "headers": found,
+    return {"status": status, "headers": found, "indented": raw[-1:] == b"\n",
             "body": None if redirect else body(raw, headers.get("Content-Type"), names)}
 
 

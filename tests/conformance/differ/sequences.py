@@ -15,6 +15,10 @@ SERVICES = ["${p}web", "${p}db", "${p}Web", "${p}w.x"]
 CHECKS = ["${p}c1", "${p}c2"]
 STATUSES = ["passing", "warning", "critical", "", "odd"]
 TAGS = ["a", "b", "A", "v1"]
+DEFINITIONS = [{}, {"HTTP": "http://x"}, {"HTTP": "x", "Interval": "10s", "Odd": 1}, {"TCP": "x", "Interval": 5},
+               {"ScriptArgs": ["a"], "DockerContainerID": "d", "Shell": "s", "Interval": "1s"}, {"TTL": "5s"},
+               {"GRPC": "g", "GRPCUseTLS": True, "Interval": "1s", "OutputMaxSize": 7}, {"AliasNode": "n"},
+               {"AliasService": "s", "TTL": 1, "IntervalDuration": "1s"}, {"Timeout": "x"}, {"OutputMaxSize": -1}]
 
 NODE_FILTERS = ["Node == \"${p}n1\"", "Meta.env == prod", "Meta is empty", "Address != \"\"",
                 "\"env\" in Meta", "Node matches \"n[12]\"", "Datacenter == dc1",
@@ -169,6 +173,8 @@ class Maker:
         else:
             record = {"Node": node, "CheckID": self.pick(CHECKS), "Name": "n",
                       "Status": self.pick(STATUSES)}
+            if self.chance(0.3):
+                record["Definition"] = self.pick(DEFINITIONS)
         if self.chance(0.3):
             record["ModifyIndex"] = self.pick([0, 1, 99999])
         return {kind: {"Verb": verb, kind: record}}
@@ -198,7 +204,7 @@ class Maker:
         record = {"Name": "n"}
         for field, values in (("CheckID", CHECKS), ("Status", STATUSES), ("Notes", ["x"]),
                               ("Output", ["x", "y"]), ("ServiceID", ["${p}web", "nosuch", "${p}db"]),
-                              ("Node", [node, "other"]), ("Definition", [{}, {"HTTP": "http://x"}])):
+                              ("Node", [node, "other"]), ("Definition", DEFINITIONS)):
             if self.chance(0.4 if field not in ("Node", "ServiceID") else 0.15):
                 record[field] = self.pick(values)
         return record
@@ -562,13 +568,19 @@ FAMILIES = {
     "forms": [("form", 20), ("kv_put", 1), ("rich_register", 1)],
     "bodies": [("odd_body", 6), ("what_came_of_it", 2)],
     "other": [("other", 8), ("coordinate", 1), ("register", 1), ("event", 2), ("autopilot", 2)],
-    "near": None,  # of its own order
+    "near": None,  # these have an order of their own
+    "indexes": None,
+    "blocking": None,
+    "expiry": None,
 }
 
 
 def sequence(random, family, length):
     if family == "near":
         return near(random, length)
+    if family in ("indexes", "blocking", "expiry"):
+        import waiting
+        return getattr(waiting, family)(random, length)
     maker = Maker(random)
     names, weights = zip(*FAMILIES[family])
     return [getattr(maker, random.choices(names, weights)[0])() for _ in range(length)]

@@ -1,4 +1,5 @@
 """The two servers that are compared: started on loopback addresses of their own, asked, cleaned up."""
+import concurrent.futures
 import contextlib
 import gzip
 import http.client
@@ -19,6 +20,8 @@ import sequences
 WAIT_SECONDS = 30
 DNS_PORT = 8600
 ANSWER_SECONDS = 10
+JOIN_SECONDS = 0.3  # within which a query that was woken has answered
+WAITING_MAX = 64
 
 
 def free_address():
@@ -126,14 +129,31 @@ class Server:
         """What it answers to the steps; leaves nothing behind."""
         names = normalise.Names([(prefix, "P"), (self.address, "ADDR")])
         captured = {}
+        waiting = {}
+        written = 0
+        before = {}
+        pool = concurrent.futures.ThreadPoolExecutor(WAITING_MAX)
 
         def filled(text):
             text = text.replace("${p}", prefix)
             return re.sub(r"\{([si]\d+)\}", lambda found: captured.get(found.group(1), "0"), text)
 
-        def remember(name, value):
+        def asked(step):
+            query = "&".join(name if value is None else "%s=%s" % (name, quoted(filled(value)))
+                             for name, value in step.get("params", []))
+            path = filled(step["path"]).replace(" ", "%20")
+            target = path + (("&" if "?" in path else "?") + query if query else "")
+            data = sequences.dumps(step)
+            data = filled(data).encode() if data is not None else None
+            return step["method"], target, data, step.get("headers", ())
+
+        def answered(step, status, headers, raw):
+            return normalise.answer(status, headers, raw, names, step["path"].startswith("/v1/kv") or
+                                    step.get("indexes", False))
+
+        def remember(name, where, value):
             captured[name] = value
-            if len(value) > 1:  # It comes back in texts.
+            if len(value) > 1 and not where.startswith("header:"):  # It comes back in texts.
                 names.replaced.append((value, "CAPTURED"))
 
         answers = []
@@ -141,20 +161,22 @@ class Server:
             if "sleep" in step:
                 time.sleep(step["sleep"])
                 answers.append(normalise.answer(200, {}, b"", names))
-                continue
-            query = "&".join(name if value is None else "%s=%s" % (name, quoted(filled(value)))
-                             for name, value in step.get("params", []))
-            path = filled(step["path"]).replace(" ", "%20")
-            target = path + (("&" if "?" in path else "?") + query if query else "")
-            data = sequences.dumps(step)
-            data = filled(data).encode() if data is not None else None
-            status, headers, raw = self.ask(step["method"], target, data,
-                                            step.get("headers", ()))
-            for name, where in step.get("capture", {}).items():
-                remember(name, capture(raw, where))
-            answers.append(normalise.answer(status, headers, raw, names,
-                                            step["path"].startswith("/v1/kv")))
+            elif "start" in step:
+                waiting[step["start"]] = (before.get(step["path"]), pool.submit(self.ask, *asked(step)))
+                answers.append(normalise.answer(200, {}, b"", names))
+            elif "join" in step:
+                found = woken(*waiting.pop(step["join"], (None, None)), written + JOIN_SECONDS)
+                answers.append(answered(step, *found) if found else
+                               normalise.answer(200, {}, b"nothing new", names))
+            else:
+                status, headers, raw = self.ask(*asked(step))
+                for name, where in step.get("capture", {}).items():
+                    remember(name, where, capture(raw, headers, where))
+                written = time.monotonic()
+                before[step["path"]] = raw
+                answers.append(answered(step, status, headers, raw))
         self.clean(prefix)
+        pool.shutdown(wait=False)
         return answers
 
     def clean(self, prefix):
@@ -179,8 +201,19 @@ class Server:
         return json.loads(raw) or [] if status == 200 else []
 
 
-def capture(raw, where):
-    """`json:0.ModifyIndex` of an answer, "0" where there is none."""
+def woken(before, future, deadline):
+    """What a waiting query answered, if that is another body than before; None: nothing new."""
+    try:
+        found = future.result(max(0.01, deadline - time.monotonic())) if future else None
+        return found if found and found[2] != before else None
+    except concurrent.futures.TimeoutError:
+        return None
+
+
+def capture(raw, headers, where):
+    """`json:0.ModifyIndex` or `header:X-Consul-Index` of an answer, "0" where there is none."""
+    if where.startswith("header:"):
+        return headers.get(where.partition(":")[2]) or "0"
     try:
         value = json.loads(raw)
         for part in where.partition(":")[2].split("."):

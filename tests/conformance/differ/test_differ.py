@@ -137,10 +137,10 @@ class Sequences(unittest.TestCase):
                     sequences.dumps(step)
 
     def test_values_are_taken_from_answers(self):
-        self.assertEqual(servers.capture(b'[{"ModifyIndex": 5}]', "json:0.ModifyIndex"), "5")
-        self.assertEqual(servers.capture(b'{"ID": "x"}', "json:ID"), "x")
+        self.assertEqual(servers.capture(b'[{"ModifyIndex": 5}]', {}, "json:0.ModifyIndex"), "5")
+        self.assertEqual(servers.capture(b'{"ID": "x"}', {}, "json:ID"), "x")
         for raw in (b"", b"[]", b"no JSON", b"{}"):
-            self.assertEqual(servers.capture(raw, "json:0.ModifyIndex"), "0")
+            self.assertEqual(servers.capture(raw, {}, "json:0.ModifyIndex"), "0")
 
     def test_what_is_accepted_is_narrow(self):
         step = {"method": "GET", "path": "/v1/kv/a", "params": []}

@@ -19,9 +19,10 @@ def below(question, word):
 
 
 def answers_that_it_cannot_pack(question, steps, found, settings):
-    """Metadata of more than 255 bytes, labels of more than 63: Consul says nothing at all."""
+    """Metadata of more than 255 bytes, labels of more than 63, the SOA of the root: Consul says nothing at all."""
     return found[2] is None and \
-        ("raw" not in question or any(len(word) > 255 for word in json.dumps(steps).split('"')))
+        ("raw" not in question or not settings.get("domain", "consul").strip(".") or
+         any(len(word) > 255 for word in json.dumps(steps).split('"')))
 
 
 def addresses_below_the_alternative_domain(question, steps, found, settings):

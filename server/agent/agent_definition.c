@@ -39,7 +39,7 @@ static const struct json_field check_fields[] = {
     CHECK_FIELD("FailuresBeforeCritical", JSON_FIELD_INT, failures_before_critical),
     CHECK_FIELD("OutputMaxSize", JSON_FIELD_INT, output_bytes_max),
     CHECK_FIELD("Args", JSON_FIELD_STRINGS, args),
-    CHECK_FIELD("ScriptArgs", JSON_FIELD_STRINGS, args),
+    CHECK_FIELD("ScriptArgs", JSON_FIELD_STRINGS, script_args),
     CHECK_FIELD("DockerContainerID", JSON_FIELD_STRING, docker),
     CHECK_FIELD("GRPC", JSON_FIELD_STRING, grpc),
     CHECK_FIELD("AliasNode", JSON_FIELD_STRING, alias_node),
@@ -48,7 +48,7 @@ static const struct json_field check_fields[] = {
     CHECK_FIELD("TLSServerName", JSON_FIELD_STRING, tls_server_name),
     /* Other spellings that Consul takes from clients; files may write any name so. */
     CHECK_FIELD("service_id", JSON_FIELD_STRING, service_id),
-    CHECK_FIELD("script_args", JSON_FIELD_STRINGS, args),
+    CHECK_FIELD("script_args", JSON_FIELD_STRINGS, script_args),
     CHECK_FIELD("docker_container_id", JSON_FIELD_STRING, docker),
     CHECK_FIELD("tls_skip_verify", JSON_FIELD_BOOL, tls_skip_verify),
     CHECK_FIELD("tls_server_name", JSON_FIELD_STRING, tls_server_name),
@@ -140,6 +140,9 @@ int agent_definition_read_check(const json_t *json, enum agent_origin origin,
     };
     if (!agent_definition_decode(origin, json, fields, count, out, &cause)) {
         return agent_definition_decode_error(origin, &cause, err);
+    }
+    if (json_array_size(out->script_args) > 0) {
+        out->args = out->script_args;
     }
     return AGENT_OK;
 }

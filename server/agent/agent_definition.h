@@ -61,7 +61,8 @@ struct agent_check_definition {
     bool tls_skip_verify;
     struct slice tls_server_name; /* empty: the URL's host */
     bool disable_redirects;
-    const json_t *args;      /* array of strings, or NULL */
+    const json_t *args; /* array of strings, or NULL: ScriptArgs, or Args when that is empty */
+    const json_t *script_args;
     struct slice alias_node; /* empty: this one */
     struct slice alias_service;
     /* Kinds that we know and refuse. */

@@ -172,6 +172,18 @@ def test_a_script_check_reports_its_exit_status_and_ends_with_its_time(cluster):
         put(server, "/v1/agent/check/deregister/" + name)
 
 
+def test_an_empty_list_of_words_does_not_hide_the_other_one(cluster):
+    """Symptom: which of Args and ScriptArgs counted went by their order, and an empty one was run: "out of memory"."""
+    server = cluster.servers[0]
+    for name, words in (("both", {"Args": ["echo", "args"], "ScriptArgs": ["echo", "script"]}),
+                        ("turned", {"ScriptArgs": ["echo", "script"], "Args": ["echo", "args"]}),
+                        ("first", {"ScriptArgs": ["echo", "script"], "Args": []}),
+                        ("second", {"ScriptArgs": [], "Args": ["echo", "script"]})):
+        put(server, "/v1/agent/check/register", dict(words, ID=name, Name=name, Interval="1s"))
+        wait_for(name, lambda: check(server, name)["Output"] == "script\n", 60)
+        put(server, "/v1/agent/check/deregister/" + name)
+
+
 def test_failures_warn_before_they_are_critical(cluster):
     server = cluster.servers[0]
     # Nothing listens there.

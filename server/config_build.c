@@ -282,6 +282,35 @@ static void build_telemetry(struct config_builder *builder)
     build_metrics_filters(builder);
 }
 
+/* What the server says of each answer by itself: said twice, with two values, an answer is
+ * ambiguous or ends at the wrong place. */
+static void build_response_headers(struct config_builder *builder)
+{
+    static const char *const own[] = {
+        "Connection", "Content-Encoding", "Content-Length",    "Content-Type", "Date",
+        "Keep-Alive", "Trailer",          "Transfer-Encoding", "Upgrade"};
+    json_t *headers = builder_get(builder, "http_config.response_headers");
+    const char *name;
+    json_t *value;
+
+    json_object_foreach(headers, name, value)
+    {
+        const struct slice text = slice_from_text(name);
+        bool taken =
+            text.size >= 9 && slice_equal_nocase(slice_from(name, 9), SLICE_LITERAL("X-Consul-"));
+
+        for (size_t i = 0; i < sizeof(own) / sizeof(own[0]); i++) {
+            taken = taken || slice_equal_nocase(text, slice_from_text(own[i]));
+        }
+        if (taken) {
+            builder_fail(builder,
+                         "http_config.response_headers: the server itself says %s; remove it",
+                         name);
+        }
+    }
+    builder->config->http_response_headers = json_incref(headers);
+}
+
 static void build_process(struct config_builder *builder)
 {
     struct config *config = builder->config;
@@ -300,8 +329,7 @@ static void build_process(struct config_builder *builder)
     config->skip_leave_on_interrupt = builder_bool(builder, "skip_leave_on_interrupt", true);
     builder_strings(builder, "http_config.block_endpoints", &config->http_blocked_prefixes,
                     &config->http_blocked_count, CONFIG_ADDRESSES_MAX);
-    config->http_response_headers =
-        json_incref(builder_get(builder, "http_config.response_headers"));
+    build_response_headers(builder);
 }
 
 int config_build(struct config_settings *settings, bool dev, struct config *config,

@@ -464,7 +464,8 @@ static void server_response_headers(struct http_server *http)
     {
         const char *text = json_string_value(value);
 
-        if (text != NULL && strpbrk(text, "\r\n") == NULL && strpbrk(name, "\r\n: ") == NULL) {
+        if (text != NULL && name[0] != '\0' && strpbrk(text, "\r\n") == NULL &&
+            strpbrk(name, "\r\n: ") == NULL) {
             buffer_printf(&http->response_headers, "%s: %s\r\n", name, text);
         }
     }

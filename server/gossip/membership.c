@@ -383,7 +383,8 @@ static bool membership_read_member(struct reader *reader, struct link_identity *
         return false;
     }
     memcpy(out->id.bytes, id.data, UUID_BYTES);
-    return !uuid_is_zero(&out->id);
+    /* It is dialled, and comes into the Raft configuration. */
+    return !uuid_is_zero(&out->id) && link_is_ip(out->address);
 }
 
 /* Untrusted: a malformed state is not looked at further. */

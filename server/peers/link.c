@@ -296,6 +296,14 @@ void link_endpoint(char *out, size_t out_bytes, const char *ip, uint16_t port)
 
 /* --- hello --- */
 
+bool link_is_ip(const char *text)
+{
+    struct sockaddr_in v4;
+    struct sockaddr_in6 v6;
+
+    return uv_ip4_addr(text, 0, &v4) == 0 || uv_ip6_addr(text, 0, &v6) == 0;
+}
+
 static void link_send_hello(struct link *link)
 {
     const struct link_identity *self = link->self;
@@ -335,7 +343,7 @@ static bool link_read_hello(struct slice payload, struct link_identity *out)
     memcpy(out->id.bytes, id.data, UUID_BYTES);
     return !uuid_is_zero(&out->id) && slice_copy_text(name, out->name, sizeof(out->name)) &&
            slice_copy_text(datacenter, out->datacenter, sizeof(out->datacenter)) &&
-           slice_copy_text(address, out->address, sizeof(out->address));
+           slice_copy_text(address, out->address, sizeof(out->address)) && link_is_ip(out->address);
 }
 
 static void link_on_hello(struct link *link, struct slice payload)

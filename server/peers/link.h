@@ -85,6 +85,10 @@ void link_free(struct link *link);
  */
 void link_reject(struct link *link, const char *reason);
 
+/* Whether `text` is an IPv4 or IPv6 address, as those in identities are: a hello with another one
+ * is refused. */
+bool link_is_ip(const char *text);
+
 /* Writes "ip:port", or "[ip]:port" for IPv6: what link_dial takes. */
 void link_endpoint(char *out, size_t out_bytes, const char *ip, uint16_t port);
 

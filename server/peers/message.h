@@ -3,7 +3,9 @@
 
 /* What servers say to each other on the server port, as bytes: Raft messages with their entries,
  * and the RPCs that forward writes, reads and renewals to the leader. Requests and answers are
- * messages of their own, matched by the request's number. Decoding trusts nothing. */
+ * messages of their own, matched by the request's number. Decoding trusts nothing: a message with
+ * a flag that is not known, or with anything after its last field, is malformed. So what is new
+ * needs a frame type of its own, which servers of an older version skip. */
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -190,9 +190,7 @@ const struct config_key config_keys[] = {
     {"dns_config.recursor_strategy", CONFIG_STRING, CONFIG_HONOURED, NULL},
     {"dns_config.prefer_namespace", CONFIG_BOOL, CONFIG_IGNORED, "Consul Enterprise only"},
     {"http_config.block_endpoints", CONFIG_STRINGS, CONFIG_HONOURED, NULL},
-    {"http_config.response_headers", CONFIG_MAP, CONFIG_HONOURED,
-     "not those that the server itself says: Connection, Content-Encoding, Content-Length, "
-     "Content-Type, Date, Keep-Alive, Trailer, Transfer-Encoding, Upgrade, X-Consul-*"},
+    {"http_config.response_headers", CONFIG_MAP, CONFIG_HONOURED, NULL},
     {"http_config.allow_write_http_from", CONFIG_STRINGS, CONFIG_REFUSED,
      "writes are not filtered by network yet; remove it, and filter with a firewall"},
     {"http_config.use_cache", CONFIG_BOOL, CONFIG_IGNORED,

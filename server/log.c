@@ -111,17 +111,27 @@ static size_t log_format_time(char *out, size_t out_bytes, const struct timespec
     return size > 0 && (size_t)size < out_bytes ? (size_t)size : 0;
 }
 
-/* Copies text with control bytes as \n, \t or \xNN: one event stays one line, and a terminal is not
- * driven by what a stranger put into a name. Returns the size written. */
+/* Whether text[at] is of a control character beyond ASCII, U+0080 to U+009F, which is C2 80 to C2
+ * 9F in UTF-8: some terminals obey U+009B as ESC [. */
+static bool log_is_high_control(const char *text, size_t at)
+{
+    const unsigned char *bytes = (const unsigned char *)text;
+    const size_t second = bytes[at] == 0xc2 ? at + 1 : at;
+
+    return second > 0 && bytes[second - 1] == 0xc2 && (bytes[second] & 0xe0) == 0x80;
+}
+
+/* Copies text with control characters as \n, \t or \xNN: one event stays one line, and a terminal
+ * is not driven by what a stranger put into a name. Returns the size written. */
 static size_t log_escape(char *out, size_t out_bytes, const char *text)
 {
     static const char hex[] = "0123456789abcdef";
     size_t at = 0;
 
-    for (; *text != '\0' && at + 4 <= out_bytes; text++) {
-        const unsigned char c = (unsigned char)*text;
+    for (size_t i = 0; text[i] != '\0' && at + 4 <= out_bytes; i++) {
+        const unsigned char c = (unsigned char)text[i];
 
-        if (c >= ' ' && c != 0x7f) {
+        if (c >= ' ' && c != 0x7f && !log_is_high_control(text, i)) {
             out[at++] = (char)c;
         } else if (c == '\n' || c == '\t') {
             out[at++] = '\\';

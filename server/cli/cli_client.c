@@ -217,7 +217,9 @@ static int client_connect_tcp(const struct client_address *address, struct errms
     }
     for (const struct addrinfo *it = list; it != NULL && fd < 0; it = it->ai_next) {
         fd = socket(it->ai_family, it->ai_socktype | SOCK_CLOEXEC, it->ai_protocol);
-        if (fd >= 0 && connect(fd, it->ai_addr, it->ai_addrlen) != 0) {
+        if (fd < 0) {
+            rc = errno;
+        } else if (connect(fd, it->ai_addr, it->ai_addrlen) != 0) {
             rc = errno;
             (void)close(fd);
             fd = -1;

@@ -9,6 +9,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "kv/slice.h"
 #include "server/cli/cli_client.h"
@@ -52,9 +53,26 @@ static void a_socket_that_cannot_be_reached_is_named_with_the_reason(void **stat
     }
 }
 
+/* Symptom: "connect: Success". */
+static void a_socket_that_cannot_be_made_is_told_with_the_reason(void **state)
+{
+    struct rlimit limit;
+    struct errmsg err = {""};
+
+    (void)state;
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    const struct rlimit none = {.rlim_cur = 0, .rlim_max = limit.rlim_max};
+
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    ask("127.0.0.1:1", &err);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    assert_non_null(strstr(err.text, "dial tcp 127.0.0.1:1: connect: Too many open files"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_socket_that_cannot_be_made_is_told_with_the_reason),
         cmocka_unit_test(a_socket_that_cannot_be_reached_is_named_with_the_reason),
     };
 

@@ -73,9 +73,14 @@ static void test_control_bytes_are_escaped(void **state)
     (void)state;
     log_level_set(LOG_INFO);
     capture_begin(&capture);
-    log_write(LOG_WARN, "agent", "key=%s", "a\nb\tc\x1b[31m\x7f");
+    /* U+009B, "é" and U+00A0, which are C2 or C3 with something else, and bytes that are no UTF-8.
+     */
+    log_write(LOG_WARN, "agent", "key=%s",
+              "a\nb\tc\x1b[31m\x7f\xc2\x9b\x33"
+              "1m\xc3\xa9\xc2\xa0\xc2");
     const size_t size = capture_end(&capture, text, sizeof(text));
-    assert_non_null(strstr(text, "[WARN]  agent: key=a\\nb\\tc\\x1b[31m\\x7f\n"));
+    assert_non_null(strstr(
+        text, "[WARN]  agent: key=a\\nb\\tc\\x1b[31m\\x7f\\xc2\\x9b31m\xc3\xa9\xc2\xa0\xc2\n"));
     assert_ptr_equal(strchr(text, '\n'), text + size - 1);
 }
 

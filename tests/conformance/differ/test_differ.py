@@ -148,6 +148,14 @@ class Sequences(unittest.TestCase):
         theirs = {"status": 200, "headers": {}, "body": "b"}
         self.assertFalse(accepted.explains(step, (".body", "a", "b"), ours, theirs))
 
+    def test_what_is_accepted_may_be_the_values_themselves(self):
+        ours, theirs = [{"status": 200, "headers": {}, "body": None}] * 2
+        for path, one, other, accept in (
+                ("/v1/health/node/n", "TTL expired", "", True), ("/v1/health/node/n", "", "TTL expired", False),
+                ("/v1/agent/checks", "TTL expired", "", False), ("/v1/health/node/n", "0s", "-2562047h47m", True)):
+            found = (".body[0].Output", one, other)
+            self.assertEqual(accepted.explains({"method": "GET", "path": path, "params": []}, found, ours, theirs), accept)
+
 
 if __name__ == "__main__":
     unittest.main()

@@ -49,7 +49,8 @@ struct server {
 int server_run(struct config *config);
 
 /* Reads the configuration again, as for SIGHUP: services, checks, DNS, log level, limits, keys of
- * snapshots. On failure, which is logged, all stays as it was. */
+ * snapshots. On failure, which is logged, all stays as it was, but for DNS: if only that fails, it
+ * goes on as before and the rest is taken over. */
 int server_reload(struct server *server, struct errmsg *err);
 
 /* Cryptographically good random bytes (getrandom). */

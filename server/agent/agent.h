@@ -25,7 +25,8 @@ int agent_new(struct server *server, struct agent **out, struct errmsg *err);
 void agent_free(struct agent *agent);
 
 /* The server's definitions changed (SIGHUP): those from the configuration are replaced, clients'
- * stay. */
+ * stay, but for those with the id of one from the configuration. On failure what server->config
+ * defines, which must be what was applied last, holds again. */
 int agent_reload(struct agent *agent, const struct config *config, struct errmsg *err);
 
 /* Errors with a status for HTTP. */

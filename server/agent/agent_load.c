@@ -8,6 +8,7 @@
 
 #include "server/agent/agent_internal.h"
 #include "server/log.h"
+#include "server/server.h"
 
 enum { NS_PER_S = 1000 * 1000 * 1000 };
 
@@ -173,13 +174,9 @@ static int agent_validate_config(struct agent *agent, const struct config *confi
     return rc;
 }
 
-int agent_reload(struct agent *agent, const struct config *config, struct errmsg *err)
+/* What the configuration does not define any more is stale then. */
+static int agent_apply_config(struct agent *agent, const struct config *config, struct errmsg *err)
 {
-    int rc = agent_validate_config(agent, config, err);
-
-    if (rc != AGENT_OK) {
-        return rc;
-    }
     for (size_t i = 0; i < agent->service_count; i++) {
         agent->services[i]->stale = agent->services[i]->from_config;
     }
@@ -188,7 +185,22 @@ int agent_reload(struct agent *agent, const struct config *config, struct errmsg
     }
     agent_set_config(agent, config);
     /* What is still defined is registered anew, and its checks keep their status that way. */
-    rc = agent_load_config(agent, config, err);
+    return agent_load_config(agent, config, err);
+}
+
+int agent_reload(struct agent *agent, const struct config *config, struct errmsg *err)
+{
+    struct errmsg cause;
+    int rc = agent_validate_config(agent, config, err);
+
+    if (rc != AGENT_OK) {
+        return rc;
+    }
+    rc = agent_apply_config(agent, config, err);
+    if (rc != AGENT_OK && agent_apply_config(agent, agent->server->config, &cause) != AGENT_OK) {
+        log_write(LOG_ERROR, "agent", "cannot go back to what was defined before: %s", cause.text);
+        return rc; /* Nothing that may still be defined is removed. */
+    }
     for (size_t i = agent->check_count; i > 0; i--) {
         struct agent_check *check = agent->checks[i - 1];
         if (check->stale && !check->deleted) {

@@ -31,6 +31,8 @@ const char *wal_strerror(int code)
         return "no such entry in the log";
     case WAL_EINVAL:
         return "the write is too large or malformed";
+    case WAL_EAGAIN:
+        return "no descriptor or memory to read the log for now";
     }
     return "unknown error of the log";
 }
@@ -487,7 +489,7 @@ static int wal_read_bytes(struct wal *wal, const struct wal_segment *segment, ui
     if (wal->read_capacity < bytes) {
         uint8_t *grown = realloc(wal->read_buffer, bytes);
         if (grown == NULL) {
-            return wal_error(message, WAL_ENOMEM, "out of memory");
+            return wal_error(message, WAL_EAGAIN, "out of memory");
         }
         wal->read_buffer = grown;
         wal->read_capacity = bytes;
@@ -498,8 +500,10 @@ static int wal_read_bytes(struct wal *wal, const struct wal_segment *segment, ui
         }
         wal->read_fd = files->open(files->host, wal->dir_fd, name, WAL_FILE_READ);
         if (wal->read_fd < 0) {
-            return wal_error(message, WAL_EIO, "%s/%s: open: %s", wal->options.dir, name,
-                             strerror(-wal->read_fd));
+            const int error = -wal->read_fd;
+            const bool passing = error == EMFILE || error == ENFILE || error == ENOMEM;
+            return wal_error(message, passing ? WAL_EAGAIN : WAL_EIO, "%s/%s: open: %s",
+                             wal->options.dir, name, strerror(error));
         }
         wal->read_id = segment->id;
     }

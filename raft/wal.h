@@ -26,6 +26,7 @@ enum wal_error {
     WAL_EFORMAT = -5,   /* written by a newer version */
     WAL_ENOTFOUND = -6, /* index outside of the log */
     WAL_EINVAL = -7,    /* a write beyond WAL_WRITE_BYTES_MAX or with an entry type out of 1..255 */
+    WAL_EAGAIN = -8,    /* no descriptor or no memory to read an old segment: try again later */
 };
 const char *wal_strerror(int code);
 
@@ -94,7 +95,8 @@ struct wal_write {
 int wal_write(struct wal *wal, const struct wal_write *write);
 
 /* Reads one entry, from memory or from disk. `*out` (with its payload) is valid until the next call
- * of any wal function. WAL_ENOTFOUND, WAL_EIO, WAL_ECORRUPT. */
+ * of any wal function. WAL_ENOTFOUND, WAL_EIO, WAL_ECORRUPT; WAL_EAGAIN: not for an entry of the
+ * segment that was read last, unless it is larger than all before. */
 int wal_entry(struct wal *wal, raft_index index, struct raft_entry *out);
 
 /* For raft_options.batch_end: `host` is the wal. */

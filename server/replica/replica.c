@@ -137,8 +137,30 @@ void replica_on_log_full(void *host, bool full)
 
     atomic_store(&replica->log_full, full);
     log_write(full ? LOG_ERROR : LOG_INFO, REPLICA_LOG,
-              full ? "the disk of the Raft log is full: writes are refused until there is space"
-                   : "the disk of the Raft log has space again");
+              full ? "the disk of the Raft log is full, or this process has too many open files: "
+                     "writes are refused until that is over"
+                   : "the Raft log can be written again");
+}
+
+bool replica_log_entry(struct replica *replica, raft_index index, struct raft_entry *out)
+{
+    const int rc = wal_entry(replica->wal, index, out);
+    const uint64_t now_ms = replica_now_ms(replica);
+
+    if (rc == WAL_OK) {
+        return true;
+    }
+    if (rc != WAL_EAGAIN) {
+        replica_fatal("entry %llu cannot be read from the Raft log: %s", (unsigned long long)index,
+                      wal_strerror(rc));
+    }
+    if (now_ms >= replica->log_unread_told_ms) {
+        replica->log_unread_told_ms = now_ms + REPLICA_STALL_RETRY_MS;
+        log_write(LOG_ERROR, REPLICA_LOG,
+                  "entry %llu cannot be read from the Raft log, will retry: %s",
+                  (unsigned long long)index, wal_strerror(rc));
+    }
+    return false;
 }
 
 /* --- updates of the core --- */
@@ -159,11 +181,9 @@ static void replica_send(struct replica *replica, const struct raft_message *mes
     for (size_t i = 0; i < sent.entry_count; i++) {
         struct raft_entry entry;
         const raft_index index = sent.prev_index + 1 + i;
-        const int rc = wal_entry(replica->wal, index, &entry);
 
-        if (rc != WAL_OK) {
-            replica_fatal("entry %llu cannot be read from the Raft log: %s",
-                          (unsigned long long)index, wal_strerror(rc));
+        if (!replica_log_entry(replica, index, &entry)) {
+            return; /* As if it were lost on the way: the next heartbeat finds what is missing. */
         }
         message_put_entry(out, &entry);
     }

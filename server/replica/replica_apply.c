@@ -35,11 +35,10 @@ static int replica_apply_batch(struct replica *replica, struct store_txn *txn, r
         struct replica_proposal *proposal = replica_write_at(replica, index);
         struct command_result ignored;
         struct raft_entry entry;
-        int rc = wal_entry(replica->wal, index, &entry);
+        int rc;
 
-        if (rc != WAL_OK) {
-            replica_fatal("entry %llu cannot be read from the Raft log: %s",
-                          (unsigned long long)index, wal_strerror(rc));
+        if (!replica_log_entry(replica, index, &entry)) {
+            break;
         }
         assert(entry.index == index);
         if (replica_restore_is(&entry)) {
@@ -67,7 +66,9 @@ static int replica_apply_batch(struct replica *replica, struct store_txn *txn, r
             break;
         }
     }
-    return store_applied_set(txn, replica->applied_term, *reached);
+    return *reached == replica->applied_index
+               ? STORE_OK /* Not even the first one could be read. */
+               : store_applied_set(txn, replica->applied_term, *reached);
 }
 
 void replica_apply_failed(struct replica *replica, int rc, uint64_t now_ms)

@@ -47,7 +47,7 @@ enum {
     REPLICA_COMMIT_MS = 30 * 1000, /* a write in a leader's log, waiting to be committed */
     REPLICA_RESEND_MS = 1000,      /* a read that the leader has not answered is asked again */
     REPLICA_SWEEP_MS = 100,        /* granularity of these limits */
-    REPLICA_STALL_RETRY_MS = 1000, /* between tries to apply while the store is full */
+    REPLICA_STALL_RETRY_MS = 1000, /* between tries to apply while that fails */
     REPLICA_SPACE_TELL_MS = 1000,  /* the others are told anew whether there is space here */
     REPLICA_WAKE_MS = 500,         /* the clock is looked at no less often, */
     REPLICA_PAUSE_MS = 1000,       /* so after such a gap the process must have been stopped */
@@ -290,7 +290,8 @@ struct replica {
     bool apply_failed;        /* the last try found no space, */
     uint64_t apply_failed_ms; /* and the first one in a row, then */
     uint64_t apply_retry_ms;
-    uint64_t sessions_held_ms; /* since when no session is ended, because of that; 0: they are */
+    uint64_t log_unread_told_ms; /* when it may be told again that an entry cannot be read */
+    uint64_t sessions_held_ms;   /* since when no session is ended, because of that; 0: they are */
     struct replica_space space;
 
     REPLICA_LIST(struct replica_proposal) queued;
@@ -384,6 +385,9 @@ _Noreturn void replica_fatal(const char *format, ...) __attribute__((format(prin
 void replica_on_durable(void *host, uint64_t sequence);
 void replica_on_log_failed(void *host, const char *message);
 void replica_on_log_full(void *host, bool full);
+/* Reads an entry (valid until the next call on the log). False: there is no descriptor or memory
+ * for it now, which was logged. Anything else that stands in the way ends the process. */
+bool replica_log_entry(struct replica *replica, raft_index index, struct raft_entry *out);
 void replica_on_log_synced(void *host, uint64_t sync_us, size_t entries, size_t bytes);
 
 /* replica_open.c */
@@ -423,7 +427,8 @@ void replica_on_snapshot_chunk(struct replica *replica, raft_id from, struct sli
 /* replica_restore.c */
 /* Whether the entry is one for a worker. */
 bool replica_restore_is(const struct raft_entry *entry);
-/* Starts one if the next entry to apply is such. */
+/* Starts one if the next entry to apply is such. True: it has, or the entry cannot be read now, and
+ * nothing is applied for a while. */
 bool replica_restore_start(struct replica *replica);
 
 /* replica_apply.c */

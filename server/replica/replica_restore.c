@@ -125,8 +125,12 @@ bool replica_restore_start(struct replica *replica)
     struct raft_entry entry;
 
     assert(!replica->apply_held);
-    if (wal_entry(replica->wal, replica->applied_index + 1, &entry) != WAL_OK ||
-        !replica_restore_is(&entry)) {
+    if (!replica_log_entry(replica, replica->applied_index + 1, &entry)) {
+        replica->apply_stalled = true;
+        replica->apply_retry_ms = replica_now_ms(replica) + REPLICA_STALL_RETRY_MS;
+        return true;
+    }
+    if (!replica_restore_is(&entry)) {
         return false;
     }
     work = calloc(1, sizeof(*work));

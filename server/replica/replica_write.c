@@ -99,7 +99,8 @@ static const char *write_refusal(struct replica *replica, struct slice command)
     }
     replica_space_check(replica, command.size);
     if (atomic_load(&replica->log_full)) {
-        return "no space left on the Raft log's disk: writes are refused until there is space";
+        return "no space left on the Raft log's disk, or too many open files: writes are refused "
+               "until that is over";
     }
     if (replica->disk.helpless) {
         return "the disk of the leader's Raft log does not answer and no other server can take "

@@ -13,7 +13,8 @@ enum call {
     CALL_DIR_SYNC,
     CALL_RENAME,
     CALL_UNLINK,
-    CALL_OPEN
+    CALL_OPEN,
+    CALL_OPEN_OLD
 };
 
 /* Which call fails: the `countdown`th from now on, or every one while `always`. */
@@ -32,7 +33,7 @@ static int fault_hit(enum call call)
 {
     int at = atomic_fetch_add(&fault.trace_size, 1);
     if (at < (int)sizeof(fault.trace)) {
-        atomic_store(&fault.trace[at], "-WSADRUO"[call]);
+        atomic_store(&fault.trace[at], "-WSADRUOo"[call]);
     }
     if (atomic_load(&fault.call) != (int)call) {
         return 0;
@@ -103,12 +104,11 @@ static int fault_unlink(void *host, int dir_fd, const char *name)
     return error != 0 ? error : wal_files_default.unlink(host, dir_fd, name);
 }
 
-/* Only new files, and traced only where they are the subject: what is made is made durable by the
- * calls behind it. */
+/* Traced only where they are the subject: what is made is made durable by the calls behind it. */
 static int fault_open(void *host, int dir_fd, const char *name, enum wal_file_mode mode)
 {
-    bool subject = mode == WAL_FILE_CREATE && atomic_load(&fault.call) == CALL_OPEN;
-    int error = subject ? fault_hit(CALL_OPEN) : 0;
+    enum call call = mode == WAL_FILE_CREATE ? CALL_OPEN : CALL_OPEN_OLD;
+    int error = (int)call == atomic_load(&fault.call) ? fault_hit(call) : 0;
     return error != 0 ? error : wal_files_default.open(host, dir_fd, name, mode);
 }
 
@@ -325,6 +325,40 @@ static void test_a_lack_of_descriptors_is_waited_out(void **state)
     }
 }
 
+/* An old entry that a follower needed ended the process when the clients had all descriptors. */
+static void test_an_old_entry_is_read_when_there_is_a_descriptor_again(void **state)
+{
+    (void)state;
+    const int errors[] = {EMFILE, ENFILE, ENOMEM};
+    struct test_log log;
+    struct raft_entry entry;
+    raft_index next = 1;
+    raft_index second = 0; /* an index of the second segment */
+
+    init(&log);
+    log.options.cache_bytes = 1; /* What is durable is read from its file. */
+    test_log_open_ok(&log);
+    while (test_last_id() < 3) {
+        test_log_batch(&log, next, 2, 1);
+        if (second == 0 && test_last_id() == 2) {
+            second = next + 1;
+        }
+        next += 2;
+    }
+    for (size_t i = 0; i < 3; i++) {
+        assert_int_equal(wal_entry(log.wal, 1, &entry), WAL_OK);
+        fault_set(CALL_OPEN_OLD, errors[i], 0);
+        assert_int_equal(wal_entry(log.wal, 2, &entry), WAL_OK); /* It is open. */
+        assert_int_equal(wal_entry(log.wal, second, &entry), WAL_EAGAIN);
+        assert_int_equal(wal_entry(log.wal, 1, &entry), WAL_EAGAIN);
+        fault_set(CALL_OPEN_OLD, EIO, 0);
+        assert_int_equal(wal_entry(log.wal, 1, &entry), WAL_EIO);
+        fault_set(CALL_NONE, 0, 1);
+    }
+    test_log_check_range(&log, 1, next - 1, 1);
+    test_log_close(&log);
+}
+
 /* Fills until nothing is acknowledged any more. Returns the next index. */
 static raft_index fill(struct test_log *log)
 {
@@ -492,6 +526,7 @@ int main(void)
         TEST(test_short_and_interrupted_writes_are_completed),
         TEST(test_a_full_disk_shows_early_and_is_waited_out),
         TEST(test_a_lack_of_descriptors_is_waited_out),
+        TEST(test_an_old_entry_is_read_when_there_is_a_descriptor_again),
         TEST(test_what_waits_for_space_is_written_when_there_is_some),
         TEST(test_segments_are_deleted_while_the_disk_is_full),
         TEST(test_closing_while_the_disk_is_full_gives_up_what_waits),

@@ -507,11 +507,11 @@ static void test_batch_end_depends_on_the_log_only(void **state)
 static void test_every_error_has_a_text(void **state)
 {
     (void)state;
-    for (int code = WAL_OK; code >= WAL_EINVAL; code--) {
+    for (int code = WAL_OK; code >= WAL_EAGAIN; code--) {
         assert_null(strstr(wal_strerror(code), "unknown"));
     }
     assert_non_null(strstr(wal_strerror(1), "unknown"));
-    assert_non_null(strstr(wal_strerror(WAL_EINVAL - 1), "unknown"));
+    assert_non_null(strstr(wal_strerror(WAL_EAGAIN - 1), "unknown"));
 }
 
 /* RFC 3720 appendix B.4, and the instruction against the table at every length and alignment. */

@@ -249,7 +249,7 @@ static bool receive_from(struct sim *sim, size_t node, const struct sim_snapshot
     if (rc == SNAPSHOT_OK && how != SIM_RECEIVE_PART) {
         rc = snapshot_receive_finish(receive, &meta, &err);
     }
-    if (rc == SNAPSHOT_ECORRUPT) {
+    if (rc == SNAPSHOT_ECORRUPT || rc == SNAPSHOT_EFORMAT) {
         /* What was there from before a crash is not what was received. */
         sim_require(sim, begin > 0, "server %zu: %s", node + 1, err.text);
         sim->stats.snapshots_refused++;

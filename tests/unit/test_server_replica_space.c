@@ -183,6 +183,7 @@ static void a_full_leader_judges_what_is_forwarded_together_one_by_one(void **st
     cluster_stop(cluster, 0);
     cluster->configs[0].state_bytes_max = REPLICA_STATE_RESERVE_BYTES;
     cluster_start(cluster, 0);
+    cluster->plan.expect = 3;                 /* The next one makes no cluster of its own. */
     cluster->subject = cluster_grow(cluster); /* Which has space, and no vote. */
     cluster_wait(cluster, subject_follows_a_full_leader);
 

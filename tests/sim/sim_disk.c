@@ -404,14 +404,21 @@ static int disk_fdatasync(void *host, int handle)
         return -EIO;
     }
     uint64_t last = UINT64_MAX;
+    bool cut = false;
     for (size_t i = 0; i < file->pending_count; i++) {
         const struct sim_extent *extent = &file->pending[i];
         file_sync_extent(file, extent, extent->bytes);
         if (!extent->zeros && extent->offset < last) {
             last = extent->offset;
         }
+        cut = cut || (extent->zeros && extent->offset <= file->last_synced);
     }
-    file->last_synced = last == UINT64_MAX ? file->last_synced : last;
+    if (last != UINT64_MAX) {
+        file->synced_before = file->last_synced;
+        file->last_synced = last;
+    } else if (cut) {
+        file->last_synced = file->synced_before;
+    }
     file->pending_count = 0;
     return 0;
 }

@@ -55,7 +55,8 @@ struct sim_file {
     struct sim_extent *pending; /* written since; an allocation counts */
     size_t pending_count;
     size_t pending_capacity;
-    uint64_t last_synced; /* where the last write that was synced, and not of zeros, begins */
+    uint64_t last_synced;   /* where the last write that was synced, and not of zeros, begins; */
+    uint64_t synced_before; /* and the one before it, which is the last again if it is cut off */
 };
 
 struct sim_name {

@@ -20,6 +20,7 @@ enum {
     MEMBERSHIP_GONE,               /* a failed member, named by its id, counts as left */
     MEMBERSHIP_FLAG_BOOTSTRAP = 1, /* of a state's first byte */
     MEMBERSHIP_FLAG_FRESH = 2,
+    MEMBERSHIP_FLAG_LED = 4,
     MEMBERSHIP_TARGETS_MAX = 2 * MEMBERS_MAX,
     MEMBERSHIP_JOIN_MS = 5000,
 };
@@ -351,7 +352,8 @@ static void membership_send_state(struct membership *membership, struct link *li
     }
     buffer_clear(out);
     buffer_put_u8(out, (uint8_t)((self->bootstrap ? MEMBERSHIP_FLAG_BOOTSTRAP : 0) |
-                                 (self->fresh ? MEMBERSHIP_FLAG_FRESH : 0)));
+                                 (self->fresh ? MEMBERSHIP_FLAG_FRESH : 0) |
+                                 (self->led ? MEMBERSHIP_FLAG_LED : 0)));
     buffer_put_u32(out, self->bootstrap_expect);
     buffer_append(out, self->bootstrap_choice.bytes, UUID_BYTES);
     for (size_t i = 1; i < membership->count; i++) {
@@ -394,6 +396,7 @@ static void membership_read_state(struct membership *membership, struct membersh
     struct reader reader = reader_from(payload);
     const uint8_t flags = reader_u8(&reader);
     const bool bootstrap = (flags & MEMBERSHIP_FLAG_BOOTSTRAP) != 0;
+    const bool led = (flags & MEMBERSHIP_FLAG_LED) != 0;
     const uint32_t expect = reader_u32(&reader);
     const struct slice choice = reader_bytes(&reader, UUID_BYTES);
     const uint32_t count = reader_u32(&reader);
@@ -406,6 +409,10 @@ static void membership_read_state(struct membership *membership, struct membersh
     changed = entry->member.bootstrap != bootstrap || entry->member.bootstrap_expect != expect ||
               memcmp(entry->member.bootstrap_choice.bytes, choice.data, UUID_BYTES) != 0;
     entry->member.fresh = (flags & MEMBERSHIP_FLAG_FRESH) != 0;
+    if (entry->member.led != led) {
+        entry->member.led = led;
+        entry->member.led_changed_ms = membership_now_ms(membership);
+    }
     entry->member.bootstrap = bootstrap;
     entry->member.bootstrap_expect = expect;
     memcpy(entry->member.bootstrap_choice.bytes, choice.data, UUID_BYTES);
@@ -695,6 +702,16 @@ void membership_force_leave(struct membership *membership, const struct uuid *id
 void membership_fresh(struct membership *membership, bool fresh)
 {
     membership->entries[0].member.fresh = fresh;
+}
+
+void membership_led(struct membership *membership, bool led)
+{
+    struct member *self = &membership->entries[0].member;
+
+    if (self->led != led) {
+        self->led = led;
+        membership_ping_all(membership);
+    }
 }
 
 void membership_free(struct membership *membership)

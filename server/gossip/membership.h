@@ -42,6 +42,8 @@ struct member {
     uint64_t heard_ms;         /* when it last spoke here, by the loop's clock; 0: never */
     uint64_t changed_ms;       /* when its status last changed */
     bool fresh;                /* its log does not hold yet what a vote of it would speak for */
+    bool led;                  /* it leads, or has a leader */
+    uint64_t led_changed_ms;   /* when that changed last; 0: never */
     bool bootstrap;            /* started with -bootstrap */
     uint32_t bootstrap_expect; /* 0 once it has Raft state */
     struct uuid
@@ -77,6 +79,8 @@ void membership_choose(struct membership *membership, const struct uuid *id);
 void membership_force_leave(struct membership *membership, const struct uuid *id);
 /* Publishes member.fresh of this server. */
 void membership_fresh(struct membership *membership, bool fresh);
+/* Publishes member.led of this server. */
+void membership_led(struct membership *membership, bool led);
 /* This server has Raft state now: stop offering to bootstrap. */
 void membership_bootstrapped(struct membership *membership);
 

@@ -362,6 +362,7 @@ struct replica {
         uint64_t until_ms;
     } removed[RAFT_SERVERS_MAX]; /* by operators: not added again until then */
     bool too_many_logged;        /* that a server found no place */
+    uint64_t foreign_ms;         /* when it told last of servers of other clusters */
     void (*left_done)(void *context);
     void *left_context;
 

@@ -11,6 +11,11 @@
 
 #define MEMBERSHIP_LOG "agent.leader"
 
+enum {
+    MEMBERSHIP_ELECTIONS = 3,
+    MEMBERSHIP_REPEAT_MS = 60 * 1000, /* a complaint */
+};
+
 const struct member *replica_member(const struct replica *replica, raft_id id)
 {
     const struct membership *membership = replica->server->membership;
@@ -203,6 +208,36 @@ static bool membership_remove_namesake(struct replica *replica, raft_id id, cons
     return false;
 }
 
+/* Whether a server without a place here belongs to another cluster, or may: made by itself, because
+ * it was started to bootstrap, or an old one whose data it has. The log of such a cluster began as
+ * ours did, with the same indexes and terms, but not with the same entries: added here, it would
+ * take its own for ours, and its state would never be the others' again. One that was taken out of
+ * this cluster has no leader; a cluster of its own would have elected one in MEMBERSHIP_ELECTIONS.
+ * Consul refuses only the second of two that bootstrap, and gives no such time. */
+static bool membership_is_foreign(struct replica *replica, const struct member *member,
+                                  uint64_t now_ms)
+{
+    const uint64_t elections_ms =
+        MEMBERSHIP_ELECTIONS * REPLICA_ELECTION_MS * replica->server->config->raft_multiplier;
+
+    if (member->heard_ms == 0) {
+        return true; /* Others told of it; what it says of itself is to come. */
+    }
+    if (!member->led) {
+        return !member->fresh && (now_ms - member->changed_ms < elections_ms ||
+                                  now_ms - member->led_changed_ms < elections_ms);
+    }
+    if (now_ms == replica->foreign_ms || now_ms - replica->foreign_ms >= MEMBERSHIP_REPEAT_MS) {
+        log_write(LOG_ERROR, MEMBERSHIP_LOG,
+                  "a server has a leader of its own, not adding: it belongs to another cluster; to "
+                  "have it here, stop it, empty its data_dir and start it without bootstrap mode: "
+                  "name=%s address=%s",
+                  member->name, member->address);
+        replica->foreign_ms = now_ms; /* All of this turn are told of. */
+    }
+    return true;
+}
+
 static bool membership_add(struct replica *replica, const struct member *member,
                            const char *endpoint)
 {
@@ -237,7 +272,8 @@ static bool membership_alive(struct replica *replica, const struct member *membe
     if (membership_find_server(&configuration, id) != NULL) {
         return membership_update(replica, member, endpoint);
     }
-    if (member->self || membership_is_banned(replica, id, now_ms)) {
+    if (member->self || membership_is_banned(replica, id, now_ms) ||
+        membership_is_foreign(replica, member, now_ms)) {
         return false;
     }
     return membership_remove_namesake(replica, id, endpoint) ||
@@ -313,6 +349,7 @@ void replica_membership_turn(struct replica *replica, uint64_t now_ms)
     replica_bootstrap_forget(replica);
     if (replica->server->membership != NULL) {
         membership_fresh(replica->server->membership, replica->fresh);
+        membership_led(replica->server->membership, replica->leader != 0);
     }
     if (replica->server->membership == NULL || !membership_is_ready(replica)) {
         return;

@@ -506,6 +506,11 @@ static inline bool subject_is_out(struct cluster *cluster)
     return leader >= 0 && place_of(cluster, leader, cluster->subject) == NULL;
 }
 
+static inline raft_id raft_id_of(const struct cluster *cluster, int which)
+{
+    return peers_id(&cluster->servers[which].node_id);
+}
+
 /* The text is valid until the next call. */
 static inline const char *node_id_of(struct cluster *cluster, int which)
 {

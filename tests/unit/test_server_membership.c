@@ -168,6 +168,69 @@ static void a_server_that_joins_gets_a_vote_once_it_is_stable(void **state)
     cluster_free(cluster);
 }
 
+/* --- strangers --- */
+
+/* The subject leads a cluster of its own, and each leader has heard of the other's. */
+static bool two_clusters_have_met(struct cluster *cluster)
+{
+    const struct replica *subject = cluster->servers[cluster->subject].replica;
+    bool met = replica_is_leader(subject);
+
+    for (int i = 0; i < cluster->subject; i++) {
+        const struct member *member =
+            replica_member(cluster->servers[i].replica, raft_id_of(cluster, cluster->subject));
+        const struct member *other = replica_member(subject, raft_id_of(cluster, i));
+
+        met = met && member != NULL && member->led && other != NULL && other->led;
+    }
+    return met;
+}
+
+static void check_strangers(struct cluster *cluster)
+{
+    raft_id ids[RAFT_SERVERS_MAX];
+
+    assert_int_equal(voters_of(cluster, cluster->subject, ids), 1);
+    for (int i = 0; i < cluster->subject; i++) {
+        assert_null(place_of(cluster, i, cluster->subject));
+        assert_null(place_of(cluster, cluster->subject, i));
+    }
+}
+
+/* Symptom: a server that had made a cluster of its own was added to the one that it joined. Indexes
+ * and terms of its first entries were those of the others, so it kept them, and its state lacked
+ * what the others had written there. Rule: a server that has a leader of its own is not added; one
+ * that has a log is given the time to get one. */
+static void a_server_of_another_cluster_is_not_added(void **state)
+{
+    struct cluster *cluster = cluster_new(3);
+
+    (void)state;
+    cluster_put(cluster, 0, "k", "v");
+    cluster_written(cluster);
+    cluster->plan.expect = 1;
+    cluster->subject = cluster_grow(cluster);
+    cluster_wait(cluster, two_clusters_have_met);
+    cluster_run(cluster, 5000); /* Longer than it is given. */
+    check_strangers(cluster);
+
+    /* It is started again with what it has, as one that joins. */
+    cluster_stop(cluster, cluster->subject);
+    cluster->configs[cluster->subject].bootstrap_expect = 0;
+    cluster_start(cluster, cluster->subject);
+    cluster_wait(cluster, two_clusters_have_met);
+    cluster_run(cluster, 5000);
+    check_strangers(cluster);
+
+    /* What the leader's complaint says to do. */
+    cluster_stop(cluster, cluster->subject);
+    cluster_wipe(cluster, cluster->subject);
+    cluster_start(cluster, cluster->subject);
+    cluster_wait(cluster, subject_votes);
+    cluster_wait(cluster, all_stores_equal);
+    cluster_free(cluster);
+}
+
 /* --- being taken out --- */
 
 /* Whether an operation failed by what may come in between on a machine that is busy. */
@@ -354,6 +417,7 @@ int main(void)
         cmocka_unit_test(one_server_too_many_does_not_make_a_second_cluster),
         cmocka_unit_test(a_second_server_with_a_node_id_is_ignored),
         cmocka_unit_test(a_server_that_joins_gets_a_vote_once_it_is_stable),
+        cmocka_unit_test(a_server_of_another_cluster_is_not_added),
         cmocka_unit_test(an_operator_removes_a_server_and_moves_leadership_through_any_server),
         cmocka_unit_test(a_dead_server_is_given_up_while_min_quorum_allows),
         cmocka_unit_test(the_last_voter_stays),

@@ -20,18 +20,13 @@ static void fill(struct cluster *cluster, int which, bool full)
     atomic_store(&cluster->servers[which].replica->log_full, full);
 }
 
-static raft_id id_of(struct cluster *cluster, int which)
-{
-    return peers_id(&cluster->servers[which].node_id);
-}
-
 /* The leader has heard that cluster->subject is short of space, or is not any more. */
 static bool leader_counts_on_subject(struct cluster *cluster)
 {
     const int leader = leader_of(cluster);
 
     return leader >= 0 && !replica_space_is_short(cluster->servers[leader].replica,
-                                                  id_of(cluster, cluster->subject));
+                                                  raft_id_of(cluster, cluster->subject));
 }
 
 static bool leader_does_not_count_on_subject(struct cluster *cluster)
@@ -49,7 +44,7 @@ static void followers_of(struct cluster *cluster, int leader, int *first, int *s
 {
     *first = (leader + 1) % 3;
     *second = (leader + 2) % 3;
-    if (id_of(cluster, *first) > id_of(cluster, *second)) {
+    if (raft_id_of(cluster, *first) > raft_id_of(cluster, *second)) {
         *first = (leader + 2) % 3;
         *second = (leader + 1) % 3;
     }
@@ -93,7 +88,8 @@ static struct replica *neighbour_of_subject(struct cluster *cluster)
 
 static bool neighbour_does_not_count_on_subject(struct cluster *cluster)
 {
-    return replica_space_is_short(neighbour_of_subject(cluster), id_of(cluster, cluster->subject));
+    return replica_space_is_short(neighbour_of_subject(cluster),
+                                  raft_id_of(cluster, cluster->subject));
 }
 
 static bool neighbour_counts_on_subject(struct cluster *cluster)
@@ -111,11 +107,11 @@ static void what_is_known_of_anothers_space_comes_right_again(void **state)
     (void)cluster_leader(cluster);
     fill(cluster, cluster->subject, true);
     cluster_wait(cluster, neighbour_does_not_count_on_subject);
-    replica_space_forget(neighbour_of_subject(cluster), id_of(cluster, cluster->subject));
+    replica_space_forget(neighbour_of_subject(cluster), raft_id_of(cluster, cluster->subject));
     cluster_wait(cluster, neighbour_does_not_count_on_subject);
 
     cluster->subject = 1;
-    replica_on_space(neighbour_of_subject(cluster), id_of(cluster, cluster->subject),
+    replica_on_space(neighbour_of_subject(cluster), raft_id_of(cluster, cluster->subject),
                      SLICE_LITERAL("\1"));
     assert_true(neighbour_does_not_count_on_subject(cluster));
     cluster_wait(cluster, neighbour_counts_on_subject);
@@ -213,9 +209,10 @@ static void a_full_leader_judges_what_is_forwarded_together_one_by_one(void **st
 static bool leader_sees_that_subject_is_fresh(struct cluster *cluster)
 {
     const int leader = leader_of(cluster);
-    const struct member *member = leader < 0 ? NULL
-                                             : replica_member(cluster->servers[leader].replica,
-                                                              id_of(cluster, cluster->subject));
+    const struct member *member = leader < 0
+                                      ? NULL
+                                      : replica_member(cluster->servers[leader].replica,
+                                                       raft_id_of(cluster, cluster->subject));
 
     return member != NULL && member->fresh;
 }

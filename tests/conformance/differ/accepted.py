@@ -180,11 +180,16 @@ def order_of_an_instance_s_checks(step, found, ours, theirs):
     return step["path"].startswith("/v1/agent/health/service")
 
 
+def ids_are_checked_before_the_lock_delay(step, found, ours, theirs):
+    return bool(param(step, "acquire")) and theirs["body"] is False and "failed session lookup" in str(ours["body"])
+
+
 def no_gzip_of_no_bytes(step, found, ours, theirs):
     return found[0] == ".headers.Content-Encoding" and theirs["body"] == ""
 
 
-RULES = [prepared_queries, no_gzip_of_no_bytes, coordinates_are_told_not_measured, events_stay_where_they_are_fired, own_description,
+RULES = [prepared_queries, no_gzip_of_no_bytes, coordinates_are_told_not_measured,
+         ids_are_checked_before_the_lock_delay, events_stay_where_they_are_fired, own_description,
          own_words_of_join, own_place_is_not_measured, content_hash, default_namespace, filtered_names,
          filters_are_checked_even_when_nothing_is_there, own_words_for_bad_filters, lost_error_of_a_check,
          kinds_of_checks_are_looked_at_first, no_keyring, members_of_later_releases,

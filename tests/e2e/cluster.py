@@ -119,6 +119,14 @@ class Server:
         with open(self.log_path, encoding="utf-8", errors="replace") as file:
             return file.read()
 
+    def memory_mib(self):
+        """Resident, not backed by files."""
+        with open("/proc/%d/status" % self.process.pid, encoding="ascii") as file:
+            for line in file:
+                if line.startswith("RssAnon:"):
+                    return int(line.split()[1]) / 1024
+        raise AssertionError("no RssAnon")
+
     # --- HTTP ---
 
     def request(self, method, path, body=None, timeout=30):

@@ -175,14 +175,6 @@ def test_a_leader_whose_machine_slept_does_not_trust_its_lease(shim):
 
 # --- flow control ---
 
-def resident_mib(server):
-    with open("/proc/%d/status" % server.process.pid, encoding="ascii") as file:
-        for line in file:
-            if line.startswith("RssAnon:"):
-                return int(line.split()[1]) / 1024
-    raise AssertionError("no RssAnon")
-
-
 def test_writes_beyond_the_queue_get_503_at_once():
     """Without a leader 64 MiB may wait; what comes on top is refused, and told to try again."""
     with Cluster(size=3, extra={"performance": {"rpc_hold_timeout": "20s"}}) as cluster:
@@ -221,12 +213,12 @@ def test_a_stuck_follower_costs_little_memory_and_no_time():
         value = os.urandom(256 * 1024)
         for number in range(8):
             assert leader.put("warm%d" % number, value)
-        before = resident_mib(leader)
+        before = leader.memory_mib()
         stuck.process.send_signal(signal.SIGSTOP)
         try:
             for number in range(400):  # 100 MiB
                 assert leader.put("k%d" % (number % 20), value)
-            grown = resident_mib(leader) - before
+            grown = leader.memory_mib() - before
         finally:
             stuck.process.send_signal(signal.SIGCONT)
         assert grown < 48, "the leader grew by %d MiB" % grown

@@ -62,14 +62,6 @@ def curl(server, path, *options):
     return head.decode().lower(), body
 
 
-def memory_mib(server):
-    with open("/proc/%d/status" % server.process.pid, encoding="ascii") as file:
-        for line in file:
-            if line.startswith("RssAnon:"):
-                return int(line.split()[1]) / 1024
-    raise ValueError("no RssAnon")
-
-
 class Reader:
     """Asks as Go's client does, and reads when it is told to."""
 
@@ -187,7 +179,7 @@ def test_an_archive_is_not_compressed_twice(one, tmp_path):
 
 
 def test_who_leaves_amid_its_answer_costs_nothing(one):
-    before = memory_mib(one)
+    before = one.memory_mib()
     for number in range(200):
         reader = Reader(one, "/v1/kv/large/?recurse" if number % 2 else "/v1/health/state/any")
         if number % 4 > 1:
@@ -196,7 +188,7 @@ def test_who_leaves_amid_its_answer_costs_nothing(one):
     head, body = Reader(one, "/v1/kv/large/?recurse").read_all()
     assert "content-encoding: gzip" in head
     assert len(json.loads(body)) == VALUES
-    wait_for("their memory", lambda: memory_mib(one) <= before + MEMORY_MIB_MAX, 60)
+    wait_for("their memory", lambda: one.memory_mib() <= before + MEMORY_MIB_MAX, 60)
 
 
 def test_slow_readers_leave_others_their_answers_and_get_their_own(one):

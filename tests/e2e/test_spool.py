@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from cluster import HTTP_PORT, Cluster, wait_for
-from test_disk import SmallDisk, resident_mib
+from test_disk import SmallDisk
 
 VALUE_BYTES = 500 * 1024
 READER_BYTES = 64 * 1024  # of the kernel's, for each reader
@@ -85,12 +85,12 @@ class Peak:
 
     def __init__(self, server):
         self.server = server
-        self.before = self.most = resident_mib(server)
+        self.before = self.most = server.memory_mib()
         self.ended = threading.Event()
         self.thread = threading.Thread(target=self.watch)
 
     def look(self):
-        self.most = max(self.most, resident_mib(self.server))
+        self.most = max(self.most, self.server.memory_mib())
 
     def watch(self):
         while not self.ended.wait(0.02):

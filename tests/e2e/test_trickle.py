@@ -11,14 +11,6 @@ SAVES_MAX = 4  # HTTP_SAVES_MAX
 MEMORY_MIB_MAX = 48  # that may stay of what the answers took: an allocator's, not theirs
 
 
-def memory_mib(server):
-    with open("/proc/%d/status" % server.process.pid, encoding="ascii") as file:
-        for line in file:
-            if line.startswith("RssAnon:"):
-                return int(line.split()[1]) / 1024
-    raise ValueError("no RssAnon")
-
-
 def sockets(server):
     folder = "/proc/%d/fd" % server.process.pid
     count = 0
@@ -68,7 +60,7 @@ def test_who_reads_a_few_bytes_a_second_is_closed_and_its_memory_given_back():
         cluster.wait_members(60)
         server = cluster.servers[0]
         fill(server)
-        before = memory_mib(server)
+        before = server.memory_mib()
         idle = sockets(server)
         clients = [Trickler(server, "/v1/snapshot") for _ in range(SAVES_MAX)]
         # All are made, and hold their places: one more is told to come again.
@@ -88,7 +80,7 @@ def test_who_reads_a_few_bytes_a_second_is_closed_and_its_memory_given_back():
             return sockets(server) <= idle
 
         wait_for("their end", closed, 150)
-        wait_for("their memory", lambda: memory_mib(server) <= before + MEMORY_MIB_MAX, 60)
+        wait_for("their memory", lambda: server.memory_mib() <= before + MEMORY_MIB_MAX, 60)
         assert server.request("GET", "/v1/snapshot", timeout=60)[0] == 200
         assert base64.b64decode(server.get_json("/v1/kv/small")[0]["Value"]) == b"1"
         for client in clients:

@@ -483,4 +483,18 @@ static void http_fixture_close(struct http_fixture *fixture)
     (void)rmdir(fixture->dir);
 }
 
+/* Writes a key as a client would, with an index of its own. */
+static inline void http_fixture_put(struct http_fixture *fixture, const char *key,
+                                    const char *value, size_t size)
+{
+    struct buffer command = {0};
+    struct command_result result;
+
+    command_encode_kv(&command, COMMAND_KV_SET, slice_from_text(key), slice_from(value, size), 0, 0,
+                      NULL);
+    fake_apply(&fixture->replica, &command, &result);
+    assert(result.ok);
+    buffer_deinit(&command);
+}
+
 #endif

@@ -134,17 +134,25 @@ static void inflate_all(struct slice packed, struct buffer *out)
     assert_int_equal(inflateEnd(&stream), Z_OK);
 }
 
+/* 300,000 bytes, the first half of which cannot be compressed. */
+static char *half_random(void)
+{
+    char *bytes = malloc(300000);
+
+    assert_non_null(bytes);
+    fill_random(bytes, 150000, 0);
+    memset(bytes + 150000, 'x', 150000);
+    return bytes;
+}
+
 static void whatever_was_compressed_before_a_body_comes_out_as_it_was(void **state)
 {
     static const size_t sizes[] = {0,     1,     2,     100,    16383, 16384, 16385,
                                    65535, 65536, 65537, 131072, 1,     300000};
     struct http_gzip_pool pool = {0};
-    char *bytes = malloc(300000);
+    char *bytes = half_random();
 
     (void)state;
-    assert_non_null(bytes);
-    fill_random(bytes, 150000, 0);
-    memset(bytes + 150000, 'x', 150000);
     for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
         for (size_t from = 0; from + sizes[i] <= 300000; from += 75000) {
             const struct slice in = slice_from(bytes + from, sizes[i]);
@@ -166,12 +174,9 @@ static void pieces_of_any_size_make_one_stream(void **state)
 {
     static const size_t pieces[] = {1, 1000, 16384, HTTP_GZIP_PIECE_BYTES};
     struct http_gzip_pool pool = {0};
-    char *bytes = malloc(300000);
+    char *bytes = half_random();
 
     (void)state;
-    assert_non_null(bytes);
-    fill_random(bytes, 150000, 0);
-    memset(bytes + 150000, 'x', 150000);
     for (size_t i = 0; i < sizeof(pieces) / sizeof(pieces[0]); i++) {
         struct http_gzip *gzip = http_gzip_new(&pool);
         struct buffer packed = {0};
@@ -357,26 +362,13 @@ static void ask_both(struct http_fixture *fixture, const char *request, struct a
     client_close(&client);
 }
 
-static void put_value(struct http_fixture *fixture, const char *key, const char *value, size_t size)
-{
-    const struct uuid none = {0};
-    struct buffer command = {0};
-    struct command_result result;
-
-    command_encode_kv(&command, COMMAND_KV_SET, slice_from_text(key), slice_from(value, size), 0, 0,
-                      &none);
-    fake_apply(&fixture->replica, &command, &result);
-    assert_true(result.ok);
-    buffer_deinit(&command);
-}
-
 static void put_random(struct http_fixture *fixture, const char *key, size_t size)
 {
     char *value = malloc(size);
 
     assert_non_null(value);
     fill_random(value, size, 0);
-    put_value(fixture, key, value, size);
+    http_fixture_put(fixture, key, value, size);
     free(value);
 }
 
@@ -388,7 +380,7 @@ static void put_many(struct http_fixture *fixture, int count)
     for (int i = 0; i < count; i++) {
         (void)snprintf(key, sizeof(key), "long/%05d/x", i);
         fill_random(value, sizeof(value), (uint64_t)i); /* Who does not read is to be seen. */
-        put_value(fixture, key, value, sizeof(value));
+        http_fixture_put(fixture, key, value, sizeof(value));
     }
 }
 
@@ -422,8 +414,8 @@ static void answers_have_gzip_where_consuls_have_it(void **state)
     };
     struct http_fixture *fixture = *state;
 
-    put_value(fixture, "key", "value", 5);
-    put_value(fixture, "empty", "", 0);
+    http_fixture_put(fixture, "key", "value", 5);
+    http_fixture_put(fixture, "empty", "", 0);
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct answer plain = {0};
         struct answer packed = {0};
@@ -496,7 +488,7 @@ static void a_client_of_http_1_0_gets_gzip_without_chunks(void **state)
     } cases[] = {{"/v1/kv/key", false}, {"/v1/kv/big", true}, {"/v1/kv/long/?recurse", true}};
     struct http_fixture *fixture = *state;
 
-    put_value(fixture, "key", "value", 5);
+    http_fixture_put(fixture, "key", "value", 5);
     put_random(fixture, "big", 200000);
     put_many(fixture, LONG_COUNT);
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
@@ -611,7 +603,7 @@ static void waiters_for_the_same_get_it_with_gzip_and_without(void **state)
         struct buffer first = {0};
         char request[64];
 
-        put_value(fixture, "key", "before", 6);
+        http_fixture_put(fixture, "key", "before", 6);
         (void)snprintf(request, sizeof(request), "GET /v1/kv/key?index=%llu&wait=600s",
                        (unsigned long long)fixture->replica.index);
         for (size_t i = 0; i < WAITERS; i++) {
@@ -681,7 +673,7 @@ static void a_slow_reader_of_gzip_keeps_no_snapshot_and_gets_all_of_it_in_the_en
     turn_until(fixture, http->stream_snapshots == 0);
     assert_in_range(http->stream_copied_bytes, 1, HTTP_STREAM_COPY_BYTES_MAX);
     assert_true(stream->packed.size <= HTTP_COPY_BYTES_MAX + 2 * HTTP_GZIP_PIECE_BYTES);
-    put_value(fixture, "long/00000/x", "is not seen", 11);
+    http_fixture_put(fixture, "long/00000/x", "is not seen", 11);
     expect_answer(fixture, &client, false, &packed);
     assert_true(packed.gzip);
     assert_true(slice_equal(buffer_slice(&plain.body), buffer_slice(&packed.body)));

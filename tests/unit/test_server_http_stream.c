@@ -17,22 +17,9 @@ enum {
     HUGE_VALUE_BYTES = 512 * 1024,
 };
 
-static void put_value(struct http_fixture *fixture, const char *key, const char *value, size_t size)
-{
-    const struct uuid none = {0};
-    struct buffer command = {0};
-    struct command_result result;
-
-    command_encode_kv(&command, COMMAND_KV_SET, slice_from_text(key), slice_from(value, size), 0, 0,
-                      &none);
-    fake_apply(&fixture->replica, &command, &result);
-    assert_true(result.ok);
-    buffer_deinit(&command);
-}
-
 static void put(struct http_fixture *fixture, const char *key, const char *value)
 {
-    put_value(fixture, key, value, strlen(value));
+    http_fixture_put(fixture, key, value, strlen(value));
 }
 
 static void delete_key(struct http_fixture *fixture, const char *key)
@@ -56,7 +43,7 @@ static void put_many(struct http_fixture *fixture, int count, size_t value_bytes
     fake_begin(&fixture->replica);
     for (int i = 0; i < count; i++) {
         (void)snprintf(key, sizeof(key), "long/%05d/x", i);
-        put_value(fixture, key, value, value_bytes);
+        http_fixture_put(fixture, key, value, value_bytes);
     }
     fake_commit(&fixture->replica);
     free(value);
@@ -695,7 +682,7 @@ static void a_large_value_is_encoded_once_for_all_its_waiters(void **state)
                     "GET /v1/kv/key?index=2&wait=600s HTTP/1.1\r\nHost: x\r\n\r\n");
     }
     turn_until(fixture, watch_table_count(fixture->server.watches) == WAITERS);
-    put_value(fixture, "key", value, BYTES);
+    http_fixture_put(fixture, "key", value, BYTES);
     for (size_t i = 0; i < WAITERS; i++) {
         client_expect(fixture, &clients[i], "\"ModifyIndex\":3}]", 1);
         assert_in_range(clients[i].size, BYTES * 4 / 3, BYTES * 4 / 3 + 1024);

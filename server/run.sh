@@ -13,7 +13,8 @@ run=$root/build/run
 binary=$root/build/release/proconsul
 packages="build-essential gcc cmake ninja-build pkg-config libuv1-dev liblmdb-dev libjansson-dev zlib1g-dev
 libc-ares-dev libssl-dev node-llhttp curl dnsutils iproute2"
-stays_s=10 # a server that ends sooner has something to tell
+stays_s=10 # a server that ends sooner by itself has something to tell
+killed=137 # the status of what `kill -9` ended
 
 say() {
     printf '%s\n' "$*"
@@ -112,7 +113,8 @@ check_servers() {
     for server in $servers; do
         eval "pid=\$pid_$server started=\$started_$server"
         kill -0 "$pid" 2>/dev/null && continue
-        if [ $(($(date +%s) - started)) -lt $stays_s ]; then
+        wait "$pid"
+        if [ $? -ne $killed ] && [ $(($(date +%s) - started)) -lt $stays_s ]; then
             tail -n 20 "$run/server-$server.log" >&2
             fail "server $server ended (see $run/server-$server.log)"
         fi

@@ -318,8 +318,9 @@ class Inserter:
         return time.monotonic() - start
 
     def check(self, node):
+        acknowledged = [number for number, _ in self.acknowledged]  # Before the table is read: inserts go on.
         with node.connect() as connection, connection.cursor() as cursor:
             cursor.execute("SELECT number FROM acknowledged")
             present = {row[0] for row in cursor.fetchall()}
-        lost = [number for number, _ in self.acknowledged if number not in present]
+        lost = [number for number in acknowledged if number not in present]
         assert not lost, "acknowledged inserts are lost: %r" % lost[:10]

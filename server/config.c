@@ -70,15 +70,17 @@ static int config_read_file(struct config_settings *settings, const char *path, 
 {
     struct buffer text = {0};
 
-    if (config_has_suffix(path, ".hcl")) {
+    if (!settings->format && config_has_suffix(path, ".hcl")) {
         return errmsg_set(err, -1,
                           "config: %.300s: HCL is not read; write the file as JSON (Consul reads "
                           "both) and name it *.json",
                           path);
     }
-    if (!config_has_suffix(path, ".json")) {
+    if (!settings->format && !config_has_suffix(path, ".json")) {
         if (!settings->quiet) {
-            log_write(LOG_WARN, "agent", "skipping file %s, extension must be .json", path);
+            log_write(LOG_WARN, "agent",
+                      "skipping file %s, extension must be .json, or config format must be set",
+                      path);
         }
         return 0;
     }
@@ -88,12 +90,6 @@ static int config_read_file(struct config_settings *settings, const char *path, 
     }
     buffer_deinit(&text);
     return rc;
-}
-
-/* What a folder is read for: a *.hcl is an error later, better than half a configuration. */
-static int config_is_config_file(const struct dirent *entry)
-{
-    return config_has_suffix(entry->d_name, ".json") || config_has_suffix(entry->d_name, ".hcl");
 }
 
 /* By bytes, whatever the locale. */
@@ -109,7 +105,7 @@ static int config_read_folder(struct config_settings *settings, const char *path
     struct stat status;
     int rc = 0;
 
-    const int count = scandir(path, &entries, config_is_config_file, config_compare_names);
+    const int count = scandir(path, &entries, NULL, config_compare_names);
     if (count < 0) {
         return errmsg_set_errno(err, -1, "config: Open failed on %.300s", path);
     }
@@ -220,6 +216,7 @@ int config_load(int argc, char **argv, struct config **out, struct errmsg *err)
         goto done;
     }
     config->sources = sources;
+    sources->settings.format = flags.format;
     rc = config_merge_sources(&sources->settings, &flags, err);
     if (rc == 0) {
         rc = config_build(&sources->settings, flags.dev, config, err);

@@ -19,7 +19,7 @@
 #include "server/duration.h"
 #include "server/log.h"
 
-enum { CONFIG_ADDRESSES_MAX = 64, CONFIG_FILES_MAX = 256 };
+enum { CONFIG_ADDRESSES_MAX = 64, CONFIG_FILES_MAX = 4096 };
 
 /* A token bucket: so many requests a second, and so many at once. */
 struct config_rate {

@@ -27,7 +27,7 @@ const struct config_flag config_flag_table[] = {
     FLAG("client", "client_addr", "Addresses for clients: HTTP and DNS."),
     FLAG("config-dir", NULL, "Folder whose *.json files are read; may be repeated."),
     FLAG("config-file", NULL, "JSON file to read; may be repeated."),
-    FLAG("config-format", NULL, "Only json."),
+    FLAG("config-format", NULL, "json: every file is read, whatever its ending."),
     FLAG("data-dir", "data_dir", "Where the state is kept."),
     FLAG("datacenter", "datacenter", "Name of the datacenter."),
     FLAG("default-query-time", "default_query_time", "No effect."),
@@ -197,8 +197,11 @@ static int config_flag_set_own(struct config_flags *flags, const struct config_f
         }
         return json_array_append_new(flags->files, json_string(text));
     }
-    if (strcmp(flag->name, "config-format") == 0 && strcmp(text, "json") == 0) {
-        return 0;
+    if (strcmp(flag->name, "config-format") == 0 && strcmp(text, "hcl") != 0) {
+        flags->format = true;
+        return strcmp(text, "json") == 0
+                   ? 0
+                   : errmsg_set(err, -1, "config: -config-format must be either 'hcl' or 'json'");
     }
     return errmsg_set(err, -1,
                       "-%s %.100s: HCL is not read; write the configuration as JSON (Consul reads "
@@ -258,8 +261,8 @@ static int config_flag_parse(int argc, char **argv, int *position, struct config
         return errmsg_set(err, -1, "flag provided but not defined: -%.*s",
                           name_size < 100 ? (int)name_size : 100, name);
     }
-    /* A failure without a text of its own can only be memory. */
-    (void)errmsg_set(err, -1, "out of memory");
+    /* A failure without a text of its own is jansson's: its strings are UTF-8. */
+    (void)errmsg_set(err, -1, "-%s: out of memory, or a value that is not UTF-8", flag->name);
     if (config_flag_is_bool(flag)) {
         return config_flag_set_bool(flags, flag, equals != NULL ? equals + 1 : "true", err);
     }

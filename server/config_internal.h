@@ -72,13 +72,15 @@ struct config_settings {
     json_t *values;   /* object: path -> value, checked for its kind */
     json_t *services; /* array of definitions; keys in Consul's spelling */
     json_t *checks;
-    bool quiet; /* no log lines */
+    bool quiet;  /* no log lines */
+    bool format; /* -config-format says json: every file is, whatever its name */
 };
 
 /* -1 when out of memory. */
 int config_settings_init(struct config_settings *settings);
 void config_settings_deinit(struct config_settings *settings);
-/* Merges one JSON text. `name` is the file's, for errors and log lines. Returns 0 or -1. */
+/* Merges one JSON text; no text at all says nothing. `name` is the file's, for errors and log
+ * lines. Returns 0 or -1. */
 int config_settings_read(struct config_settings *settings, const char *name, struct slice text,
                          struct errmsg *err);
 /* Merges one value, as if it had been written in a file. Takes `value`. */
@@ -88,6 +90,7 @@ int config_settings_set(struct config_settings *settings, const char *name,
 /* Flags, sorted by how they are merged. */
 struct config_flags {
     bool dev;
+    bool format;    /* -config-format json */
     json_t *lists;  /* path -> value: lists, which come before the files' */
     json_t *values; /* path -> value: the rest, which comes after them */
     json_t *files;  /* array of paths: -config-file and -config-dir in their order */

@@ -40,6 +40,37 @@ void config_settings_deinit(struct config_settings *settings)
     memset(settings, 0, sizeof(*settings));
 }
 
+/* A list of one thing is that thing, where no list is asked for: so Consul reads what becomes of
+ * HCL's blocks in JSON. Borrows from `value`. */
+static json_t *config_unwrap(json_t *value)
+{
+    while (json_array_size(value) == 1) {
+        value = json_array_get(value, 0);
+    }
+    return value;
+}
+
+static json_t *config_unwrap_for(enum config_kind kind, json_t *value)
+{
+    switch (kind) {
+    case CONFIG_BOOL:
+    case CONFIG_INT:
+    case CONFIG_NUMBER:
+    case CONFIG_STRING:
+    case CONFIG_DURATION:
+    case CONFIG_MAP:
+        return config_unwrap(value);
+    case CONFIG_STRINGS:
+    case CONFIG_SERVICE:
+    case CONFIG_SERVICES:
+    case CONFIG_CHECK:
+    case CONFIG_CHECKS:
+    case CONFIG_ANY:
+        break;
+    }
+    return value;
+}
+
 static const char *config_kind_name(enum config_kind kind)
 {
     switch (kind) {
@@ -108,16 +139,18 @@ static int config_check_list(const struct config_place *place, const char *path,
     return 0;
 }
 
-static int config_check_strings(const struct config_place *place, const char *path,
-                                const json_t *value, struct errmsg *err)
+static int config_check_strings(const struct config_place *place, const char *path, json_t *value,
+                                struct errmsg *err)
 {
     char element[CONFIG_PATH_BYTES_MAX + 32];
     int rc = config_check_list(place, path, value, err);
 
     for (size_t i = 0; rc == 0 && i < json_array_size(value); i++) {
-        const json_t *item = json_array_get(value, i);
+        json_t *item = config_unwrap(json_array_get(value, i));
 
-        if (!json_is_string(item)) {
+        if (json_is_string(item)) {
+            (void)json_array_set(value, i, item); /* There is room: it takes the place of one. */
+        } else {
             (void)snprintf(element, sizeof(element), "%s[%zu]", path, i);
             rc = config_wrong_type(place, element, "string", item, err);
         }
@@ -138,9 +171,14 @@ static int config_check_map(const struct config_place *place, const char *path, 
     }
     json_object_foreach(value, name, item)
     {
-        if (!json_is_string(item)) {
+        json_t *text = config_unwrap(item);
+
+        if (!json_is_string(text)) {
             (void)snprintf(element, sizeof(element), "%s[%.128s]", path, name);
-            return config_wrong_type(place, element, "string", item, err);
+            return config_wrong_type(place, element, "string", text, err);
+        }
+        if (text != item && json_object_set(value, name, text) != 0) {
+            return errmsg_set(err, -1, "out of memory");
         }
     }
     return 0;
@@ -344,6 +382,7 @@ static int config_read_weights(const struct config_place *place, const char *nam
     const char *member;
     json_t *number;
 
+    value = config_unwrap(value);
     if (!json_is_object(value)) {
         return errmsg_set(err, -1, "failed to parse %s: '%s%s' expected a map, got '%s'",
                           place->source, place->prefix, name, config_type_name(value));
@@ -353,6 +392,7 @@ static int config_read_weights(const struct config_place *place, const char *nam
     {
         (void)snprintf(path, sizeof(path), "weights.%.128s", member);
         const struct config_key *key = config_definition_key(place, path);
+        number = config_unwrap(number);
         int rc = 0;
 
         if (key == NULL) {
@@ -379,6 +419,7 @@ static int config_read_member(struct config_settings *settings, const struct con
     json_t *taken = NULL;
     int rc;
 
+    value = key != NULL ? config_unwrap_for(key->kind, value) : value;
     if (json_is_null(value)) {
         return 0; /* as if it were not there, in Go */
     }
@@ -413,6 +454,7 @@ static int config_read_definition(struct config_settings *settings,
     const char *name;
     json_t *value;
 
+    definition = config_unwrap(definition);
     if (!json_is_object(definition)) {
         return errmsg_set(err, -1, "failed to parse %s: '%.*s' expected a map, got '%s'",
                           place->source, (int)strlen(place->prefix) - 1, place->prefix,
@@ -499,20 +541,21 @@ int config_settings_set(struct config_settings *settings, const char *name,
     };
     int rc;
 
-    if (value == NULL) {
+    json_t *given = config_unwrap_for(key->kind, value);
+    if (given == NULL) {
         return errmsg_set(err, -1, "out of memory");
     }
-    if (json_is_null(value)) {
+    if (json_is_null(given)) {
         rc = 0;
     } else if (key->kind == CONFIG_SERVICE || key->kind == CONFIG_SERVICES ||
                key->kind == CONFIG_CHECK || key->kind == CONFIG_CHECKS) {
-        rc = config_read_definitions(settings, &place, key, value, err);
+        rc = config_read_definitions(settings, &place, key, given, err);
     } else {
-        rc = config_check_kind(&place, key, value, err);
+        rc = config_check_kind(&place, key, given, err);
         if (rc == 0) {
-            rc = config_check_use(settings, &place, key, value, err);
+            rc = config_check_use(settings, &place, key, given, err);
         }
-        if (rc == 0 && config_merge(settings->values, key, value) != 0) {
+        if (rc == 0 && config_merge(settings->values, key, given) != 0) {
             rc = errmsg_set(err, -1, "out of memory");
         }
     }
@@ -531,6 +574,7 @@ static int config_read_section(struct config_settings *settings, const struct co
 
     json_object_foreach(section, name, value)
     {
+        json_t *below = config_unwrap(value);
         int rc;
 
         (void)snprintf(path, sizeof(path), "%s%s%.128s", parent, parent[0] != '\0' ? "." : "",
@@ -542,13 +586,13 @@ static int config_read_section(struct config_settings *settings, const struct co
         } else if (!config_key_is_section(config_keys, config_key_count, path) ||
                    depth >= CONFIG_SECTIONS_MAX) {
             rc = config_unknown(place, path, err);
-        } else if (json_is_null(value)) {
+        } else if (json_is_null(below)) {
             rc = 0;
-        } else if (!json_is_object(value)) {
+        } else if (!json_is_object(below)) {
             rc = errmsg_set(err, -1, "failed to parse %s: '%s' expected a map, got '%s'",
-                            place->source, path, config_type_name(value));
+                            place->source, path, config_type_name(below));
         } else {
-            rc = config_read_section(settings, place, path, value, depth + 1, err);
+            rc = config_read_section(settings, place, path, below, depth + 1, err);
         }
         if (rc != 0) {
             return rc;
@@ -568,6 +612,9 @@ int config_settings_read(struct config_settings *settings, const char *name, str
     };
     json_error_t reason;
 
+    if (text.size == 0) {
+        return 0; /* As Consul does. */
+    }
     json_t *root = json_loadb(text.data, text.size, 0, &reason);
     if (root == NULL) {
         return errmsg_set(err, -1, "failed to parse %s: line %d, column %d: %s", name, reason.line,

@@ -92,6 +92,21 @@ static const struct {
     {"empty file has no data_dir", "{}", "data_dir cannot be empty"},
     {"empty data_dir", "{\"server\": true, \"data_dir\": \"\"}", "data_dir cannot be empty"},
     {"null is as if unset", "{" BASE ", \"datacenter\": null, \"ports\": null}", NULL},
+    {"no text at all", "", "data_dir cannot be empty"},
+    {"a list of one section is the section",
+     "{" BASE ", \"performance\": [{\"raft_multiplier\": 11}]}",
+     "performance.raft_multiplier cannot be 11"},
+    {"lists of one thing are the thing",
+     "{\"data_dir\": [\"/nowhere\"], \"server\": [[true]], \"bind_addr\": [\"127.0.0.1\"], "
+     "\"node_meta\": [{\"a\": [\"b\"]}], \"recursors\": [[\"8.8.8.8\"]], \"services\": [[{"
+     "\"name\": [\"x\"], \"port\": [80], \"weights\": [{\"passing\": [5]}]}]]}",
+     NULL},
+    {"a list of two sections", "{" BASE ", \"ports\": [{\"dns\": 1}, {\"http\": 2}]}",
+     "'ports' expected a map, got 'slice'"},
+    {"a list of no thing", "{" BASE ", \"node_name\": []}",
+     "'node_name' expected type 'string', got unconvertible type 'slice'"},
+    {"a list of a number for a section", "{" BASE ", \"ports\": [5]}",
+     "'ports' expected a map, got 'float64'"},
     {"case of keys does not matter", "{" BASE ", \"Datacenter\": \"x\", \"PORTS\": {\"Http\": 1}}",
      NULL},
     {"unknown key", "{" BASE ", \"nosuchkey\": 1}", "invalid config key nosuchkey (did you mean"},
@@ -307,6 +322,10 @@ static const struct {
     {"hcl", "-dev -hcl x=1", "HCL is not read"},
     {"format", "-dev -config-format hcl", "HCL is not read"},
     {"format json", "-dev -config-format json", NULL},
+    {"format of neither kind", "-dev -config-format xml",
+     "config: -config-format must be either 'hcl' or 'json'"},
+    {"a value that is not UTF-8", "-dev -node \xff",
+     "-node: out of memory, or a value that is not"},
     {"encrypt", "-dev -encrypt abc", "encrypt is refused"},
     {"data_dir by flag", "-server -data-dir /nowhere -bind 127.0.0.1 -bootstrap-expect 3", NULL},
     {"no data_dir", "-server", "data_dir cannot be empty"},
@@ -496,6 +515,17 @@ static void test_later_sources_win_and_lists_are_joined(void **state)
     const json_t *service = json_array_get(config->services, 1);
     assert_string_equal(json_string_value(json_object_get(service, "name")), "s2");
     assert_true(json_is_true(json_object_get(service, "enable_tag_override")));
+
+    /* With a format named, endings do not count. */
+    struct config *formatted = NULL;
+    assert_int_not_equal(load("-config-format json -config-dir @/d", &formatted, &err), 0);
+    assert_non_null(strstr(err.text, "d/ignored.txt"));
+    (void)write_file("d/ignored.txt", "{\"datacenter\": \"i\"}");
+    (void)write_file("d/c.hcl", "{\"node_name\": \"h\"}");
+    assert_int_equal(load("-config-format json -config-dir @/d", &formatted, &err), 0);
+    assert_string_equal(formatted->datacenter, "i");
+    assert_string_equal(formatted->node_name, "h");
+    config_free(formatted);
 
     (void)write_file("d/c.hcl", "x = 1");
     struct config *refused = NULL;

@@ -113,8 +113,9 @@ bool catalog_check_concerns(const struct catalog_check *check,
 /* Reading. STORE_ENOTFOUND when missing (so are names that nothing can have). */
 int catalog_node_get(struct store_txn *txn, struct slice node, struct catalog_node *out);
 int catalog_node_get_by_id(struct store_txn *txn, struct slice id, struct catalog_node *out);
-/* By name, else by the only id that starts with `name_or_id` (hex, dashes optional, at least two
- * digits, an odd last one is not looked at): what catalog/node/:node takes. */
+/* By name, else by the only id that starts with `name_or_id` (hex, at least two characters, an odd
+ * last one is not looked at, dashes where they please, but whole bytes): what catalog/node/:node,
+ * catalog/node-services/:node and the names of nodes in DNS may be. */
 int catalog_node_find(struct store_txn *txn, struct slice name_or_id, struct catalog_node *out);
 int catalog_service_get(struct store_txn *txn, struct slice node, struct slice service_id,
                         struct catalog_service *out);

@@ -113,16 +113,23 @@ int catalog_node_get_by_id(struct store_txn *txn, struct slice id, struct catalo
 }
 
 /* Spells the start of an id as ids are stored: lower case, dashes after 8, 12, 16 and 20 digits.
- * False when it is not the start of any. */
+ * False when it is not the start of any, as Consul reads it: it cuts an odd last character off,
+ * then leaves up to four dashes out wherever they stand, and takes whole bytes. */
 static bool node_find_prefix(struct slice text, char out[UUID_TEXT_BYTES], size_t *size)
 {
-    enum { DIGITS_MIN = 2, DIGITS_MAX = 2 * UUID_BYTES };
+    enum { TEXT_BYTES_MIN = 2, DIGITS_MAX = 2 * UUID_BYTES, DASHES = 4 };
     char digits[DIGITS_MAX];
     size_t count = 0;
+    size_t dashes = 0;
 
+    text.size -= text.size % 2;
+    if (text.size < TEXT_BYTES_MIN || text.size > UUID_TEXT_BYTES) {
+        return false;
+    }
     for (size_t i = 0; i < text.size; i++) {
         const char c = slice_lower(text.data[i]);
         if (c == '-') {
+            dashes++;
             continue;
         }
         if (!((c >= '0' && c <= '9') || (c >= 'a' && c <= 'f')) || count == DIGITS_MAX) {
@@ -130,7 +137,6 @@ static bool node_find_prefix(struct slice text, char out[UUID_TEXT_BYTES], size_
         }
         digits[count++] = c;
     }
-    count -= count % 2; /* Consul looks at whole bytes. */
     *size = 0;
     for (size_t i = 0; i < count; i++) {
         if (i == 8 || i == 12 || i == 16 || i == 20) {
@@ -139,7 +145,7 @@ static bool node_find_prefix(struct slice text, char out[UUID_TEXT_BYTES], size_
         out[(*size)++] = digits[i];
     }
     assert(*size <= UUID_TEXT_BYTES);
-    return count >= DIGITS_MIN;
+    return count % 2 == 0 && dashes <= DASHES;
 }
 
 int catalog_node_find(struct store_txn *txn, struct slice name_or_id, struct catalog_node *out)

@@ -104,10 +104,16 @@ static int catalog_node_index(struct http_request *request, struct store_txn *tx
     return rc;
 }
 
+/* The request names the node, or the start of its id. */
 static int catalog_node_scan(struct http_request *request, struct store_txn *txn,
                              struct catalog_scan *scan)
 {
-    return catalog_services_begin(scan, txn, request->rest);
+    struct catalog_node node;
+    const int rc = catalog_node_find(txn, request->rest, &node);
+
+    /* It was there when the first piece was read: one snapshot. */
+    return rc == STORE_OK ? catalog_services_begin(scan, txn, node.name)
+                          : (rc == STORE_ENOTFOUND ? STORE_ECORRUPT : rc);
 }
 
 static int catalog_put_service(struct listing *listing)
@@ -145,7 +151,7 @@ static int catalog_piece_of_node(struct http_request *request, struct store_txn 
     int rc;
 
     if (!piece->indexed) {
-        rc = catalog_node_get(txn, request->rest, &node);
+        rc = catalog_node_find(txn, request->rest, &node);
         if (rc == STORE_ENOTFOUND) {
             piece->indexed = true; /* 0: Consul's is 1, whatever happened to other nodes. */
             piece->done = true;
@@ -286,18 +292,35 @@ static int catalog_collect_service(struct catalog_names *names,
     return names->bytes > LISTING_ORDER_BYTES_MAX ? STORE_ENOMEM : STORE_OK;
 }
 
-static void catalog_put_name(struct buffer *out, struct slice name, const json_t *tags)
+static int catalog_compare_tags(const void *left, const void *right)
 {
-    size_t count;
-    const char **sorted = catalog_json_sorted_keys(tags, &count);
+    const struct slice *a = left;
+    const struct slice *b = right;
 
+    return slice_compare(*a, *b);
+}
+
+static void catalog_put_name(struct buffer *out, struct slice name, json_t *tags)
+{
+    struct slice *sorted = calloc(json_object_size(tags) + 1, sizeof(*sorted));
+    size_t count = 0;
+
+    if (sorted == NULL) {
+        out->failed = true;
+        return;
+    }
+    for (void *it = json_object_iter(tags); it != NULL; it = json_object_iter_next(tags, it)) {
+        /* With its length: a tag may have a NUL. */
+        sorted[count++] = slice_from(json_object_iter_key(it), json_object_iter_key_len(it));
+    }
+    qsort(sorted, count, sizeof(*sorted), catalog_compare_tags);
     json_put_string(out, name);
     buffer_append_text(out, ":[");
     for (size_t i = 0; i < count; i++) {
         if (i > 0) {
             buffer_append_char(out, ',');
         }
-        json_put_string(out, slice_from_text(sorted[i]));
+        json_put_string(out, sorted[i]);
     }
     buffer_append_char(out, ']');
     free(sorted);

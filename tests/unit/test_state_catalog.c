@@ -545,9 +545,23 @@ static void test_a_renamed_node_keeps_its_age_and_loses_its_services(void **stat
     static const struct {
         const char *text, *found;
     } cases[] = {
-        {"a", NULL},   {"b", "b"}, {"deadbeef", NULL}, {"d", "d"},
-        {"dea", NULL}, {ID2, "d"}, {ID1_UPPER, "b"},   {"deadbeef00004000800000000000abc1", "b"},
-        {"x1", NULL},  {"", NULL}, {ID1 "0", NULL},    {"cafe-", "e"},
+        {"a", NULL},
+        {"b", "b"},
+        {"deadbeef", NULL},
+        {"d", "d"},
+        {"dea", NULL},
+        {ID2, "d"},
+        {ID1_UPPER, "b"},
+        {"deadbeef00004000800000000000abc1", "b"},
+        {"x1", NULL},
+        {"", NULL},
+        {ID1 "0", "b"},
+        {"cafe-", "e"},
+        {"c", NULL},
+        {"ca", "e"},
+        {"cafe-bab", NULL},
+        {"ca-fe-ba-be-0", "e"},
+        {"c-a-f-e-b-a-b-e", NULL},
     };
 
     (void)state;

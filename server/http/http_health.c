@@ -84,7 +84,7 @@ static bool health_wants_state(const struct http_request *request,
 static bool health_wants_service(const struct http_request *request,
                                  const struct catalog_check *check)
 {
-    return check->service_id.size > 0 && slice_equal_nocase(check->service_name, request->rest);
+    return slice_equal_nocase(check->service_name, request->rest); /* A node's may have one, too. */
 }
 
 static int health_put_of_node(struct listing *listing)

@@ -87,7 +87,6 @@ static bool check_valid(struct slice key, struct slice value)
     return catalog_check_decode(value, &check) && catalog_key_begin(&own, check.node) &&
            catalog_key_add(&own, check.id) && slice_equal(key, catalog_key_slice(&own)) &&
            (check.service_id.size == 0 || catalog_name_valid(check.service_id)) &&
-           (check.service_name.size == 0 || catalog_name_valid(check.service_name)) &&
            indexes_valid(check.create_index, check.modify_index);
 }
 

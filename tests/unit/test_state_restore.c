@@ -393,6 +393,42 @@ static void malformed_records_are_no_command(void **state)
     buffer_deinit(&command);
 }
 
+/* A node's check may name any service, which is never part of a key. Restores once refused every
+ * archive that had one whose name no service can have. */
+static void names_that_are_no_keys_can_be_restored(void **state)
+{
+    static char long_name[CATALOG_NAME_BYTES_MAX + 1];
+    struct buffer record = {0}, checks = {0}, command = {0}, records = {0};
+    struct restore_sum sum = {0};
+    struct fixture fixture;
+    struct catalog_check check = {.id = text("c"), .name = text("c")};
+
+    (void)state;
+    memset(long_name, 'x', sizeof(long_name));
+    check.service_name = slice_from(long_name, sizeof(long_name));
+    catalog_check_encode(&record, &check);
+    buffer_put_string(&checks, buffer_slice(&record));
+    const struct catalog_registration registration = {
+        .node = {.name = text("n1"), .address = text("10.0.0.1")},
+        .check_count = 1,
+        .checks = buffer_slice(&checks)};
+
+    fixture_open(&fixture);
+    command_encode_register(&command, &registration);
+    assert_true(apply(&fixture, 2, &command).ok);
+    dump(&fixture, &records, &sum);
+    assert_int_equal(sum.records, 2);
+    (void)step(&fixture, 3, COMMAND_RESTORE_BEGIN, &restore_id, SLICE_EMPTY, NULL);
+    assert_true(
+        step(&fixture, 4, COMMAND_RESTORE_ADD, &restore_id, buffer_slice(&records), NULL).ok);
+    assert_true(step(&fixture, 5, COMMAND_RESTORE_FINISH, &restore_id, SLICE_EMPTY, &sum).ok);
+    buffer_deinit(&record);
+    buffer_deinit(&checks);
+    buffer_deinit(&command);
+    buffer_deinit(&records);
+    fixture_close(&fixture);
+}
+
 static void distances_are_those_of_serf(void **state)
 {
     const struct coordinate a = {.vec = {0, 3}, .height = 1};
@@ -414,6 +450,7 @@ int main(void)
         cmocka_unit_test(steps_may_come_twice),
         cmocka_unit_test(given_up_restores_are_forgotten),
         cmocka_unit_test(malformed_records_are_no_command),
+        cmocka_unit_test(names_that_are_no_keys_can_be_restored),
         cmocka_unit_test(distances_are_those_of_serf),
     };
 

@@ -48,7 +48,7 @@ static void resolver_begin(struct dns_resolver *r)
     r->additional_count = 0;
     r->instance_count = 0;
     r->list_count = 0;
-    r->read_count = 0;
+    r->look_count = 0;
     r->arena_used = 0;
     r->service_answer = false;
     r->clipped = false;

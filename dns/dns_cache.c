@@ -40,7 +40,6 @@ void dns_cache_flush(struct dns_cache *cache)
     cache->generation++;
     cache->arena_used = 0;
     cache->slot_count = 0;
-    cache->full = false;
 }
 
 struct dns_cache *dns_cache_new(void)
@@ -96,11 +95,8 @@ void dns_cache_note(struct dns_cache *cache, struct slice service, size_t count)
     struct dns_cache_slot *slot = &cache->slots[cache_index(cache, hash, service)];
     struct slice name = service;
 
-    if (slot->generation == cache->generation || count == 0 || count > DNS_CACHE_INSTANCES_MAX) {
-        return;
-    }
-    if (cache->slot_count == DNS_CACHE_SERVICES_MAX || !cache_copy(cache, &name)) {
-        cache->full = true;
+    if (slot->generation == cache->generation || count == 0 ||
+        cache->slot_count == DNS_CACHE_SERVICES_MAX || !cache_copy(cache, &name)) {
         return;
     }
     cache->slot_count++;
@@ -123,52 +119,28 @@ static struct dns_name *cache_name(struct dns_cache *cache, const uint8_t *label
     return name;
 }
 
-/* The names that SRV records have for the instance: equal ones are one object, as the writer wants
- * it, so those before it are looked at. False when memory is used up. */
-static bool keep_names(struct dns_cache *cache, struct dns_resolver *r,
-                       const struct dns_instance *before, size_t count,
-                       struct dns_instance *instance)
+/* The name of the instance's node. Equal ones are one object, as the writer wants it. False when
+ * memory is used up. */
+static bool keep_node_name(struct dns_cache *cache, const struct dns_resolver *r,
+                           const struct dns_instance *before, struct dns_instance *instance)
 {
-    struct dns_kept *kept = instance->kept;
-    const struct dns_place *place = &kept->places[DNS_ACCEPT_ANY];
     uint8_t labels[DNS_NAME_BYTES_MAX];
 
-    if (count > 0 && before[count - 1].node_index == instance->node_index) {
-        kept->node_name = before[count - 1].kept->node_name;
-    } else {
-        const size_t size = dns_labels_from_text(instance->node, labels, sizeof(labels));
-
-        /* A node whose name is none in DNS has none here, either. */
-        if (size > 0 && size + dns_name_size(&r->zone->node_name) <= DNS_NAME_BYTES_MAX) {
-            kept->node_name = cache_name(cache, labels, size, &r->zone->node_name);
-            if (kept->node_name == NULL) {
-                return false;
-            }
-        }
-    }
-    if (place->kind != DNS_PLACE_IP || !place->own) {
+    if (before != NULL && before->node_index == instance->node_index) {
+        instance->kept->node_name = before->kept->node_name;
         return true;
     }
-    for (size_t i = 0; i < count; i++) {
-        const struct dns_kept *other = before[i].kept;
-        const struct dns_place *other_place = &other->places[DNS_ACCEPT_ANY];
+    const size_t size = dns_labels_from_text(instance->node, labels, sizeof(labels));
 
-        if (other->ip_name != NULL && other_place->ip.size == place->ip.size &&
-            memcmp(other_place->ip.bytes, place->ip.bytes, place->ip.size) == 0) {
-            kept->ip_name = other->ip_name;
-            return true;
-        }
+    if (size == 0 || size + dns_name_size(&r->zone->node_name) > DNS_NAME_BYTES_MAX) {
+        return true; /* A node whose name is none in DNS has none here, either. */
     }
-    const struct dns_name *name = dns_name_from_ip(r, &place->ip);
-
-    kept->ip_name =
-        name == NULL ? NULL : cache_name(cache, name->labels, name->size, &r->zone->addr_name);
-    return kept->ip_name != NULL;
+    instance->kept->node_name = cache_name(cache, labels, size, &r->zone->node_name);
+    return instance->kept->node_name != NULL;
 }
 
-static bool keep_instance(struct dns_cache *cache, struct dns_resolver *r,
-                          const struct dns_instance *list, size_t count,
-                          struct dns_instance *instance)
+static bool keep_instance(struct dns_cache *cache, const struct dns_resolver *r,
+                          const struct dns_instance *before, struct dns_instance *instance)
 {
     if (!cache_copy(cache, &instance->tags.packed) || !cache_copy(cache, &instance->node) ||
         !cache_copy(cache, &instance->node_address) ||
@@ -187,15 +159,27 @@ static bool keep_instance(struct dns_cache *cache, struct dns_resolver *r,
         kept->places[accept] = dns_instance_place_plain(instance, (enum dns_accept)accept);
     }
     instance->kept = kept;
-    return keep_names(cache, r, list, count, instance);
+    return keep_node_name(cache, r, before, instance);
 }
 
-/* A table of instances by a key; the first of each key is in it. */
-struct key_table {
-    uint16_t slots[2 * DNS_CACHE_INSTANCES_MAX]; /* index + 1; half of them stay empty */
-};
+/* --- equal keys --- */
 
-static_assert(DNS_CACHE_INSTANCES_MAX < UINT16_MAX, "an index and one more fit a slot");
+static_assert(DNS_CACHE_KEYS / 2 >=
+                  DNS_CACHE_BYTES / (sizeof(struct dns_instance) + sizeof(struct dns_kept)),
+              "half of the keys stay empty");
+
+/* Empties as many as `count` instances need; returns how many. */
+static size_t keys_begin(struct dns_cache *cache, size_t count)
+{
+    size_t key_count = 1;
+
+    while (key_count < 2 * count) {
+        key_count *= 2;
+    }
+    assert(key_count <= DNS_CACHE_KEYS);
+    memset(cache->keys, 0, key_count * sizeof(cache->keys[0]));
+    return key_count;
+}
 
 /* Which key of an instance: that of SRV records, or its address. Returns its size. */
 static size_t keep_key(const struct dns_instance *instance, int accept,
@@ -214,40 +198,85 @@ static size_t keep_key(const struct dns_instance *instance, int accept,
     return place->ip.size;
 }
 
+/* Where the first instance with the key of `list[index]` stands, or is to be put. */
+static uint32_t *keys_find(struct dns_cache *cache, size_t key_count,
+                           const struct dns_instance *list, size_t index, int accept)
+{
+    uint8_t key[DNS_SRV_KEY_BYTES_MAX], other[DNS_SRV_KEY_BYTES_MAX];
+    const size_t size = keep_key(&list[index], accept, key);
+    size_t at = dns_hash(key, size) & (key_count - 1);
+
+    while (cache->keys[at] != 0) { /* Half of them stay empty, so this ends. */
+        const struct dns_instance *first = &list[cache->keys[at] - 1];
+
+        if (keep_key(first, accept, other) == size && memcmp(key, other, size) == 0) {
+            break;
+        }
+        at = (at + 1) & (key_count - 1);
+    }
+    return &cache->keys[at];
+}
+
+/* The names of addresses in SRV records: equal ones are one object. False when memory is used up.
+ */
+static bool keep_ip_names(struct dns_cache *cache, const struct dns_resolver *r,
+                          const struct dns_instance *list, size_t count)
+{
+    const size_t key_count = keys_begin(cache, count);
+    uint8_t label[DNS_IP_LABEL_BYTES_MAX];
+
+    for (size_t i = 0; i < count; i++) {
+        struct dns_kept *kept = list[i].kept;
+        const struct dns_place *place = &kept->places[DNS_ACCEPT_ANY];
+
+        if (place->kind != DNS_PLACE_IP || !place->own) {
+            continue;
+        }
+        uint32_t *key = keys_find(cache, key_count, list, i, DNS_ACCEPT_ANY);
+
+        if (*key != 0) {
+            kept->ip_name = list[*key - 1].kept->ip_name;
+            continue;
+        }
+        const size_t size = dns_ip_label(&place->ip, label);
+
+        if (size + dns_name_size(&r->zone->addr_name) > DNS_NAME_BYTES_MAX) {
+            continue; /* It is too long below this domain, and refused when it is asked for. */
+        }
+        kept->ip_name = cache_name(cache, label, size, &r->zone->addr_name);
+        if (kept->ip_name == NULL) {
+            return false;
+        }
+        *key = (uint32_t)(i + 1);
+    }
+    return true;
+}
+
 static bool *keep_alone(const struct dns_instance *instance, int accept)
 {
     return accept == DNS_ACCEPT_COUNT ? &instance->kept->alone_srv : &instance->kept->alone[accept];
 }
 
 /* Finds out who shares a key with nobody: of those no two need ever be compared. */
-static void keep_find_alone(const struct dns_instance *list, size_t count, int accept)
+static void keep_find_alone(struct dns_cache *cache, const struct dns_instance *list, size_t count,
+                            int accept)
 {
-    struct key_table table = {{0}};
-    const size_t slot_count = sizeof(table.slots) / sizeof(table.slots[0]);
+    const size_t key_count = keys_begin(cache, count);
 
     for (size_t i = 0; i < count; i++) {
-        uint8_t key[DNS_SRV_KEY_BYTES_MAX], other[DNS_SRV_KEY_BYTES_MAX];
-        const size_t size = keep_key(&list[i], accept, key);
-        size_t slot = dns_hash(key, size) % slot_count;
+        uint32_t *key = keys_find(cache, key_count, list, i, accept);
 
-        *keep_alone(&list[i], accept) = true;
-        while (table.slots[slot] != 0) {
-            const struct dns_instance *before = &list[table.slots[slot] - 1];
-
-            if (keep_key(before, accept, other) == size && memcmp(key, other, size) == 0) {
-                *keep_alone(&list[i], accept) = *keep_alone(before, accept) = false;
-                break;
-            }
-            slot = (slot + 1) % slot_count;
-        }
-        if (table.slots[slot] == 0) {
-            table.slots[slot] = (uint16_t)(i + 1);
+        *keep_alone(&list[i], accept) = *key == 0;
+        if (*key != 0) {
+            *keep_alone(&list[*key - 1], accept) = false;
+        } else {
+            *key = (uint32_t)(i + 1);
         }
     }
 }
 
 /* Host names may turn out to be addresses of others: where there is one, all are compared. */
-static void keep_compare(const struct dns_instance *list, size_t count)
+static void keep_compare(struct dns_cache *cache, const struct dns_instance *list, size_t count)
 {
     bool hosts = false;
 
@@ -257,42 +286,60 @@ static void keep_compare(const struct dns_instance *list, size_t count)
         }
     }
     for (int accept = 0; accept < DNS_ACCEPT_COUNT && !hosts; accept++) {
-        keep_find_alone(list, count, accept);
+        keep_find_alone(cache, list, count, accept);
     }
-    keep_find_alone(list, count, DNS_ACCEPT_COUNT);
+    keep_find_alone(cache, list, count, DNS_ACCEPT_COUNT);
 }
 
-/* Keeps all instances of the service; when there is no room, none. */
-static void cache_fill(struct dns_cache *cache, struct dns_resolver *r, struct dns_cache_slot *slot)
+/* Reads all instances of the service into `list`; false when there is no room. */
+static bool cache_read(struct dns_cache *cache, struct dns_resolver *r,
+                       const struct dns_cache_slot *slot, struct dns_instance *list)
 {
-    const size_t arena_used = cache->arena_used;
-    struct dns_instance *list = cache_take(cache, slot->instance_count * sizeof(*list));
     struct dns_reading reading;
     struct dns_instance instance;
     size_t count = 0;
-    int rc;
+    int rc = dns_reading_begin(&reading, r, slot->service);
 
-    if (list == NULL || dns_reading_begin(&reading, r, slot->service) != 0) {
-        cache->full = true;
-        cache->arena_used = arena_used;
-        return;
+    if (rc != 0) {
+        return false;
     }
     while ((rc = dns_reading_next(&reading, r, &instance)) == 0) {
         assert(count < slot->instance_count); /* The catalog is as it was when they were counted. */
-        if (!keep_instance(cache, r, list, count, &instance)) {
+        if (!keep_instance(cache, r, count == 0 ? NULL : &list[count - 1], &instance)) {
             break;
         }
         list[count++] = instance;
     }
     catalog_scan_end(&reading.scan);
     if (rc != STORE_ENOTFOUND || r->failed) {
-        cache->full = true;
+        return false;
+    }
+    assert(count == slot->instance_count);
+    return true;
+}
+
+/* Keeps all instances of the service; when there is no room, none. */
+static void cache_fill(struct dns_cache *cache, struct dns_resolver *r, struct dns_cache_slot *slot)
+{
+    const size_t arena_used = cache->arena_used;
+    const size_t count = slot->instance_count;
+    struct dns_instance *list = cache_take(cache, count * sizeof(*list));
+    struct dns_instance **healthy = cache_take(cache, count * sizeof(struct dns_instance *));
+
+    if (list == NULL || healthy == NULL || !cache_read(cache, r, slot, list) ||
+        !keep_ip_names(cache, r, list, count)) {
+        slot->refused = true;
         cache->arena_used = arena_used;
         return;
     }
-    assert(count == slot->instance_count);
-    keep_compare(list, count);
+    keep_compare(cache, list, count);
+    for (size_t i = 0; i < count; i++) {
+        if (dns_instance_is_healthy(r, &list[i])) {
+            healthy[slot->healthy_count++] = &list[i];
+        }
+    }
     slot->instances = list;
+    slot->healthy = healthy;
 }
 
 /* The second question for a service, in one state of the catalog, makes its instances be kept:
@@ -306,7 +353,7 @@ const struct dns_cache_slot *dns_cache_get(struct dns_cache *cache, struct dns_r
     if (slot->generation != cache->generation) {
         return NULL;
     }
-    if (slot->instances == NULL && !cache->full) {
+    if (slot->instances == NULL && !slot->refused) {
         cache_fill(cache, r, slot);
     }
     return slot->instances == NULL ? NULL : slot;

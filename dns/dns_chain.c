@@ -81,7 +81,7 @@ static struct slice chain_step_service(struct dns_resolver *r, struct chain *cha
     const size_t first = r->instance_count;
     /* Else a question about many instances that lead to a name with many takes seconds. */
     const size_t count =
-        subject->matchless || subject->datacenter_unknown || r->read_count >= DNS_CHAIN_READS_MAX
+        subject->matchless || subject->datacenter_unknown || r->look_count >= DNS_CHAIN_LOOKS_MAX
             ? 0
             : dns_instances_collect(r, subject->service, subject->tag);
     const size_t begin = chain->count;

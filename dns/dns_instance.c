@@ -285,18 +285,26 @@ int dns_reading_next(struct dns_reading *reading, struct dns_resolver *r, struct
     return 0;
 }
 
-static bool instance_is_wanted(const struct dns_resolver *r, const struct dns_instance *instance,
-                               struct slice tag)
+bool dns_instance_is_healthy(const struct dns_resolver *r, const struct dns_instance *instance)
 {
-    if (instance->state == DNS_CHECK_CRITICAL ||
-        (r->zone->config.only_passing && instance->state != DNS_CHECK_PASSING)) {
-        return false;
-    }
-    return tag.size == 0 || strings_contain_nocase(instance->tags, tag);
+    return instance->state != DNS_CHECK_CRITICAL &&
+           (!r->zone->config.only_passing || instance->state == DNS_CHECK_PASSING);
 }
 
-/* Reads the store. When the list is full each instance that was seen so far has the same chance to
- * be in it. */
+/* Where the next instance of those that were `seen` belongs in the list, which begins at `first`:
+ * when the list is full each of them has the same chance to be in it. False: nowhere. */
+static bool collect_place(struct dns_resolver *r, size_t first, size_t *seen, size_t *index)
+{
+    (*seen)++;
+    if (r->instance_count < DNS_INSTANCES_MAX) {
+        *index = r->instance_count++;
+        return true;
+    }
+    *index = first + dns_random_below(r, *seen);
+    return *index < DNS_INSTANCES_MAX;
+}
+
+/* Reads the store. */
 static size_t collect_read(struct dns_resolver *r, struct slice service, struct slice tag)
 {
     const size_t first = r->instance_count;
@@ -304,6 +312,7 @@ static size_t collect_read(struct dns_resolver *r, struct slice service, struct 
     struct dns_instance instance;
     size_t seen = 0;
     size_t total = 0;
+    size_t index;
     int rc = dns_reading_begin(&reading, r, service);
 
     if (!dns_store_read_ok(r, rc)) {
@@ -311,25 +320,16 @@ static size_t collect_read(struct dns_resolver *r, struct slice service, struct 
     }
     while ((rc = dns_reading_next(&reading, r, &instance)) == 0) {
         total++;
-        if (!instance_is_wanted(r, &instance, tag)) {
-            continue;
-        }
-        seen++;
-        if (r->instance_count < DNS_INSTANCES_MAX) {
-            r->instances[r->instance_count] = instance;
-            r->list[r->instance_count] = &r->instances[r->instance_count];
-            r->instance_count++;
-            continue;
-        }
-        const size_t index = dns_random_below(r, seen);
-
-        if (index < DNS_INSTANCES_MAX - first) {
-            r->instances[first + index] = instance;
+        if (dns_instance_is_healthy(r, &instance) &&
+            (tag.size == 0 || strings_contain_nocase(instance.tags, tag)) &&
+            collect_place(r, first, &seen, &index)) {
+            r->instances[index] = instance;
+            r->list[index] = &r->instances[index];
         }
     }
     (void)dns_store_read_ok(r, rc);
     catalog_scan_end(&reading.scan);
-    r->read_count += total;
+    r->look_count += total * DNS_CHAIN_READ_LOOKS;
     if (r->cache != NULL && !r->failed) {
         dns_cache_note(r->cache, service, total);
     }
@@ -341,10 +341,19 @@ static size_t collect_kept(struct dns_resolver *r, const struct dns_cache_slot *
                            struct slice tag)
 {
     const size_t first = r->instance_count;
+    size_t seen = 0;
+    size_t index;
 
-    for (size_t i = 0; i < slot->instance_count && r->instance_count < DNS_INSTANCES_MAX; i++) {
-        if (instance_is_wanted(r, &slot->instances[i], tag)) {
-            r->list[r->instance_count++] = &slot->instances[i];
+    r->look_count += slot->healthy_count;
+    if (tag.size == 0 && slot->healthy_count <= DNS_INSTANCES_MAX - first) {
+        memcpy(r->list + first, slot->healthy, slot->healthy_count * sizeof(r->list[0]));
+        r->instance_count += slot->healthy_count;
+        return slot->healthy_count;
+    }
+    for (size_t i = 0; i < slot->healthy_count; i++) {
+        if ((tag.size == 0 || strings_contain_nocase(slot->healthy[i]->tags, tag)) &&
+            collect_place(r, first, &seen, &index)) {
+            r->list[index] = slot->healthy[i];
         }
     }
     return r->instance_count - first;

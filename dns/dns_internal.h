@@ -117,7 +117,8 @@ enum {
     DNS_NAME_SLOTS = 1 << 14,      /* of the tables of names and of what was seen; a power of two */
     DNS_CHAIN_STEPS_MAX = 3,       /* names followed inside the domain */
     DNS_CHAIN_RECORDS_MAX = 64,    /* records of one chain; what is beyond is left out */
-    DNS_CHAIN_READS_MAX = 16384,   /* instances read for such names, per answer */
+    DNS_CHAIN_LOOKS_MAX = 1 << 18, /* instances looked at for such names, per answer */
+    DNS_CHAIN_READ_LOOKS = 16,     /* what one that is read from the store counts for */
     DNS_CHAIN_SERVICE_RECORDS = 5, /* kept below a service's CNAME without EDNS */
     DNS_CHASED_MAX = 16,           /* names asked from recursors for one answer */
     DNS_NAME_SERVERS_MAX = 3,
@@ -175,8 +176,8 @@ struct dns_instance {
 enum {
     DNS_CACHE_SERVICES_MAX = 512,
     DNS_CACHE_SLOTS = 2 * DNS_CACHE_SERVICES_MAX, /* a power of two */
-    DNS_CACHE_INSTANCES_MAX = 256,                /* of one service; larger ones are not kept */
     DNS_CACHE_BYTES = 16 << 20,
+    DNS_CACHE_KEYS = 1 << 17, /* twice the instances that there is room for; a power of two */
     DNS_CACHE_VERSIONS = 3,
 };
 
@@ -184,17 +185,20 @@ struct dns_cache_slot {
     uint64_t generation; /* in use if this is the cache's */
     uint32_t hash;
     struct slice service;
+    bool refused;                   /* there was no room */
     struct dns_instance *instances; /* NULL: not kept so far */
     size_t instance_count;
+    struct dns_instance **healthy; /* those of them that may be told */
+    size_t healthy_count;
 };
 
 struct dns_cache {
     uint64_t generation;
     uint64_t versions[DNS_CACHE_VERSIONS];
-    bool full; /* no more is kept until the catalog changes */
     size_t slot_count;
     size_t arena_used;
     struct dns_cache_slot slots[DNS_CACHE_SLOTS];
+    uint32_t keys[DNS_CACHE_KEYS]; /* while instances are compared: index + 1 */
     _Alignas(16) uint8_t arena[DNS_CACHE_BYTES];
 };
 
@@ -260,7 +264,7 @@ struct dns_resolver {
     size_t authority_count;
     size_t additional_count;
     size_t instance_count;
-    size_t read_count;   /* instances read from the store behind names */
+    size_t look_count;   /* instances looked at behind names, see DNS_CHAIN_LOOKS_MAX */
     uint32_t list_count; /* of addresses, each without repetition, behind names */
     size_t arena_used;
     size_t bad_check_count;
@@ -320,6 +324,8 @@ int dns_reading_begin(struct dns_reading *reading, struct dns_resolver *r, struc
 int dns_reading_next(struct dns_reading *reading, struct dns_resolver *r, struct dns_instance *out);
 /* Notes a failed read; true when `rc` says that something was read. */
 bool dns_store_read_ok(struct dns_resolver *r, int rc);
+/* Whether questions are answered with it, as the zone has it. */
+bool dns_instance_is_healthy(const struct dns_resolver *r, const struct dns_instance *instance);
 enum dns_accept dns_accept_of(uint16_t type);
 /* Consul's choice: lan_ipv6 before lan_ipv4 before the plain address, as far as they are taken.
  * `stride` strings make one tagged address. */
@@ -380,6 +386,9 @@ struct dns_name *dns_name_make(struct dns_resolver *r, const uint8_t *labels, si
 /* "a.b" below parent (NULL: the root; then the zone's names are shared if the text ends in one). */
 struct dns_name *dns_name_from_text(struct dns_resolver *r, struct slice text,
                                     struct dns_name *parent);
+/* "\10" "0a000001", the label of an address; returns its size. */
+enum { DNS_IP_LABEL_BYTES_MAX = 33 }; /* the length and two digits for each byte */
+size_t dns_ip_label(const struct dns_ip *ip, uint8_t label[DNS_IP_LABEL_BYTES_MAX]);
 /* hex.addr.dc.domain */
 struct dns_name *dns_name_from_ip(struct dns_resolver *r, const struct dns_ip *ip);
 uint32_t dns_hash(const void *bytes, size_t size);

@@ -209,7 +209,7 @@ void dns_lookup_service(struct dns_resolver *r, const struct dns_subject *subjec
         answer_unknown(r);
         return;
     }
-    r->read_count = 0; /* From here on, for names. */
+    r->look_count = 0; /* From here on, for names. */
     const struct ask ask = {
         .type = r->query.type,
         .ttl_s = dns_zone_service_ttl_s(r->zone, subject->service),

@@ -5,7 +5,7 @@
 
 #include "dns/dns_internal.h"
 
-enum { ARENA_ALIGN = 16, IP_HEX_BYTES_MAX = 32 };
+enum { ARENA_ALIGN = 16 };
 
 void *dns_arena_take(struct dns_resolver *r, size_t size)
 {
@@ -121,10 +121,9 @@ struct dns_name *dns_name_from_text(struct dns_resolver *r, struct slice text,
     return dns_name_make(r, labels, size, parent);
 }
 
-struct dns_name *dns_name_from_ip(struct dns_resolver *r, const struct dns_ip *ip)
+size_t dns_ip_label(const struct dns_ip *ip, uint8_t label[DNS_IP_LABEL_BYTES_MAX])
 {
     static const char digits[] = "0123456789abcdef";
-    uint8_t label[1 + IP_HEX_BYTES_MAX];
 
     assert(ip->size == 4 || ip->size == 16);
     label[0] = (uint8_t)(ip->size * 2);
@@ -132,7 +131,14 @@ struct dns_name *dns_name_from_ip(struct dns_resolver *r, const struct dns_ip *i
         label[1 + 2 * i] = (uint8_t)digits[ip->bytes[i] >> 4];
         label[2 + 2 * i] = (uint8_t)digits[ip->bytes[i] & 0xf];
     }
-    return dns_name_make(r, label, 1 + (size_t)ip->size * 2, &r->zone->addr_name);
+    return 1 + (size_t)ip->size * 2;
+}
+
+struct dns_name *dns_name_from_ip(struct dns_resolver *r, const struct dns_ip *ip)
+{
+    uint8_t label[DNS_IP_LABEL_BYTES_MAX];
+
+    return dns_name_make(r, label, dns_ip_label(ip, label), &r->zone->addr_name);
 }
 
 bool dns_seen_first(struct dns_resolver *r, const void *key, size_t size)

@@ -32,6 +32,24 @@ static size_t answer(struct dns_resolver *resolver, struct dns_zone *zone, const
 }
 
 /* Two zones, since where names stand is remembered in a zone's names: each resolver has its own. */
+static void expect_equal_answer(struct dns_zone *zone, struct dns_zone *other, const char *question,
+                                uint64_t seed)
+{
+    static uint8_t with[DNS_MESSAGE_BYTES_MAX], without[DNS_MESSAGE_BYTES_MAX];
+    const uint16_t edns_size = (uint16_t)(below(2) * 1232);
+    const bool tcp = below(3) == 0;
+    const size_t with_size = answer(kept, zone, question, edns_size, tcp, seed, with);
+    const size_t without_size = answer(plain, other, question, edns_size, tcp, seed, without);
+
+    if (with_size != without_size || memcmp(with, without, with_size) != 0) {
+        struct buffer a = {0}, b = {0};
+
+        dns_fixture_print(with, with_size, &a);
+        dns_fixture_print(without, without_size, &b);
+        fail_msg("%s\nkept:  %s\nplain: %s", question, a.data, b.data);
+    }
+}
+
 static void expect_equal_answers(struct dns_zone *zone, struct dns_zone *other)
 {
     static const char *const questions[] = {
@@ -52,24 +70,12 @@ static void expect_equal_answers(struct dns_zone *zone, struct dns_zone *other)
         "s4.service.consul SRV",
         "s2.service.consul CNAME",
     };
-    static uint8_t with[DNS_MESSAGE_BYTES_MAX], without[DNS_MESSAGE_BYTES_MAX];
+    const size_t question_count = sizeof(questions) / sizeof(questions[0]);
 
     assert_int_equal(store_read_begin(fixture.store, &fixture.txn), 0);
     dns_cache_renew(kept->cache, &fixture.txn);
-    for (unsigned i = 0; i < 3 * sizeof(questions) / sizeof(questions[0]); i++) {
-        const char *question = questions[i % (sizeof(questions) / sizeof(questions[0]))];
-        const uint16_t edns_size = (uint16_t)(below(2) * 1232);
-        const bool tcp = below(3) == 0;
-        const size_t with_size = answer(kept, zone, question, edns_size, tcp, i, with);
-        const size_t without_size = answer(plain, other, question, edns_size, tcp, i, without);
-
-        if (with_size != without_size || memcmp(with, without, with_size) != 0) {
-            struct buffer a = {0}, b = {0};
-
-            dns_fixture_print(with, with_size, &a);
-            dns_fixture_print(without, without_size, &b);
-            fail_msg("%s\nkept:  %s\nplain: %s", question, a.data, b.data);
-        }
+    for (unsigned i = 0; i < 3 * question_count; i++) {
+        expect_equal_answer(zone, other, questions[i % question_count], i);
     }
     store_read_end(&fixture.txn);
 }
@@ -207,34 +213,124 @@ static void only_the_catalog_ends_it(void **state)
     dns_zone_free(zone);
 }
 
-/* More services than are kept, and one that is too large: answers go on. */
+/* A service of more instances than an answer looks at is kept, too, else every question about it
+ * reads all of them from the store; which ones are looked at is as random as there. */
+static void large_services_are_kept(void **state)
+{
+    enum { COUNT = DNS_INSTANCES_MAX + 100, QUESTIONS = 24 };
+    static const char *const questions[] = {"huge.service.consul A", "huge.service.consul SRV",
+                                            "one.huge.service.consul SRV",
+                                            "two.huge.service.consul A"};
+    struct dns_zone *zone = dns_zone_new(&fixture.config);
+    struct dns_zone *other = dns_zone_new(&fixture.config);
+    char node[32], address[32], own[32];
+
+    (void)state;
+    dns_fixture_begin(&fixture);
+    for (unsigned i = 0; i < COUNT; i++) {
+        (void)snprintf(node, sizeof(node), "huge-%u", i);
+        (void)snprintf(address, sizeof(address), "10.9.%u.%u", i / 3 / 250, i / 3 % 250);
+        (void)snprintf(own, sizeof(own), "10.8.%u.%u", i / 2 / 250, i / 2 % 250);
+        dns_fixture_put(&fixture,
+                        &(struct dns_fixture_entry){.node = node,
+                                                    .address = address,
+                                                    .service = "huge",
+                                                    .service_address = i % 4 == 0 ? own : NULL,
+                                                    .tags = i % 5 == 0 ? "one two" : "two",
+                                                    .port = i % 2,
+                                                    .node_check = i % 7 == 0 ? "critical" : NULL});
+    }
+    dns_fixture_commit(&fixture);
+    dns_cache_flush(kept->cache);
+    renew();
+    for (unsigned i = 0; i < QUESTIONS; i++) {
+        expect_equal_answer(zone, other, questions[i % 4], i);
+        assert_true(kept->instance_count > DNS_INSTANCES_MAX / 6);
+        assert_int_equal(kept->list[0]->kept != NULL, i > 0); /* the store is read once */
+    }
+    assert_int_equal(kept->instance_count, plain->instance_count);
+    store_read_end(&fixture.txn);
+    dns_zone_free(zone);
+    dns_zone_free(other);
+}
+
+/* Each of many instances leads to a name with many behind it, all kept: what is looked at has an
+ * end. Begins with the service of the test before. */
+static void kept_names_behind_names_are_looked_at_within_a_bound(void **state)
+{
+    enum { LED = 40 };
+    static uint8_t out[DNS_MESSAGE_BYTES_MAX];
+    struct dns_zone *zone = dns_zone_new(&fixture.config);
+    char node[32];
+
+    (void)state;
+    dns_fixture_begin(&fixture);
+    for (unsigned i = 0; i < LED; i++) {
+        (void)snprintf(node, sizeof(node), "led-%u", i);
+        dns_fixture_put(&fixture,
+                        &(struct dns_fixture_entry){.node = node,
+                                                    .address = "10.0.0.1",
+                                                    .service = "led",
+                                                    .service_address = "huge.service.consul"});
+    }
+    dns_fixture_commit(&fixture);
+    dns_cache_flush(kept->cache);
+    renew();
+    for (unsigned i = 0; i < 2; i++) {
+        (void)answer(kept, zone, "huge.service.consul A", 0, false, 1, out);
+    }
+    const size_t healthy = kept->instance_count;
+    const size_t followed = (DNS_CHAIN_LOOKS_MAX + healthy - 1) / healthy;
+
+    assert_in_range(followed, 1, LED - 1);
+    for (unsigned i = 0; i < 2; i++) {
+        assert_true(answer(kept, zone, "led.service.consul SRV", 0, true, 1, out) > 0);
+        assert_int_equal(out[7], LED);
+        assert_int_equal(out[10] << 8 | out[11], dns_zone_udp_answers_max(zone) * followed);
+    }
+    store_read_end(&fixture.txn);
+    dns_zone_free(zone);
+}
+
+/* More services than are kept, and one that is too large: answers go on, and those that have room
+ * are kept beside it. */
 static void what_has_no_room_is_read_from_the_store(void **state)
 {
+    enum { META_BYTES = 32 << 10, BIG = DNS_CACHE_BYTES / META_BYTES };
     static uint8_t out[DNS_MESSAGE_BYTES_MAX];
+    static char meta[META_BYTES] = "key ";
     struct dns_zone *zone = dns_zone_new(&fixture.config);
     char node[32], service[32], question[64];
 
     (void)state;
+    memset(meta + strlen(meta), 'x', sizeof(meta) - strlen(meta) - 1);
+    dns_fixture_begin(&fixture);
     for (unsigned i = 0; i < DNS_CACHE_SERVICES_MAX + 20; i++) {
         (void)snprintf(service, sizeof(service), "many-%u", i);
-        dns_fixture_register(
-            &fixture,
-            &(struct dns_fixture_entry){.node = "n1", .address = "10.0.0.1", .service = service});
+        dns_fixture_put(&fixture, &(struct dns_fixture_entry){
+                                      .node = "n1", .address = "10.0.0.1", .service = service});
     }
-    for (unsigned i = 0; i <= DNS_CACHE_INSTANCES_MAX; i++) {
+    for (unsigned i = 0; i < BIG; i++) {
         (void)snprintf(node, sizeof(node), "big-%u", i);
-        dns_fixture_register(&fixture, &(struct dns_fixture_entry){
-                                           .node = node, .address = "10.0.0.1", .service = "big"});
+        dns_fixture_put(&fixture,
+                        &(struct dns_fixture_entry){
+                            .node = node, .address = "10.0.0.1", .meta = meta, .service = "big"});
     }
+    dns_fixture_commit(&fixture);
     dns_cache_flush(kept->cache);
     renew();
-    (void)answer(kept, zone, "big.service.consul A", 0, false, 1, out);
-    assert_int_equal(out[7], 1);
-    assert_int_equal(kept->cache->slot_count, 0);
+    for (unsigned i = 0; i < 3; i++) {
+        (void)answer(kept, zone, "big.service.consul A", 0, false, 1, out);
+        assert_int_equal(out[7], 1);
+        assert_null(kept->list[0]->kept);
+        assert_in_range(kept->cache->arena_used, 1, 64); /* its name */
+    }
     for (unsigned i = 0; i < 2 * (DNS_CACHE_SERVICES_MAX + 20); i++) {
         (void)snprintf(question, sizeof(question), "many-%u.service.consul A", i / 2);
         assert_true(answer(kept, zone, question, 0, false, 1, out) > 0);
         assert_int_equal(out[7], 1);
+        assert_int_equal(kept->list[0]->kept != NULL,
+                         i % 2 == 1 && i / 2 < DNS_CACHE_SERVICES_MAX - 1);
     }
     assert_int_equal(kept->cache->slot_count, DNS_CACHE_SERVICES_MAX);
     store_read_end(&fixture.txn);
@@ -266,6 +362,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(answers_are_the_same_with_and_without),
         cmocka_unit_test(only_the_catalog_ends_it),
+        cmocka_unit_test(large_services_are_kept),
+        cmocka_unit_test(kept_names_behind_names_are_looked_at_within_a_bound),
         cmocka_unit_test(what_has_no_room_is_read_from_the_store),
     };
 

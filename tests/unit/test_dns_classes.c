@@ -460,7 +460,11 @@ static void tcp_answers_end_where_their_length_does(void **state)
 /* Each of many instances leads to a name that many are behind: what is read has an end. */
 static void names_behind_names_are_read_within_a_bound(void **state)
 {
-    enum { LED_TO_MAX = (DNS_CHAIN_READS_MAX + WIDE - 1) / WIDE, ADDRESSES = 3 };
+    enum {
+        READS_MAX = DNS_CHAIN_LOOKS_MAX / DNS_CHAIN_READ_LOOKS,
+        LED_TO_MAX = (READS_MAX + WIDE - 1) / WIDE,
+        ADDRESSES = 3
+    };
     uint8_t query[DNS_UDP_BYTES_DEFAULT];
     const size_t query_size = dns_fixture_query("led.service.consul SRV", 0, query, sizeof(query));
 

@@ -237,7 +237,7 @@ bool dns_node_find(struct dns_resolver *r, const struct dns_subject *subject,
                    struct catalog_node *out)
 {
     return !subject->matchless && !subject->datacenter_unknown && !r->zone->config.deny &&
-           dns_store_read_ok(r, catalog_node_get(r->txn, subject->node, out));
+           dns_store_read_ok(r, catalog_node_find(r->txn, subject->node, out));
 }
 
 static void node_add_meta(struct dns_resolver *r, const struct catalog_node *node)

@@ -80,6 +80,7 @@ static inline void dns_fixture_close(struct dns_fixture *fixture)
 /* What to register; NULL and 0 leave out. Lists are blank-separated. */
 struct dns_fixture_entry {
     const char *node, *address;
+    const char *node_id;
     const char *node_tagged; /* name address ... */
     const char *meta;        /* key value ... */
     const char *service, *id;
@@ -155,7 +156,8 @@ static inline void dns_fixture_put(struct dns_fixture *fixture,
     struct buffer ended = {0};
     struct errmsg err = {""};
     struct catalog_registration registration = {
-        .node = {.name = dns_fixture_slice(entry->node),
+        .node = {.id = dns_fixture_slice(entry->node_id),
+                 .name = dns_fixture_slice(entry->node),
                  .address = dns_fixture_slice(entry->address),
                  .datacenter = SLICE_LITERAL("dc1"),
                  .tagged_addresses = dns_fixture_list(&buffers[0], entry->node_tagged),

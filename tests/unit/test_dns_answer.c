@@ -16,6 +16,7 @@
 static const struct dns_fixture_entry entries[] = {
     {.node = "n1",
      .address = "10.0.0.1",
+     .node_id = "5ca1ab1e-0000-4000-8000-00000000abc1",
      .meta = "rack r1",
      .service = "consul",
      .port = 8300,
@@ -160,6 +161,12 @@ static void questions_are_answered_as_recorded(void **state)
         {"n1.node.consul ANY", "NOERROR aa rd|an n1.node.consul 0 A 10.0.0.1"
                                "|an n1.node.consul 0 TXT \"rack=r1\""},
         {"n1.node.consul AAAA", "NOERROR aa rd|ar n1.node.consul 0 TXT \"rack=r1\""},
+        /* Its id, or the start of it. */
+        {"5CA1.node.consul TXT", "NOERROR aa rd|an 5CA1.node.consul 0 TXT \"rack=r1\""},
+        {"5ca1ab1e-0000-4000-8000-00000000abc1.node.consul A",
+         "NOERROR aa rd|an 5ca1ab1e-0000-4000-8000-00000000abc1.node.consul 0 A 10.0.0.1"
+         "|ar 5ca1ab1e-0000-4000-8000-00000000abc1.node.consul 0 TXT \"rack=r1\""},
+        {"5ca1ab1f.node.consul A", UNKNOWN},
         {"nobody.node.consul A", UNKNOWN},
         {"cased.service.consul A", UNKNOWN},
         {"nobody.node.consul MX", "NOERROR aa rd"},

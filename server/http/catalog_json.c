@@ -112,7 +112,8 @@ static void catalog_json_extra(struct buffer *out, struct slice extra, const cha
         {"Ports", NULL},
         {"Locality", NULL},
     };
-    json_t *kept = extra.size == 0 ? NULL : json_loadb(extra.data, extra.size, 0, NULL);
+    json_t *kept =
+        extra.size == 0 ? NULL : json_loadb(extra.data, extra.size, JSON_ALLOW_NUL, NULL);
 
     for (size_t i = 0; i < sizeof(members) / sizeof(members[0]); i++) {
         const json_t *member = kept == NULL ? NULL : json_object_get(kept, members[i].name);

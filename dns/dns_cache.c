@@ -1,5 +1,6 @@
 /* What is kept between questions: the instances of services that were asked for more than once, all
- * that can be known of them before a question worked out. */
+ * that can be known of them before a question worked out. What addresses are called is kept with it
+ * (dns_reverse.c). */
 
 #include <assert.h>
 #include <stdlib.h>
@@ -7,7 +8,7 @@
 
 #include "dns/dns_internal.h"
 
-static void *cache_take(struct dns_cache *cache, size_t size)
+void *dns_cache_take(struct dns_cache *cache, size_t size)
 {
     const size_t rounded = (size + 15) & ~(size_t)15;
 
@@ -23,7 +24,7 @@ static void *cache_take(struct dns_cache *cache, size_t size)
 /* Copies into the cache; false when it is full. */
 static bool cache_copy(struct dns_cache *cache, struct slice *slice)
 {
-    char *copy = cache_take(cache, slice->size);
+    char *copy = dns_cache_take(cache, slice->size);
 
     if (copy == NULL) {
         return false;
@@ -40,6 +41,7 @@ void dns_cache_flush(struct dns_cache *cache)
     cache->generation++;
     cache->arena_used = 0;
     cache->slot_count = 0;
+    cache->reverse = DNS_REVERSE_UNASKED;
 }
 
 struct dns_cache *dns_cache_new(void)
@@ -104,10 +106,10 @@ void dns_cache_note(struct dns_cache *cache, struct slice service, size_t count)
         .generation = cache->generation, .hash = hash, .service = name, .instance_count = count};
 }
 
-static struct dns_name *cache_name(struct dns_cache *cache, const uint8_t *labels, size_t size,
-                                   struct dns_name *parent)
+static struct dns_name *cache_labels(struct dns_cache *cache, const uint8_t *labels, size_t size,
+                                     struct dns_name *parent)
 {
-    struct dns_name *name = cache_take(cache, sizeof(*name) + size);
+    struct dns_name *name = dns_cache_take(cache, sizeof(*name) + size);
 
     if (name == NULL) {
         return NULL;
@@ -119,24 +121,30 @@ static struct dns_name *cache_name(struct dns_cache *cache, const uint8_t *label
     return name;
 }
 
+bool dns_cache_name(struct dns_cache *cache, struct slice text, struct dns_name *parent,
+                    struct dns_name **out)
+{
+    uint8_t labels[DNS_NAME_BYTES_MAX];
+    const size_t size = dns_labels_from_text(text, labels, sizeof(labels));
+
+    if (size == 0 || size + dns_name_size(parent) > DNS_NAME_BYTES_MAX) {
+        *out = NULL;
+        return true;
+    }
+    *out = cache_labels(cache, labels, size, parent);
+    return *out != NULL;
+}
+
 /* The name of the instance's node. Equal ones are one object, as the writer wants it. False when
  * memory is used up. */
 static bool keep_node_name(struct dns_cache *cache, const struct dns_resolver *r,
                            const struct dns_instance *before, struct dns_instance *instance)
 {
-    uint8_t labels[DNS_NAME_BYTES_MAX];
-
     if (before != NULL && before->node_index == instance->node_index) {
         instance->kept->node_name = before->kept->node_name;
         return true;
     }
-    const size_t size = dns_labels_from_text(instance->node, labels, sizeof(labels));
-
-    if (size == 0 || size + dns_name_size(&r->zone->node_name) > DNS_NAME_BYTES_MAX) {
-        return true; /* A node whose name is none in DNS has none here, either. */
-    }
-    instance->kept->node_name = cache_name(cache, labels, size, &r->zone->node_name);
-    return instance->kept->node_name != NULL;
+    return dns_cache_name(cache, instance->node, &r->zone->node_name, &instance->kept->node_name);
 }
 
 static bool keep_instance(struct dns_cache *cache, const struct dns_resolver *r,
@@ -149,7 +157,7 @@ static bool keep_instance(struct dns_cache *cache, const struct dns_resolver *r,
         !cache_copy(cache, &instance->tagged.packed)) {
         return false;
     }
-    struct dns_kept *kept = cache_take(cache, sizeof(*kept));
+    struct dns_kept *kept = dns_cache_take(cache, sizeof(*kept));
 
     if (kept == NULL) {
         return false;
@@ -243,7 +251,7 @@ static bool keep_ip_names(struct dns_cache *cache, const struct dns_resolver *r,
         if (size + dns_name_size(&r->zone->addr_name) > DNS_NAME_BYTES_MAX) {
             continue; /* It is too long below this domain, and refused when it is asked for. */
         }
-        kept->ip_name = cache_name(cache, label, size, &r->zone->addr_name);
+        kept->ip_name = cache_labels(cache, label, size, &r->zone->addr_name);
         if (kept->ip_name == NULL) {
             return false;
         }
@@ -323,8 +331,8 @@ static void cache_fill(struct dns_cache *cache, struct dns_resolver *r, struct d
 {
     const size_t arena_used = cache->arena_used;
     const size_t count = slot->instance_count;
-    struct dns_instance *list = cache_take(cache, count * sizeof(*list));
-    struct dns_instance **healthy = cache_take(cache, count * sizeof(struct dns_instance *));
+    struct dns_instance *list = dns_cache_take(cache, count * sizeof(*list));
+    struct dns_instance **healthy = dns_cache_take(cache, count * sizeof(struct dns_instance *));
 
     if (list == NULL || healthy == NULL || !cache_read(cache, r, slot, list) ||
         !keep_ip_names(cache, r, list, count)) {

@@ -179,6 +179,7 @@ enum {
     DNS_CACHE_BYTES = 16 << 20,
     DNS_CACHE_KEYS = 1 << 17, /* twice the instances that there is room for; a power of two */
     DNS_CACHE_VERSIONS = 3,
+    DNS_REVERSE_SLOTS = 1 << 14, /* a power of two */
 };
 
 struct dns_cache_slot {
@@ -192,6 +193,13 @@ struct dns_cache_slot {
     size_t healthy_count;
 };
 
+/* What an address is called: the first node that has it, or else the first service. */
+struct dns_reverse {
+    struct dns_reverse *next; /* with the same hash */
+    struct dns_ip ip;
+    struct dns_name *name;
+};
+
 struct dns_cache {
     uint64_t generation;
     uint64_t versions[DNS_CACHE_VERSIONS];
@@ -199,6 +207,8 @@ struct dns_cache {
     size_t arena_used;
     struct dns_cache_slot slots[DNS_CACHE_SLOTS];
     uint32_t keys[DNS_CACHE_KEYS]; /* while instances are compared: index + 1 */
+    enum { DNS_REVERSE_UNASKED, DNS_REVERSE_ASKED, DNS_REVERSE_KEPT, DNS_REVERSE_REFUSED } reverse;
+    struct dns_reverse *reverse_slots[DNS_REVERSE_SLOTS]; /* of addresses, if KEPT */
     _Alignas(16) uint8_t arena[DNS_CACHE_BYTES];
 };
 
@@ -309,6 +319,11 @@ const struct dns_cache_slot *dns_cache_get(struct dns_cache *cache, struct dns_r
  * are not noted: anybody may ask for those. */
 void dns_cache_note(struct dns_cache *cache, struct slice service, size_t count);
 
+void *dns_cache_take(struct dns_cache *cache, size_t size); /* NULL when it is full */
+/* "a.b" below parent, in *out; NULL there when that is no name in DNS. False when it is full. */
+bool dns_cache_name(struct dns_cache *cache, struct slice text, struct dns_name *parent,
+                    struct dns_name **out);
+
 /* dns_instance.c */
 
 /* Reads the instances of a service one by one, their health with them. Ends with catalog_scan_end.
@@ -371,11 +386,12 @@ void dns_lookup_address(struct dns_resolver *r, const struct dns_subject *subjec
 /* The node that is asked for; false: there is none. Valid as long as the transaction. */
 bool dns_node_find(struct dns_resolver *r, const struct dns_subject *subject,
                    struct catalog_node *out);
-/* False when no node and no service has the address. */
-bool dns_lookup_reverse(struct dns_resolver *r);
 /* NS records of the zone into `records`, at most DNS_NAME_SERVERS_MAX; their addresses into the
  * additional section. */
 size_t dns_lookup_name_servers(struct dns_resolver *r, struct dns_record *records);
+
+/* dns_reverse.c: the same for what an address is called; false when it is nobody's. */
+bool dns_lookup_reverse(struct dns_resolver *r);
 
 /* dns_record.c: the pieces. */
 void *dns_arena_take(struct dns_resolver *r, size_t size); /* NULL when used up */

@@ -1,5 +1,5 @@
-/* Answers from the catalog (NOTES-dns-cli, sections 4 and 5): services, nodes, addresses, reverse
- * names, name servers. */
+/* Answers from the catalog (NOTES-dns-cli, sections 4 and 5): services, nodes, addresses, name
+ * servers. */
 
 #include <assert.h>
 #include <string.h>
@@ -341,80 +341,6 @@ void dns_lookup_address(struct dns_resolver *r, const struct dns_subject *subjec
         return;
     }
     dns_add_answer(r, &record);
-}
-
-/* --- reverse names --- */
-
-static bool text_is_ip(struct slice text, const struct dns_ip *ip)
-{
-    struct dns_ip other;
-
-    return dns_ip_parse(text, &other) && other.size == ip->size &&
-           memcmp(other.bytes, ip->bytes, ip->size) == 0;
-}
-
-static struct dns_name *reverse_find_node(struct dns_resolver *r, const struct dns_ip *ip)
-{
-    struct catalog_scan scan;
-    struct catalog_node node;
-    struct dns_name *found = NULL;
-    int rc = catalog_nodes_begin(&scan, r->txn);
-
-    if (!dns_store_read_ok(r, rc)) {
-        return NULL;
-    }
-    while (found == NULL && (rc = catalog_nodes_next(&scan, &node)) == 0) {
-        if (text_is_ip(node.address, ip)) {
-            found = dns_name_from_text(r, node.name, &r->zone->node_name);
-        }
-    }
-    (void)dns_store_read_ok(r, rc);
-    catalog_scan_end(&scan);
-    return found;
-}
-
-static struct dns_name *reverse_find_service(struct dns_resolver *r, const struct dns_ip *ip)
-{
-    struct catalog_scan scan;
-    struct catalog_service service;
-    struct dns_name *found = NULL;
-    int rc = catalog_services_begin(&scan, r->txn, SLICE_EMPTY);
-
-    if (!dns_store_read_ok(r, rc)) {
-        return NULL;
-    }
-    while (found == NULL && (rc = catalog_services_next(&scan, &service)) == 0) {
-        if (service.address.size > 0 && text_is_ip(service.address, ip)) {
-            found = dns_name_from_text(r, service.name, &r->zone->service_name);
-        }
-    }
-    (void)dns_store_read_ok(r, rc);
-    catalog_scan_end(&scan);
-    return found;
-}
-
-bool dns_lookup_reverse(struct dns_resolver *r)
-{
-    struct dns_ip ip;
-    struct dns_record record = {.owner = &r->question_name, .type = DNS_PTR};
-
-    if (r->zone->config.deny || !dns_ip_from_reverse(&r->query.name, &ip)) {
-        return false;
-    }
-    record.target = reverse_find_node(r, &ip);
-    if (record.target == NULL) {
-        record.target = reverse_find_service(r, &ip);
-    }
-    if (record.target == NULL) {
-        return false;
-    }
-    dns_add_answer(r, &record);
-    if (r->query.type == DNS_SOA) {
-        const struct dns_record soa = dns_record_soa(r);
-
-        dns_add_authority(r, &soa);
-    }
-    return true;
 }
 
 /* --- name servers --- */

@@ -69,6 +69,12 @@ static void expect_equal_answers(struct dns_zone *zone, struct dns_zone *other)
         "none.service.consul A",
         "s4.service.consul SRV",
         "s2.service.consul CNAME",
+        "1.0.0.10.in-addr.arpa PTR",
+        "2.0.0.10.in-addr.arpa SOA",
+        "1.0.1.10.in-addr.arpa PTR",
+        "2.0.1.10.in-addr.arpa A",
+        "9.9.9.9.in-addr.arpa PTR",
+        "7.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa PTR",
     };
     const size_t question_count = sizeof(questions) / sizeof(questions[0]);
 
@@ -254,6 +260,43 @@ static void large_services_are_kept(void **state)
     dns_zone_free(other);
 }
 
+/* What addresses are called is kept, too, nobody's included: until the cache is told that the
+ * catalog is another one, nothing is read. */
+static void reverse_names_are_kept(void **state)
+{
+    static uint8_t out[DNS_MESSAGE_BYTES_MAX];
+    struct dns_zone *zone = dns_zone_new(&fixture.config);
+
+    (void)state;
+    dns_fixture_register(&fixture,
+                         &(struct dns_fixture_entry){.node = "no\\name..", .address = "10.0.4.1"});
+    dns_fixture_register(&fixture,
+                         &(struct dns_fixture_entry){.node = "rev", .address = "10.0.4.1"});
+    dns_cache_flush(kept->cache);
+    renew();
+    for (unsigned i = 0; i < 2; i++) {
+        (void)answer(kept, zone, "2.4.0.10.in-addr.arpa PTR", 0, false, 1, out);
+        assert_int_equal(out[3] & 0xf, DNS_SERVFAIL);
+    }
+    store_read_end(&fixture.txn);
+    dns_fixture_register(&fixture,
+                         &(struct dns_fixture_entry){.node = "new", .address = "10.0.4.2"});
+    for (unsigned told = 0; told < 2; told++) {
+        assert_int_equal(store_read_begin(fixture.store, &fixture.txn), 0);
+        if (told == 1) {
+            dns_cache_renew(kept->cache, &fixture.txn);
+        }
+        for (unsigned i = 0; i < 3; i++) {
+            (void)answer(kept, zone, "2.4.0.10.in-addr.arpa PTR", 0, false, 1, out);
+            assert_int_equal(out[3] & 0xf, told == 1 ? DNS_NOERROR : DNS_SERVFAIL);
+            (void)answer(kept, zone, "1.4.0.10.in-addr.arpa PTR", 0, false, 1, out);
+            assert_int_equal(out[7], 1);
+        }
+        store_read_end(&fixture.txn);
+    }
+    dns_zone_free(zone);
+}
+
 /* Each of many instances leads to a name with many behind it, all kept: what is looked at has an
  * end. Begins with the service of the test before. */
 static void kept_names_behind_names_are_looked_at_within_a_bound(void **state)
@@ -362,6 +405,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(answers_are_the_same_with_and_without),
         cmocka_unit_test(only_the_catalog_ends_it),
+        cmocka_unit_test(reverse_names_are_kept),
         cmocka_unit_test(large_services_are_kept),
         cmocka_unit_test(kept_names_behind_names_are_looked_at_within_a_bound),
         cmocka_unit_test(what_has_no_room_is_read_from_the_store),

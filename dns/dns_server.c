@@ -319,23 +319,29 @@ static uint16_t socket_port(int fd)
 static_assert(offsetof(struct sockaddr_in, sin_port) == offsetof(struct sockaddr_in6, sin6_port),
               "socket_port reads both families alike");
 
-/* SO_REUSEPORT lets every program of this user share the port, so a second server would silently
- * take half of the questions: the port is claimed once without it. */
-static bool port_is_taken(const struct address *address)
+/* SO_REUSEPORT lets every program of this user share a port, and the kernel choose one that another
+ * one has: of two servers each would silently take half of the questions. So the port is claimed
+ * once without it. Returns the port, a free one where the address has 0; 0, with errno, on failure.
+ */
+static uint16_t port_claim(const struct address *address)
 {
     const int fd = socket(address->storage.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    bool taken;
+    uint16_t port = 0;
 
     if (fd < 0) {
-        return false;
+        return 0;
     }
     if (address->storage.ss_family == AF_INET6) {
         (void)socket_set_v6_only(fd, address);
     }
-    taken = bind(fd, (const struct sockaddr *)&address->storage, address->size) != 0 &&
-            errno == EADDRINUSE;
+    if (bind(fd, (const struct sockaddr *)&address->storage, address->size) == 0) {
+        port = socket_port(fd);
+    }
+    const int error = errno;
+
     (void)close(fd);
-    return taken;
+    errno = error;
+    return port;
 }
 
 /* "::" takes IPv4, too, unless addresses of IPv4 are named beside it. */
@@ -366,18 +372,20 @@ static int worker_open_pair(struct dns_worker *worker, const struct dns_options 
             errno = EINVAL;
             return -1;
         }
-        if (worker == &server->workers[0] && server->port != 0 && port_is_taken(&address)) {
-            errno = EADDRINUSE;
-            return -1;
+        uint16_t port = server->port;
+
+        if (worker == &server->workers[0]) {
+            port = port_claim(&address);
+            if (port == 0) {
+                return -1;
+            }
+            (void)address_parse(text, port, v6_only, &address);
         }
         const int udp = socket_open(&address, SOCK_DGRAM);
 
         if (udp < 0) {
             return -1;
         }
-        const uint16_t port = server->port != 0 ? server->port : socket_port(udp);
-
-        (void)address_parse(text, port, v6_only, &address);
         const int tcp = socket_open(&address, SOCK_STREAM);
 
         if (tcp >= 0) {

@@ -536,6 +536,46 @@ static void a_taken_port_is_an_error_that_names_the_address(void **state)
     dns_server_stop(NULL);
 }
 
+/* Symptom: of two servers that were started on any port each answered half of what the other was
+ * asked. Cause: with SO_REUSEPORT the kernel may choose a port that another program of the same
+ * user has. */
+static void any_port_is_one_that_nobody_has(void **state)
+{
+    enum { OTHERS = 200, STARTS = 300 }; /* By chance they met in nearly all runs. */
+    struct errmsg err = {""};
+    const struct dns_options options = {.store = fixture.store,
+                                        .config = &fixture.config,
+                                        .addresses = {"127.0.0.1"},
+                                        .address_count = 1};
+    struct sockaddr_in address;
+    uint16_t ports[OTHERS];
+    int fds[OTHERS];
+    const int on = 1;
+
+    (void)state;
+    for (size_t i = 0; i < OTHERS; i++) {
+        socklen_t size = sizeof(address);
+
+        address = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+        fds[i] = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+        assert_true(fds[i] >= 0);
+        assert_int_equal(setsockopt(fds[i], SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on)), 0);
+        assert_int_equal(bind(fds[i], (const struct sockaddr *)&address, size), 0);
+        assert_int_equal(getsockname(fds[i], (struct sockaddr *)&address, &size), 0);
+        ports[i] = ntohs(address.sin_port);
+    }
+    for (size_t start_count = 0; start_count < STARTS; start_count++) {
+        assert_int_equal(dns_server_start(&options, &server, &err), 0);
+        for (size_t i = 0; i < OTHERS; i++) {
+            assert_int_not_equal(dns_server_port(server), ports[i]);
+        }
+        (void)stop(NULL);
+    }
+    for (size_t i = 0; i < OTHERS; i++) {
+        (void)close(fds[i]);
+    }
+}
+
 static int setup(void **state)
 {
     (void)state;
@@ -566,6 +606,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(registrations_show_in_the_next_answer, start, stop),
         cmocka_unit_test(a_flood_stops_neither_tcp_nor_the_end),
         cmocka_unit_test(the_wildcard_of_ipv6_takes_ipv4_too),
+        cmocka_unit_test(any_port_is_one_that_nobody_has),
         cmocka_unit_test_setup_teardown(a_taken_port_is_an_error_that_names_the_address, start,
                                         stop),
     };

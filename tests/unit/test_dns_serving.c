@@ -18,7 +18,7 @@
 #include "dns/dns_server_internal.h"
 #include "tests/unit/dns_fixture.h"
 
-enum { WAIT_MS = 60000, SILENCE_MS = 60, IDLE_MS = 250 };
+enum { WAIT_MS = 60000, SILENCE_MS = 60, IDLE_MS = 250, START_TRIES = 20 };
 
 #define N1_QUESTION "n1.node.consul A"
 #define N1_ANSWER "NOERROR aa rd|an n1.node.consul 0 A 10.0.0.1"
@@ -54,10 +54,30 @@ static void start(const struct dns_config *config, bool confirms, uint64_t tcp_i
                                         .confirm = confirms ? count_confirmation : NULL,
                                         .tcp_idle_ms = tcp_idle_ms};
 
+    int rc = -1;
+
     atomic_store(&confirmations, 0);
-    if (dns_server_start(&options, &server, &err) != 0) {
+    for (int tries = 0; rc != 0 && tries < START_TRIES;
+         tries++) { /* A port may not be free on both. */
+        rc = dns_server_start(&options, &server, &err);
+    }
+    if (rc != 0) {
         fail_msg("%s", err.text);
     }
+}
+
+/* A container may have none. */
+static bool machine_has_ipv6(void)
+{
+    const struct sockaddr_in6 address = {.sin6_family = AF_INET6,
+                                         .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+    const int fd = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    const bool has = fd >= 0 && bind(fd, (const struct sockaddr *)&address, sizeof(address)) == 0;
+
+    if (fd >= 0) {
+        (void)close(fd);
+    }
+    return has;
 }
 
 static int stop(void **state)
@@ -417,6 +437,9 @@ static void a_client_may_leave_amid_its_answer(void **state)
 static void both_families_answer_on_one_port(void **state)
 {
     (void)state;
+    if (!machine_has_ipv6()) {
+        skip();
+    }
     start(&fixture.config, false, 0, "127.0.0.1", "::1");
     exchange("127.0.0.1", SOCK_DGRAM, N1_QUESTION, N1_ANSWER);
     exchange("127.0.0.1", SOCK_STREAM, N1_QUESTION, N1_ANSWER);
@@ -427,8 +450,10 @@ static void both_families_answer_on_one_port(void **state)
 /* A connected client takes answers only from where it has sent its question to. */
 static void answers_leave_from_the_address_that_was_asked(void **state)
 {
+    const bool ipv6 = machine_has_ipv6();
+
     (void)state;
-    start(&fixture.config, false, 0, "0.0.0.0", "::");
+    start(&fixture.config, false, 0, "0.0.0.0", ipv6 ? "::" : NULL);
     for (unsigned i = 1; i < 20; i++) {
         char address[32];
 
@@ -436,7 +461,9 @@ static void answers_leave_from_the_address_that_was_asked(void **state)
         exchange(address, SOCK_DGRAM, N1_QUESTION, N1_ANSWER);
         exchange(address, SOCK_STREAM, N1_QUESTION, N1_ANSWER);
     }
-    exchange("::1", SOCK_DGRAM, N1_QUESTION, N1_ANSWER);
+    if (ipv6) {
+        exchange("::1", SOCK_DGRAM, N1_QUESTION, N1_ANSWER);
+    }
 }
 
 static int setup(void **state)

@@ -23,6 +23,15 @@ static void ask_and_answer(const char *question, const char *expected)
     expect(fd, expected);
 }
 
+/* From the next question on. */
+static void set_timeout(uint32_t timeout_ms)
+{
+    struct dns_config config = fixture.config;
+
+    config.recursor_timeout_ms = timeout_ms;
+    assert_int_equal(dns_server_reload(server, &config), 0);
+}
+
 static int upstream_accept(size_t index)
 {
     wait_readable(listeners[index]);
@@ -236,10 +245,12 @@ static void truncated_host_names_are_asked_for_over_tcp(void **state)
 static void truncated_host_names_are_better_than_none(void **state)
 {
     (void)state;
-    start_with(1, TIMEOUT_MIDDLE_MS);
+    start_with(1, TIMEOUT_LONG_MS);
     for (unsigned i = 0; i < 3; i++) {
         if (i == 1) {
             assert_int_equal(listen(listeners[0], 4), 0);
+        } else if (i == 2) {
+            set_timeout(TIMEOUT_MIDDLE_MS);
         }
         const int fd = ask("ext.node.consul A", 0);
 
@@ -260,12 +271,14 @@ static void streams_that_break_lead_to_the_next(void **state)
 {
     (void)state;
     assert_int_equal(listen(listeners[1], 4), 0);
-    start_with(2, TIMEOUT_MIDDLE_MS);
+    start_with(2, TIMEOUT_LONG_MS);
     for (unsigned i = 0; i < 5; i++) {
         struct upstream_query query;
 
         if (i == 1) { /* Before it, the first one refuses. */
             assert_int_equal(listen(listeners[0], 4), 0);
+        } else if (i == 4) {
+            set_timeout(TIMEOUT_MIDDLE_MS);
         }
         const int fd = ask_tcp(WWW);
         const int first = i == 0 ? -1 : upstream_accept(0);
@@ -512,10 +525,7 @@ static void a_new_time_limit_holds_for_channels_used_again(void **state)
     (void)state;
     start_with(1, TIMEOUT_LONG_MS);
     ask_and_answer(WWW, WWW_ANSWER);
-    struct dns_config config = fixture.config;
-
-    config.recursor_timeout_ms = TIMEOUT_SHORT_MS;
-    assert_int_equal(dns_server_reload(server, &config), 0);
+    set_timeout(TIMEOUT_SHORT_MS);
     const int fd = ask(WWW, 0);
 
     upstream_receive(0, &query);

@@ -8,106 +8,22 @@
 
 #include <cmocka.h>
 
-#include "server/agent/agent_internal.h"
-#include "tests/unit/http_fixture.h"
-
-/* --- membership of two: this server and another one --- */
-
-struct membership {
-    struct member members[2];
-    size_t count;
-};
-
-size_t membership_count(const struct membership *membership)
-{
-    return membership->count;
-}
-
-const struct member *membership_at(const struct membership *membership, size_t position)
-{
-    assert(position < membership->count);
-    return &membership->members[position];
-}
-
-const struct member *membership_find(const struct membership *membership, const struct uuid *id)
-{
-    for (size_t i = 0; i < membership->count; i++) {
-        if (uuid_equal(&membership->members[i].id, id)) {
-            return &membership->members[i];
-        }
-    }
-    return NULL;
-}
-
-void membership_join(struct membership *membership, const char *address,
-                     void (*done)(void *context, const char *failure), void *context)
-{
-    (void)membership;
-    (void)address;
-    done(context, "refused");
-}
-
-struct fixture {
-    struct http_fixture http;
-    struct membership membership;
-    struct agent *agent;
-    char data_dir[64];
-};
+#include "tests/unit/agent_fixture.h"
 
 static const char OTHER_ID[] = "11111111-2222-3333-4444-555555555555";
 
-static void agent_open(struct fixture *fixture)
-{
-    struct errmsg err = {""};
-    const int rc = agent_new(&fixture->http.server, &fixture->agent, &err);
-
-    if (rc != AGENT_OK) {
-        print_error("%s\n", err.text);
-    }
-    assert_int_equal(rc, AGENT_OK);
-    fixture->http.server.agent = fixture->agent;
-}
-
-/* Frees the agent and lets everything that it asked for come back. */
-static void agent_shut(struct fixture *fixture)
-{
-    agent_free(fixture->agent);
-    fixture->agent = NULL;
-    fixture->http.server.agent = NULL;
-    for (int i = 0; i < 20 || fixture->http.loop.active_reqs.count > 0; i++) {
-        (void)uv_run(&fixture->http.loop, UV_RUN_NOWAIT);
-    }
-}
-
 static int setup(void **state)
 {
-    static char address[] = "10.0.0.1";
-    struct fixture *fixture = calloc(1, sizeof(*fixture));
-    struct uuid id;
+    struct fixture *fixture = fixture_new();
 
-    assert_non_null(fixture);
-    http_fixture_open(&fixture->http, 0);
     strcpy(fixture->data_dir, "/tmp/proconsul-agent-XXXXXX");
     assert_non_null(mkdtemp(fixture->data_dir));
-    fixture->http.config.advertise_addr = address;
     fixture->http.config.data_dir = fixture->data_dir;
     fixture->http.config.check_update_interval_ms = 300000;
-    strcpy(fixture->http.server.node_id_text, "99999999-2222-3333-4444-555555555555");
-    assert_true(uuid_parse(slice_from_text(OTHER_ID), &id));
     fixture->membership.count = 2;
-    fixture->membership.members[0] = (struct member){.name = "node1",
-                                                     .address = "10.0.0.1",
-                                                     .server_port = 8300,
-                                                     .status = MEMBER_ALIVE,
-                                                     .self = true};
-    assert_true(uuid_parse(slice_from_text(fixture->http.server.node_id_text),
-                           &fixture->membership.members[0].id));
-    fixture->membership.members[1] = (struct member){.id = id,
-                                                     .name = "node2",
-                                                     .address = "10.0.0.2",
-                                                     .server_port = 8300,
-                                                     .status = MEMBER_ALIVE};
-    fixture->http.server.membership = &fixture->membership;
+    fixture->membership.members[1] = (struct member){
+        .name = "node2", .address = "10.0.0.2", .server_port = 8300, .status = MEMBER_ALIVE};
+    assert_true(uuid_parse(slice_from_text(OTHER_ID), &fixture->membership.members[1].id));
     agent_open(fixture);
     *state = fixture;
     return 0;
@@ -115,17 +31,7 @@ static int setup(void **state)
 
 static int teardown(void **state)
 {
-    struct fixture *fixture = *state;
-    char command[128];
-
-    if (fixture->agent != NULL) {
-        agent_shut(fixture);
-    }
-    http_fixture_close(&fixture->http);
-    (void)snprintf(command, sizeof(command), "rm -rf %s", fixture->data_dir);
-    assert_int_equal(system(command), 0);
-    json_decref(fixture->http.config.services);
-    free(fixture);
+    fixture_free(*state);
     return 0;
 }
 
@@ -609,7 +515,6 @@ static void registrations_survive_a_restart(void **state)
     assert_int_equal(maintenance->type, AGENT_CHECK_MAINTENANCE);
 }
 
-/* Tags that were changed in the catalog while we were down (EnableTagOverride). */
 /* Started without what was kept, it would have taken all of it out of the catalog. */
 static void a_folder_that_cannot_be_read_is_an_error(void **state)
 {
@@ -625,6 +530,7 @@ static void a_folder_that_cannot_be_read_is_an_error(void **state)
     agent_shut(fixture); /* What the failed start has left on the loop. */
 }
 
+/* Tags that were changed in the catalog while we were down (EnableTagOverride). */
 static void the_catalogs_tags_win_over_kept_ones(void **state)
 {
     struct fixture *fixture = *state;
@@ -852,8 +758,10 @@ static void the_agent_can_go_with_commands_on_their_way(void **state)
     must_register_service(fixture, PATRONI);
     must_register_service(fixture, "{\"Name\":\"s\"}");
     fixture->agent->full_due_ms = 0; /* And a read is waiting. */
-    for (int i = 0; i < 10; i++) {
+    for (int i = 0;
+         i < 60000 && (fixture->agent->proposals_in_flight < 2 || !fixture->agent->reading); i++) {
         (void)uv_run(&fixture->http.loop, UV_RUN_NOWAIT);
+        (void)usleep(1000);
     }
     assert_int_equal(fixture->agent->proposals_in_flight, 2);
     assert_true(fixture->agent->reading);

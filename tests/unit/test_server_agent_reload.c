@@ -7,81 +7,22 @@
 
 #include <cmocka.h>
 
-#include "server/agent/agent_internal.h"
-#include "server/gossip/membership.h"
-#include "tests/unit/http_fixture.h"
-
-/* --- membership of this server alone --- */
-
-struct membership {
-    struct member self;
-};
-
-size_t membership_count(const struct membership *membership)
-{
-    (void)membership;
-    return 1;
-}
-
-const struct member *membership_at(const struct membership *membership, size_t position)
-{
-    (void)position;
-    return &membership->self;
-}
-
-const struct member *membership_find(const struct membership *membership, const struct uuid *id)
-{
-    return uuid_equal(&membership->self.id, id) ? &membership->self : NULL;
-}
-
-void membership_join(struct membership *membership, const char *address,
-                     void (*done)(void *context, const char *failure), void *context)
-{
-    (void)membership;
-    (void)address;
-    done(context, "refused");
-}
-
-struct fixture {
-    struct http_fixture http;
-    struct membership membership;
-    struct agent *agent;
-};
+#include "tests/unit/agent_fixture.h"
 
 static int setup(void **state)
 {
-    static char address[] = "10.0.0.1";
-    struct fixture *fixture = calloc(1, sizeof(*fixture));
-    struct errmsg err = {""};
+    struct fixture *fixture = fixture_new();
 
-    assert_non_null(fixture);
-    http_fixture_open(&fixture->http, 0);
-    fixture->http.config.advertise_addr = address;
-    fixture->membership.self = (struct member){.name = "node1",
-                                               .address = "10.0.0.1",
-                                               .server_port = 8300,
-                                               .status = MEMBER_ALIVE,
-                                               .self = true};
-    fixture->http.server.membership = &fixture->membership;
     fixture->http.config.services = json_pack("[{s:s}, {s:s}]", "name", "old", "name", "in both");
     fixture->http.config.checks = json_pack("[{s:s, s:s}]", "name", "old check", "ttl", "10s");
-    assert_int_equal(agent_new(&fixture->http.server, &fixture->agent, &err), AGENT_OK);
+    agent_open(fixture);
     *state = fixture;
     return 0;
 }
 
 static int teardown(void **state)
 {
-    struct fixture *fixture = *state;
-
-    agent_free(fixture->agent);
-    for (int i = 0; i < 20 || fixture->http.loop.active_reqs.count > 0; i++) {
-        (void)uv_run(&fixture->http.loop, UV_RUN_NOWAIT);
-    }
-    http_fixture_close(&fixture->http);
-    json_decref(fixture->http.config.services);
-    json_decref(fixture->http.config.checks);
-    free(fixture);
+    fixture_free(*state);
     return 0;
 }
 

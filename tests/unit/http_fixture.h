@@ -11,6 +11,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -409,6 +410,8 @@ static void http_fixture_open(struct http_fixture *fixture, int port)
     struct errmsg err = {""};
     bool wiped;
 
+    /* As the server does: a client may go at any time, and libuv writes to it once more. */
+    (void)signal(SIGPIPE, SIG_IGN);
     memset(fixture, 0, sizeof(*fixture));
     strcpy(fixture->dir, "/tmp/proconsul-http-XXXXXX");
     const char *made = mkdtemp(fixture->dir);

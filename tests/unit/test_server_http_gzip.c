@@ -377,11 +377,13 @@ static void put_many(struct http_fixture *fixture, int count)
     char value[LONG_VALUE_BYTES];
     char key[32];
 
+    fake_begin(&fixture->replica);
     for (int i = 0; i < count; i++) {
         (void)snprintf(key, sizeof(key), "long/%05d/x", i);
         fill_random(value, sizeof(value), (uint64_t)i); /* Who does not read is to be seen. */
         http_fixture_put(fixture, key, value, sizeof(value));
     }
+    fake_commit(&fixture->replica);
 }
 
 static void answers_have_gzip_where_consuls_have_it(void **state)
@@ -647,6 +649,8 @@ static void ask_and_stall(struct http_fixture *fixture, struct client *client, c
     ask(fixture, client, request, takes_gzip);
     turn_until(fixture, fixture->server.http->conns != NULL &&
                             fixture->server.http->conns->state == HTTP_CONN_WRITE);
+    /* No slow machine comes to its end. */
+    http_conn_set_deadline(fixture->server.http->conns, 3600 * 1000);
 }
 
 /* The rest waits as it is, its compressor for the client: a piece of what it makes, and no

@@ -201,32 +201,89 @@ static void a_filter_that_nothing_passes_leaves_an_empty_list(void **state)
     buffer_deinit(&body);
 }
 
+/* The record of a coordinate behind its size, as a batch holds it. */
+static void put_coordinate(struct buffer *batch, const char *node, double distance)
+{
+    struct coordinate coordinate = {.vec = {distance}, .error = 1.0 / 3, .adjustment = 1.0 / 3};
+    struct buffer record = {0};
+
+    coordinate.node = slice_from_text(node);
+    coordinate.height = 1.0 / 3; /* Long numbers: all are more than is sent in one go. */
+    for (size_t i = 1; i < COORDINATE_DIMENSIONS; i++) {
+        coordinate.vec[i] = 1.0 / 3;
+    }
+    coordinate_encode(&record, &coordinate);
+    buffer_put_string(batch, buffer_slice(&record));
+    buffer_deinit(&record);
+}
+
+static void store_coordinates(struct http_fixture *fixture, const struct buffer *batch)
+{
+    struct buffer command = {0};
+    struct command_result result;
+
+    command_encode_coordinates(&command, buffer_slice(batch));
+    fake_apply(&fixture->replica, &command, &result);
+    assert_int_equal(result.status, COMMAND_DONE);
+    buffer_deinit(&command);
+}
+
+/* Symptom: the list of all coordinates was made in one go, and held the loop for as long as that
+ * took. Rule: what is as long as the catalog is read in pieces, and so comes in chunks. */
+static void coordinates_come_in_pieces_and_in_order(void **state)
+{
+    struct http_fixture *fixture = *state;
+    struct buffer batch = {0};
+    struct buffer body = {0};
+    struct client client;
+    json_error_t error;
+    char node[32];
+
+    add_nodes(fixture, "web");
+    fake_begin(&fixture->replica);
+    for (int i = 0; i < 2 * NODES; i++) {
+        (void)snprintf(node, sizeof(node), "%c%05d", i < NODES ? 'n' : 'o', i % NODES);
+        if (i >= NODES) {
+            add(fixture, node, "web", "web", "passing");
+        }
+        put_coordinate(&batch, node, i * 1e-3);
+        if ((i + 1) % COORDINATE_BATCH_MAX == 0 || i + 1 == 2 * NODES) {
+            store_coordinates(fixture, &batch);
+            buffer_clear(&batch);
+        }
+    }
+    fake_commit(&fixture->replica);
+    client_open(fixture, &client);
+    client_send(fixture, &client,
+                "GET /v1/coordinate/nodes HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    client_expect_close(fixture, &client);
+    assert_int_equal(count_text(&client, "Transfer-Encoding: chunked\r\n"), 1);
+    take_body(&client, &body);
+    json_t *list = json_loads(body.data, 0, &error);
+    assert_int_equal(json_array_size(list), 2 * NODES);
+    assert_nodes_in_order(list, "Node");
+    json_decref(list);
+    client_close(&client);
+    list = ask(fixture, "/v1/coordinate/nodes?segment=other", &body);
+    assert_string_equal(body.data, "[]");
+    json_decref(list);
+    buffer_deinit(&batch);
+    buffer_deinit(&body);
+}
+
 static void nearest_nodes_come_first_over_all_pieces(void **state)
 {
     struct http_fixture *fixture = *state;
-    struct buffer updates = {0};
-    struct buffer command = {0};
+    struct buffer batch = {0};
     struct buffer body = {0};
-    struct command_result result;
     char node[32];
 
     add_nodes(fixture, "web");
     for (int i = 0; i < 100; i++) { /* The later the nearer; all others have no coordinate. */
-        struct coordinate coordinate = {.error = 1.5, .height = 1e-5};
-        struct buffer record = {0};
-
         (void)snprintf(node, sizeof(node), "n%05d", i * 20);
-        coordinate.node = slice_from_text(node);
-        coordinate.vec[0] = (100 - i) * 1e-3;
-        coordinate_encode(&record, &coordinate);
-        buffer_clear(&command);
-        buffer_clear(&updates);
-        buffer_put_string(&updates, buffer_slice(&record));
-        buffer_deinit(&record);
-        command_encode_coordinates(&command, buffer_slice(&updates));
-        fake_apply(&fixture->replica, &command, &result);
-        assert_int_equal(result.status, COMMAND_DONE);
+        put_coordinate(&batch, node, (100 - i) * 1e-3);
     }
+    store_coordinates(fixture, &batch);
     json_t *list = ask(fixture, "/v1/health/service/web?near=n01980", &body);
 
     assert_int_equal(json_array_size(list), NODES);
@@ -245,8 +302,7 @@ static void nearest_nodes_come_first_over_all_pieces(void **state)
         before = name;
     }
     json_decref(list);
-    buffer_deinit(&updates);
-    buffer_deinit(&command);
+    buffer_deinit(&batch);
     buffer_deinit(&body);
 }
 
@@ -352,7 +408,7 @@ static void each_instance_of_a_node_has_its_own_checks(void **state)
 
 static struct http_conn *run_until(struct http_fixture *fixture, bool parked)
 {
-    for (int i = 0; i < 10000; i++) {
+    for (int i = 0; i < CLIENT_WAIT_MS_MAX * 2; i++) {
         struct http_conn *conn = fixture->server.http->conns;
 
         loop_turn(fixture);
@@ -430,7 +486,7 @@ static void all_who_wait_for_a_listing_get_it_whole_and_new(void **state)
 
 static void run_until_all_are_parked(struct http_fixture *fixture, size_t count)
 {
-    for (int i = 0; i < 10000; i++) {
+    for (int i = 0; i < CLIENT_WAIT_MS_MAX * 2; i++) {
         size_t parked = 0;
 
         loop_turn(fixture);
@@ -541,6 +597,7 @@ int main(void)
         TEST(listings_of_many_pieces_are_whole_and_in_order),
         TEST(a_piece_in_which_nothing_is_listed_does_not_end_the_answer),
         TEST(a_filter_that_nothing_passes_leaves_an_empty_list),
+        TEST(coordinates_come_in_pieces_and_in_order),
         TEST(nearest_nodes_come_first_over_all_pieces),
         TEST(names_of_services_come_sorted_by_their_bytes),
         TEST(usage_counts_each_name_once_over_all_pieces),

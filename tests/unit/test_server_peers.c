@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include <netinet/in.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -208,5 +209,6 @@ int main(void)
         TEST(a_member_without_an_ip_address_is_not_learned),
     };
 #undef TEST
+    (void)signal(SIGPIPE, SIG_IGN); /* As the server does. */
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

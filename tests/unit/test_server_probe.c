@@ -11,6 +11,8 @@
 
 #include <cmocka.h>
 
+#include <signal.h>
+
 #include "server/agent/probe.h"
 
 enum { TIMEOUT_MS = 60000 }; /* where there is an answer */
@@ -129,9 +131,7 @@ static void peer_open(struct peer *peer)
 
 static void peer_shut(struct peer *peer)
 {
-    if (!uv_is_closing((uv_handle_t *)&peer->listener)) {
-        uv_close((uv_handle_t *)&peer->listener, NULL);
-    }
+    uv_close((uv_handle_t *)&peer->listener, NULL);
     (void)uv_run(&peer->loop, UV_RUN_DEFAULT);
     assert_int_equal(uv_loop_close(&peer->loop), 0); /* No handle and no probe was left. */
 }
@@ -401,12 +401,22 @@ static void probe_connects_over_tcp(void **state)
     (void)snprintf(expected, sizeof(expected), "TCP connect %s: Success", target);
     assert_string_equal(outcome.output, expected);
 
-    uv_close((uv_handle_t *)&peer.listener, NULL);
-    (void)uv_run(&peer.loop, UV_RUN_DEFAULT);
-    run(&peer, &spec, &outcome);
+    /* A port that is held without listening refuses: nobody else can be given it. */
+    struct sockaddr_in address;
+    uv_tcp_t held;
+    int size = sizeof(address);
+
+    assert_int_equal(uv_ip4_addr("127.0.0.1", 0, &address), 0);
+    assert_int_equal(uv_tcp_init(&peer.loop, &held), 0);
+    assert_int_equal(uv_tcp_bind(&held, (const struct sockaddr *)&address, 0), 0);
+    assert_int_equal(uv_tcp_getsockname(&held, (struct sockaddr *)&address, &size), 0);
+    (void)snprintf(target, sizeof(target), "127.0.0.1:%u", (unsigned)ntohs(address.sin_port));
+    const struct probe_spec refused = {.tcp = slice_from_text(target), .timeout_ms = TIMEOUT_MS};
+    run(&peer, &refused, &outcome);
     assert_int_equal(outcome.status, PROBE_CRITICAL);
     (void)snprintf(expected, sizeof(expected), "dial tcp %s: connect: connection refused", target);
     assert_string_equal(outcome.output, expected);
+    uv_close((uv_handle_t *)&held, NULL);
     peer_shut(&peer);
 }
 
@@ -487,5 +497,6 @@ int main(void)
         cmocka_unit_test(probe_can_be_cancelled_at_any_turn),
     };
 
+    (void)signal(SIGPIPE, SIG_IGN); /* As the server does. */
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -10,6 +10,8 @@
 
 #include <cmocka.h>
 
+#include <signal.h>
+
 #include "server/agent/probe.h"
 #include "tests/unit/tls_fixture.h"
 
@@ -182,5 +184,6 @@ int main(void)
         cmocka_unit_test(a_broken_connection_counts_until_the_head_is_there),
     };
 
+    (void)signal(SIGPIPE, SIG_IGN); /* As the server does. */
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -103,13 +103,14 @@ static void links_go_on_after_a_failed_allocation(void **state)
 
     skip_without_faults();
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    /* A port that was free just now. */
-    const int probe = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    /* Holds a free port without listening: nobody else is given it. */
+    const int holder = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    const int on = 1;
 
-    assert_int_equal(bind(probe, (struct sockaddr *)&address, size), 0);
-    assert_int_equal(getsockname(probe, (struct sockaddr *)&address, &size), 0);
+    assert_int_equal(setsockopt(holder, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)), 0);
+    assert_int_equal(bind(holder, (struct sockaddr *)&address, size), 0);
+    assert_int_equal(getsockname(holder, (struct sockaddr *)&address, &size), 0);
     fixture->port = ntohs(address.sin_port);
-    (void)close(probe);
     assert_int_equal(
         link_listen(&fixture->loop, "127.0.0.1", fixture->port, &self, &handlers, &listener, &err),
         0);
@@ -131,6 +132,7 @@ static void links_go_on_after_a_failed_allocation(void **state)
     assert_int_equal(up_count, 2); /* Both ends. */
     link_free(dialled);
     link_listener_free(listener);
+    (void)close(holder);
     fixture->port = http_port;
 }
 

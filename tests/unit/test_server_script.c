@@ -108,7 +108,7 @@ static void a_script_may_open_as_many_files_as_it_is_given(void **state)
 {
     json_t *args = shell("until [ $(ulimit -n) = 123 ]; do sleep 0.01; done; ulimit -n");
     const struct script_spec spec = {
-        .args = args, .timeout_ms = 10000, .output_bytes_max = 4096, .open_files = 123};
+        .args = args, .timeout_ms = 60000, .output_bytes_max = 4096, .open_files = 123};
     struct outcome outcome = {0};
     const struct script_handlers handlers = {
         .context = &outcome, .report = on_report, .ended = on_ended};

@@ -35,6 +35,12 @@ struct catalog_name {
 void catalog_name_copy(struct catalog_name *copy, struct slice name);
 struct slice catalog_name_slice(const struct catalog_name *name);
 
+/* Scans a table of keys as above: the records whose key begins with `name` and a NUL, or all with
+ * an empty name. As catalog.h's scans otherwise. */
+int catalog_scan_begin(struct catalog_scan *scan, struct store_txn *txn, enum store_table table,
+                       struct slice name);
+int catalog_scan_next(struct catalog_scan *scan, struct slice *key, struct slice *value);
+
 /* Names in STORE_INDEX. */
 #define CATALOG_INDEX_NODES SLICE_LITERAL("nodes")
 #define CATALOG_INDEX_SERVICES SLICE_LITERAL("services")

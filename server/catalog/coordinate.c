@@ -103,26 +103,21 @@ int coordinate_index(struct store_txn *txn, uint64_t *index)
     return store_index_get(txn, COORDINATE_INDEX_NAME, index);
 }
 
-int coordinate_scan_begin(struct coordinate_scan *scan, struct store_txn *txn)
+int coordinates_begin(struct catalog_scan *scan, struct store_txn *txn)
 {
-    return store_scan_begin(&scan->scan, txn, STORE_COORDINATE, SLICE_EMPTY);
+    return catalog_scan_begin(scan, txn, STORE_COORDINATE, SLICE_EMPTY);
 }
 
-int coordinate_scan_next(struct coordinate_scan *scan, struct coordinate *out)
+int coordinates_next(struct catalog_scan *scan, struct coordinate *out)
 {
     struct slice key;
     struct slice record;
-    const int rc = store_scan_next(&scan->scan, &key, &record);
+    const int rc = catalog_scan_next(scan, &key, &record);
 
     if (rc != 0) {
         return rc;
     }
     return coordinate_decode(record, out) ? STORE_OK : STORE_ECORRUPT;
-}
-
-void coordinate_scan_end(struct coordinate_scan *scan)
-{
-    store_scan_end(&scan->scan);
 }
 
 /* --- writing --- */

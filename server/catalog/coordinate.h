@@ -11,6 +11,7 @@
 #include "kv/buffer.h"
 #include "kv/slice.h"
 #include "kv/store.h"
+#include "server/catalog/catalog.h"
 
 enum {
     COORDINATE_DIMENSIONS = 8,
@@ -39,13 +40,9 @@ int coordinate_get(struct store_txn *txn, struct slice node, struct coordinate *
 /* Index of the table as a whole, 0 if it never changed. */
 int coordinate_index(struct store_txn *txn, uint64_t *index);
 
-/* In order of node; STORE_ENOTFOUND at the end. */
-struct coordinate_scan {
-    struct store_scan scan;
-};
-int coordinate_scan_begin(struct coordinate_scan *scan, struct store_txn *txn);
-int coordinate_scan_next(struct coordinate_scan *scan, struct coordinate *out);
-void coordinate_scan_end(struct coordinate_scan *scan);
+/* All, in order of node, as the scans of catalog.h. */
+int coordinates_begin(struct catalog_scan *scan, struct store_txn *txn);
+int coordinates_next(struct catalog_scan *scan, struct coordinate *out);
 
 /* A batch: records as coordinate_encode makes them, each with its size before it (u32). True when
  * the bytes are such a batch, of at most COORDINATE_BATCH_MAX. */

@@ -222,9 +222,8 @@ int catalog_nodes_count(struct store_txn *txn, uint64_t *count)
 
 /* --- scans --- */
 
-/* Starts at the records whose key begins with `name` and a NUL, or at all with an empty name. */
-static int scan_begin(struct catalog_scan *scan, struct store_txn *txn, enum store_table table,
-                      struct slice name)
+int catalog_scan_begin(struct catalog_scan *scan, struct store_txn *txn, enum store_table table,
+                       struct slice name)
 {
     scan->prefix_size = 0;
     scan->key = SLICE_EMPTY;
@@ -242,7 +241,7 @@ static int scan_begin(struct catalog_scan *scan, struct store_txn *txn, enum sto
     return store_scan_begin(&scan->scan, txn, table, slice_from(scan->prefix, scan->prefix_size));
 }
 
-static int scan_next(struct catalog_scan *scan, struct slice *key, struct slice *value)
+int catalog_scan_next(struct catalog_scan *scan, struct slice *key, struct slice *value)
 {
     if (scan->empty) {
         return STORE_ENOTFOUND;
@@ -278,13 +277,13 @@ void catalog_scan_end(struct catalog_scan *scan)
 
 int catalog_nodes_begin(struct catalog_scan *scan, struct store_txn *txn)
 {
-    return scan_begin(scan, txn, STORE_NODE, SLICE_EMPTY);
+    return catalog_scan_begin(scan, txn, STORE_NODE, SLICE_EMPTY);
 }
 
 int catalog_nodes_next(struct catalog_scan *scan, struct catalog_node *out)
 {
     struct slice key, value;
-    const int rc = scan_next(scan, &key, &value);
+    const int rc = catalog_scan_next(scan, &key, &value);
 
     if (rc != 0) {
         return rc;
@@ -294,13 +293,13 @@ int catalog_nodes_next(struct catalog_scan *scan, struct catalog_node *out)
 
 int catalog_services_begin(struct catalog_scan *scan, struct store_txn *txn, struct slice node)
 {
-    return scan_begin(scan, txn, STORE_SERVICE, node);
+    return catalog_scan_begin(scan, txn, STORE_SERVICE, node);
 }
 
 int catalog_services_next(struct catalog_scan *scan, struct catalog_service *out)
 {
     struct slice key, value;
-    const int rc = scan_next(scan, &key, &value);
+    const int rc = catalog_scan_next(scan, &key, &value);
 
     if (rc != 0) {
         return rc;
@@ -310,7 +309,7 @@ int catalog_services_next(struct catalog_scan *scan, struct catalog_service *out
 
 int catalog_instances_begin(struct catalog_scan *scan, struct store_txn *txn, struct slice service)
 {
-    const int rc = scan_begin(scan, txn, STORE_SERVICE_NAME, service);
+    const int rc = catalog_scan_begin(scan, txn, STORE_SERVICE_NAME, service);
 
     /* An empty name is not all services here: nothing is called so. */
     if (rc == 0 && service.size == 0) {
@@ -323,7 +322,7 @@ int catalog_instances_next(struct catalog_scan *scan, struct catalog_service *se
                            struct catalog_node *node)
 {
     struct slice key, value;
-    int rc = scan_next(scan, &key, &value);
+    int rc = catalog_scan_next(scan, &key, &value);
 
     if (rc != 0) {
         return rc;
@@ -348,13 +347,13 @@ int catalog_instances_next(struct catalog_scan *scan, struct catalog_service *se
 
 int catalog_names_begin(struct catalog_scan *scan, struct store_txn *txn)
 {
-    return scan_begin(scan, txn, STORE_SERVICE_NAME, SLICE_EMPTY);
+    return catalog_scan_begin(scan, txn, STORE_SERVICE_NAME, SLICE_EMPTY);
 }
 
 int catalog_names_next(struct catalog_scan *scan, struct slice *name)
 {
     struct slice key, value;
-    const int rc = scan_next(scan, &key, &value);
+    const int rc = catalog_scan_next(scan, &key, &value);
 
     if (rc != 0) {
         return rc;
@@ -370,13 +369,13 @@ int catalog_names_next(struct catalog_scan *scan, struct slice *name)
 
 int catalog_checks_begin(struct catalog_scan *scan, struct store_txn *txn, struct slice node)
 {
-    return scan_begin(scan, txn, STORE_CHECK, node);
+    return catalog_scan_begin(scan, txn, STORE_CHECK, node);
 }
 
 int catalog_checks_next(struct catalog_scan *scan, struct catalog_check *out)
 {
     struct slice key, value;
-    const int rc = scan_next(scan, &key, &value);
+    const int rc = catalog_scan_next(scan, &key, &value);
 
     if (rc != 0) {
         return rc;
@@ -410,11 +409,11 @@ int catalog_service_exists(struct store_txn *txn, struct slice service)
     if (service.size == 0) {
         return STORE_ENOTFOUND;
     }
-    rc = scan_begin(&scan, txn, STORE_SERVICE_NAME, service);
+    rc = catalog_scan_begin(&scan, txn, STORE_SERVICE_NAME, service);
     if (rc != 0) {
         return rc;
     }
-    rc = scan_next(&scan, &key, &value);
+    rc = catalog_scan_next(&scan, &key, &value);
     catalog_scan_end(&scan);
     return rc;
 }

@@ -13,6 +13,7 @@
 #include "server/http/catalog_json.h"
 #include "server/http/http_internal.h"
 #include "server/http/json_decode.h"
+#include "server/http/listing.h"
 #include "server/log.h"
 #include "server/server.h"
 
@@ -314,29 +315,42 @@ static bool segment_wanted(const struct http_request *request)
     return http_param_value(request, "segment").size == 0;
 }
 
-static int coordinate_run_nodes(struct http_request *request, struct store_txn *txn,
-                                struct http_read_result *result)
+static int coordinate_nodes_index(struct http_request *request, struct store_txn *txn,
+                                  uint64_t *index)
 {
-    struct coordinate_scan scan;
-    struct coordinate coordinate;
-    int rc = coordinate_index(txn, &result->index);
+    (void)request;
+    return coordinate_index(txn, index);
+}
 
-    if (rc == STORE_OK) {
-        rc = coordinate_scan_begin(&scan, txn);
+static int coordinate_nodes_begin(struct http_request *request, struct store_txn *txn,
+                                  struct catalog_scan *scan)
+{
+    (void)request;
+    return coordinates_begin(scan, txn);
+}
+
+static int coordinate_nodes_put(struct listing *listing)
+{
+    struct coordinate coordinate;
+    const int rc = coordinates_next(&listing->scan, &coordinate);
+
+    if (rc == STORE_OK && segment_wanted(listing->request)) {
+        listing_open(listing);
+        put_coordinate(listing->out, &coordinate);
+        listing_close(listing, coordinate.node);
     }
-    if (rc != STORE_OK) {
-        return rc;
-    }
-    buffer_append_char(&result->body, '[');
-    while ((rc = coordinate_scan_next(&scan, &coordinate)) == STORE_OK) {
-        if (segment_wanted(request)) {
-            (void)catalog_json_next(&result->body);
-            put_coordinate(&result->body, &coordinate);
-        }
-    }
-    coordinate_scan_end(&scan);
-    buffer_append_char(&result->body, ']');
-    return rc == STORE_ENOTFOUND ? STORE_OK : rc;
+    return rc;
+}
+
+static int coordinate_piece_nodes(struct http_request *request, struct store_txn *txn,
+                                  struct http_piece *piece)
+{
+    static const struct listing_source source = {.index = coordinate_nodes_index,
+                                                 .begin = coordinate_nodes_begin,
+                                                 .put = coordinate_nodes_put,
+                                                 .fixed = true};
+
+    return listing_piece(request, txn, piece, &source);
 }
 
 static int coordinate_run_node(struct http_request *request, struct store_txn *txn,
@@ -360,28 +374,21 @@ static int coordinate_run_node(struct http_request *request, struct store_txn *t
     return rc;
 }
 
-static void coordinate_read(struct http_request *request,
-                            int (*run)(struct http_request *, struct store_txn *,
-                                       struct http_read_result *))
+static void coordinate_read(struct http_request *request, struct http_read_spec spec)
 {
-    struct http_read_spec spec = {.flags = HTTP_READ_INDEX_HEADERS | HTTP_READ_ERROR_HEADERS |
-                                           HTTP_READ_BARE_404,
-                                  .watch_count = 1,
-                                  .run = run};
-
-    spec.watches[0].topic = STORE_TOPIC_COORDINATE;
-    spec.watches[0].key = SLICE_EMPTY;
+    spec.flags = HTTP_READ_INDEX_HEADERS | HTTP_READ_ERROR_HEADERS | HTTP_READ_BARE_404;
+    listing_watch(&spec, STORE_TOPIC_COORDINATE);
     http_read_start(request, &spec);
 }
 
 static void coordinate_nodes(struct http_request *request)
 {
-    coordinate_read(request, coordinate_run_nodes);
+    coordinate_read(request, (struct http_read_spec){.piece = coordinate_piece_nodes});
 }
 
 static void coordinate_node(struct http_request *request)
 {
-    coordinate_read(request, coordinate_run_node);
+    coordinate_read(request, (struct http_read_spec){.run = coordinate_run_node});
 }
 
 /* One datacenter, seen from itself: its servers are where the measuring starts. */

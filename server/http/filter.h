@@ -21,6 +21,7 @@ enum {
     FILTER_MATCHES_MAX = 128,     /* comparisons in an expression */
     FILTER_DEPTH_MAX = 64,        /* open parentheses, nots and operators that wait for operands */
     FILTER_PIECES_MAX = 8,        /* of a selector */
+    FILTER_STEPS_MAX = 1024,      /* of all its regular expressions, see regex.h */
 };
 
 /* What is filtered: whose selectors count. */

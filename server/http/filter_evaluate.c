@@ -78,8 +78,8 @@ static bool value_matches(const struct filter_match *match, const json_t *value)
 /* From `object` on through the pieces from `piece` on; no list lies on the way. */
 static bool match_below(const struct filter_match *match, const json_t *object, size_t piece)
 {
-    for (; piece < match->piece_count; piece++) {
-        object = json_piece(object, match->pieces[piece]);
+    for (; piece < match->selector.count; piece++) {
+        object = json_piece(object, match->selector.pieces[piece]);
     }
     if (object == NULL && match->of_map) {
         return match->comparison != OPERATOR_EQUAL && match->comparison != OPERATOR_IN;
@@ -93,8 +93,8 @@ static bool match_run(const struct filter_match *match, const json_t *object)
     size_t i;
     json_t *item;
 
-    for (size_t piece = 0; piece < match->piece_count; piece++) {
-        object = json_piece(object, match->pieces[piece]);
+    for (size_t piece = 0; piece < match->selector.count; piece++) {
+        object = json_piece(object, match->selector.pieces[piece]);
         if (piece == match->list_piece) { /* Left out: empty. */
             json_array_foreach(object, i, item)
             {
@@ -105,7 +105,7 @@ static bool match_run(const struct filter_match *match, const json_t *object)
             return false;
         }
     }
-    return match_below(match, object, match->piece_count);
+    return match_below(match, object, match->selector.count);
 }
 
 bool filter_matches(struct filter *filter, const json_t *object)

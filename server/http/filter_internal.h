@@ -43,14 +43,21 @@ enum filter_comparison {
     OPERATOR_NOT_MATCHES,
 };
 
-/* A comparison. The slices point into the filter's text. */
+/* What names a member. The slices point into the filter's text. */
+struct filter_selector {
+    size_t count; /* of pieces; those beyond FILTER_PIECES_MAX are in `text` only */
+    struct slice pieces[FILTER_PIECES_MAX];
+    struct slice text; /* the pieces with dots between them */
+};
+
+/* A comparison. */
 struct filter_match {
     enum filter_comparison comparison;
     enum filter_type type;
-    bool of_map; /* the last piece is a key, which the map may lack */
-    size_t piece_count;
-    size_t list_piece; /* names a list that there are more pieces behind; piece_count: none does */
-    struct slice pieces[FILTER_PIECES_MAX];
+    bool of_map;       /* the last piece is a key, which the map may lack */
+    size_t list_piece; /* names a list that there are more pieces behind; the count of pieces: none
+                          does */
+    struct filter_selector selector;
     struct slice value;
     int64_t number;
     bool flag;
@@ -67,6 +74,7 @@ struct filter {
     size_t program_count;
     char *text; /* the selectors and values, unquoted */
     size_t text_bytes;
+    size_t regex_steps; /* of all matches */
 };
 
 enum { PROGRAM_STEPS_MAX = FILTER_MATCHES_MAX * 2 + FILTER_BYTES_MAX / 4 };
@@ -102,9 +110,7 @@ bool filter_parse_text(struct parser *parser, const char *text);
  */
 bool filter_parse_words(struct parser *parser, const char *const *words, bool closed);
 /* name, name.name, name["key"].name: false if there is none here. */
-bool filter_parse_selector(struct parser *parser, struct slice *pieces, size_t *count);
-/* The pieces with dots between them, in new text. */
-struct slice filter_join_pieces(struct parser *parser, const struct slice *pieces, size_t count);
+bool filter_parse_selector(struct parser *parser, struct filter_selector *selector);
 /* A quoted or bare value. False: failed. */
 bool filter_parse_value(struct parser *parser, struct slice *value);
 

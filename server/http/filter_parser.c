@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "server/http/filter_internal.h"
+#include "server/http/rune.h"
 
 static const char *const comparison_names[] = {
     "Equal", "Not Equal", "In", "Not In", "Is Empty", "Is Not Empty", "Matches", "Not Matches",
@@ -54,8 +55,11 @@ static bool match_resolve(const struct filter_field *fields, struct filter_match
     enum filter_type type = TYPE_STRUCT;
 
     match->of_map = false;
-    match->list_piece = match->piece_count;
-    for (size_t i = 0; i < match->piece_count; i++) {
+    match->list_piece = match->selector.count;
+    if (match->selector.count > FILTER_PIECES_MAX) {
+        return false; /* Nothing lies that deep. */
+    }
+    for (size_t i = 0; i < match->selector.count; i++) {
         if (type == TYPE_MAP) {
             match->of_map = true;
             type = fields == NULL ? TYPE_STRING : TYPE_STRUCT;
@@ -68,7 +72,7 @@ static bool match_resolve(const struct filter_field *fields, struct filter_match
             match->list_piece = i - 1;
         }
         while (fields->name != NULL &&
-               !slice_equal(slice_from_text(fields->name), match->pieces[i])) {
+               !slice_equal(slice_from_text(fields->name), match->selector.pieces[i])) {
             fields++;
         }
         if (fields->name == NULL) {
@@ -164,21 +168,33 @@ static bool coerce_bool(struct slice text, bool *flag)
     return false;
 }
 
-static void match_coerce(struct parser *parser, struct filter_match *match, struct slice selector)
+/* What all of them cost for each byte is bounded, not only what each does. */
+static void match_compile(struct parser *parser, struct filter_match *match)
 {
-    const char *fault = "invalid syntax";
-    const char *call = NULL;
     struct errmsg err = {""};
 
-    if (match->comparison == OPERATOR_MATCHES || match->comparison == OPERATOR_NOT_MATCHES) {
-        match->regex = regex_new(match->value, &err);
-        if (match->regex == NULL && !parser->failed) {
-            parser->failed = true;
-            (void)errmsg_set(parser->err, -1,
-                             "Failed to compile regular expression \"%.*s\": %.300s",
-                             match->value.size > 128 ? 128 : (int)match->value.size,
-                             match->value.data, err.text);
+    match->regex = regex_new(match->value, &err);
+    if (match->regex != NULL) {
+        parser->filter->regex_steps += regex_steps(match->regex);
+        if (parser->filter->regex_steps <= FILTER_STEPS_MAX) {
+            return;
         }
+        (void)errmsg_set(&err, -1, "expressions too large together");
+    }
+    parser->failed = true;
+    (void)errmsg_set(parser->err, -1, "Failed to compile regular expression \"%.*s\": %.300s",
+                     match->value.size > 128 ? 128 : (int)match->value.size, match->value.data,
+                     err.text);
+}
+
+static void match_coerce(struct parser *parser, struct filter_match *match)
+{
+    const struct slice selector = match->selector.text;
+    const char *fault = "invalid syntax";
+    const char *call = NULL;
+
+    if (match->comparison == OPERATOR_MATCHES || match->comparison == OPERATOR_NOT_MATCHES) {
+        match_compile(parser, match);
         return;
     }
     if (match->type == TYPE_INT && !coerce_int(match->value, &match->number, &fault)) {
@@ -186,7 +202,7 @@ static void match_coerce(struct parser *parser, struct filter_match *match, stru
     } else if (match->type == TYPE_BOOL && !coerce_bool(match->value, &match->flag)) {
         call = "ParseBool";
     }
-    if (call != NULL && !parser->failed) {
+    if (call != NULL) {
         parser->failed = true;
         const int size = match->value.size > 128 ? 128 : (int)match->value.size;
         (void)errmsg_set(parser->err, -1,
@@ -201,7 +217,7 @@ static void match_coerce(struct parser *parser, struct filter_match *match, stru
  * expression, and then looks at what it means. */
 static void match_check(struct parser *parser, struct filter_match *match)
 {
-    const struct slice selector = filter_join_pieces(parser, match->pieces, match->piece_count);
+    const struct slice selector = match->selector.text;
     char before[64];
 
     if (!match_resolve(parser->filter->fields, match)) {
@@ -211,7 +227,7 @@ static void match_check(struct parser *parser, struct filter_match *match)
                        comparison_names[match->comparison]);
         filter_parse_fail_selector(parser, before, selector, "");
     } else {
-        match_coerce(parser, match, selector);
+        match_coerce(parser, match);
     }
 }
 
@@ -224,7 +240,7 @@ static const char *const words_not_matches[] = {"not", "matches", NULL};
 static const char *const words_in[] = {"in", NULL};
 static const char *const words_not_in[] = {"not", "in", NULL};
 
-/* An comparison behind a selector; false if there is none. */
+/* A comparison behind a selector; false if there is none. */
 static bool parse_comparison(struct parser *parser, enum filter_comparison *comparison,
                              bool *has_value)
 {
@@ -269,7 +285,7 @@ static void parse_in(struct parser *parser, struct filter_match *match)
         filter_parse_fail(parser, parser->at, FILTER_NO_MATCH);
         return;
     }
-    if (!filter_parse_selector(parser, match->pieces, &match->piece_count)) {
+    if (!filter_parse_selector(parser, &match->selector)) {
         filter_parse_fail(parser, parser->at, "rule \"match\": Invalid selector");
     }
 }
@@ -285,7 +301,7 @@ static void parse_match(struct parser *parser)
     }
     struct filter_match *match = &filter->matches[filter->match_count];
     *match = (struct filter_match){.value = SLICE_EMPTY};
-    if (!filter_parse_selector(parser, match->pieces, &match->piece_count)) {
+    if (!filter_parse_selector(parser, &match->selector)) {
         if (!parser->failed && filter_parse_value(parser, &match->value)) {
             parse_in(parser, match);
         }
@@ -294,7 +310,7 @@ static void parse_match(struct parser *parser)
             (void)filter_parse_value(parser, &match->value);
         }
     } else {
-        match->value = filter_join_pieces(parser, match->pieces, match->piece_count);
+        match->value = match->selector.text;
         parse_in(parser, match);
     }
     if (!parser->failed) {
@@ -367,7 +383,7 @@ static void parse_operand(struct parser *parser)
     }
 }
 
-/* Closing parentheses, then an comparison or the end. True: another operand follows. */
+/* Closing parentheses, then an operator or the end. True: another operand follows. */
 static bool parse_joint(struct parser *parser)
 {
     static const char *const words_and[] = {"and", NULL};
@@ -430,18 +446,25 @@ struct filter *filter_new(enum filter_kind kind, struct slice expression, struct
 {
     struct filter *filter;
     struct parser parser = {.in = expression, .err = err};
+    size_t size;
 
     if (expression.size > FILTER_BYTES_MAX) {
         (void)errmsg_set(err, -1, "expression is longer than %d bytes", FILTER_BYTES_MAX);
         return NULL;
+    }
+    for (size_t at = 0; at < expression.size; at += size) {
+        size = rune_size(expression, at);
+        if (size == 0) {
+            filter_parse_fail(&parser, at, "invalid encoding");
+            return NULL;
+        }
     }
     filter = calloc(1, sizeof(*filter));
     if (filter != NULL) {
         filter->fields = filter_fields(kind);
         filter->matches = calloc(FILTER_MATCHES_MAX, sizeof(*filter->matches));
         filter->program = malloc(PROGRAM_STEPS_MAX);
-        /* As written, joined as a value, and joined for errors. */
-        filter->text = malloc(3 * expression.size + 1);
+        filter->text = malloc(expression.size + 1);
     }
     if (filter == NULL || filter->matches == NULL || filter->program == NULL ||
         filter->text == NULL) {

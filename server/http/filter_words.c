@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "server/http/filter_internal.h"
+#include "server/http/rune.h"
 
 void filter_parse_fail(struct parser *parser, size_t at, const char *text)
 {
@@ -13,7 +14,7 @@ void filter_parse_fail(struct parser *parser, size_t at, const char *text)
     size_t line = 1;
     size_t column = 1;
     for (size_t i = 0; i < at && i < parser->in.size; i++) {
-        column++;
+        column += (parser->in.data[i] & 0xc0) != 0x80; /* of characters */
         if (parser->in.data[i] == '\n') {
             line++;
             column = 1;
@@ -96,8 +97,8 @@ bool filter_parse_words(struct parser *parser, const char *const *words, bool cl
 
 static void text_put(struct parser *parser, char c)
 {
-    /* Nothing grows by being unquoted, and each piece is joined twice at most. */
-    assert(parser->filter->text_bytes < 3 * parser->in.size + 1);
+    /* Nothing grows by being unquoted, and an index is longer than the dot that it becomes. */
+    assert(parser->filter->text_bytes < parser->in.size + 1);
     parser->filter->text[parser->filter->text_bytes++] = c;
 }
 
@@ -123,35 +124,44 @@ static void text_put_rune(struct parser *parser, uint32_t rune)
         text_put(parser, (char)(0xc0 | rune >> 6));
         text_put(parser, (char)(0x80 | (rune & 0x3f)));
     } else {
-        text_put(parser, (char)(0xe0 | rune >> 12));
+        if (rune < 0x10000) {
+            text_put(parser, (char)(0xe0 | rune >> 12));
+        } else {
+            text_put(parser, (char)(0xf0 | rune >> 18));
+            text_put(parser, (char)(0x80 | (rune >> 12 & 0x3f)));
+        }
         text_put(parser, (char)(0x80 | (rune >> 6 & 0x3f)));
         text_put(parser, (char)(0x80 | (rune & 0x3f)));
     }
 }
 
-/* \xHH and \uHHHH: false when the digits are not there. */
-static bool unquote_hex(struct parser *parser, struct slice quoted, size_t *at, size_t digits)
+/* \xHH, \uHHHH, \UHHHHHHHH and \OOO: false when the digits are not there. */
+static bool unquote_number(struct parser *parser, struct slice quoted, size_t *at)
 {
+    const char kind = quoted.data[*at];
+    const bool octal = kind >= '0' && kind <= '7';
+    const size_t digits = octal ? 3 : kind == 'x' ? 2 : kind == 'u' ? 4 : kind == 'U' ? 8 : 0;
     uint32_t value = 0;
 
-    if (quoted.size - *at <= digits) {
+    *at += !octal; /* At the first digit, and in the end at the last one. */
+    if (digits == 0 || quoted.size - *at < digits) {
         return false;
     }
     for (size_t i = 0; i < digits; i++) {
-        const int digit = hex_digit(quoted.data[++*at]);
-        if (digit < 0) {
+        const int digit = hex_digit(quoted.data[*at + i]);
+        if (digit < 0 || (octal && digit > 7)) {
             return false;
         }
-        value = value << 4 | (uint32_t)digit;
+        value = value << (octal ? 3 : 4) | (uint32_t)digit;
     }
-    if (digits == 2) {
+    *at += digits - 1;
+    if (octal || kind == 'x') {
         text_put(parser, (char)value);
-    } else if (value >= 0xd800 && value < 0xe000) {
-        return false;
-    } else {
-        text_put_rune(parser, value);
+        return value <= UINT8_MAX;
     }
-    return true;
+    /* A surrogate is no character, but Go 1.14 lets it pass as the bad one. */
+    text_put_rune(parser, value >= 0xd800 && value < 0xe000 ? RUNE_BAD : value);
+    return value <= RUNE_MAX;
 }
 
 /* Go's strconv.Unquote of what stands between double quotes. */
@@ -176,11 +186,7 @@ static bool unquote(struct parser *parser, struct slice quoted)
         const char *found = quoted.data[at] == '\0' ? NULL : strchr(from, quoted.data[at]);
         if (found != NULL) {
             text_put(parser, to[found - from]);
-        } else if (quoted.data[at] == 'x' || quoted.data[at] == 'u') {
-            if (!unquote_hex(parser, quoted, &at, quoted.data[at] == 'x' ? 2 : 4)) {
-                return false;
-            }
-        } else {
+        } else if (!unquote_number(parser, quoted, &at)) {
             return false;
         }
     }
@@ -206,7 +212,9 @@ static bool parse_string(struct parser *parser, struct slice *value)
     parser->at = start + quoted.size + 2;
     if (quote == '`') {
         for (size_t i = 0; i < quoted.size; i++) {
-            text_put(parser, quoted.data[i]);
+            if (quoted.data[i] != '\r') { /* So does Go. */
+                text_put(parser, quoted.data[i]);
+            }
         }
     } else if (!unquote(parser, quoted)) {
         filter_parse_fail(parser, start, "rule \"string\": invalid syntax");
@@ -280,52 +288,40 @@ static bool parse_index(struct parser *parser, struct slice *piece)
     return true;
 }
 
-bool filter_parse_selector(struct parser *parser, struct slice *pieces, size_t *count)
+bool filter_parse_selector(struct parser *parser, struct filter_selector *selector)
 {
+    const size_t start = parser->filter->text_bytes;
     struct slice piece = parse_identifier(parser);
 
     if (piece.size == 0) {
         return false;
     }
-    for (*count = 0;;) {
-        if (*count == FILTER_PIECES_MAX) {
-            filter_parse_fail(parser, parser->at, "selector has too many parts");
-            return false;
+    for (selector->count = 0;;) {
+        if (selector->count < FILTER_PIECES_MAX) {
+            selector->pieces[selector->count] = piece;
         }
-        pieces[(*count)++] = piece;
-        if (filter_parse_peek(parser, 0) == '.' && is_letter(filter_parse_peek(parser, 1))) {
+        selector->count++;
+        const char next = filter_parse_peek(parser, 0);
+        if (next != '[' && (next != '.' || !is_letter(filter_parse_peek(parser, 1)))) {
+            selector->text = text_since(parser, start);
+            return true;
+        }
+        text_put(parser, '.');
+        if (next == '.') {
             parser->at++;
             piece = parse_identifier(parser);
-        } else if (filter_parse_peek(parser, 0) != '[') {
-            return true;
         } else if (!parse_index(parser, &piece)) {
             return false;
         }
     }
 }
 
-struct slice filter_join_pieces(struct parser *parser, const struct slice *pieces, size_t count)
-{
-    const size_t text = parser->filter->text_bytes;
-
-    for (size_t i = 0; i < count; i++) {
-        if (i > 0) {
-            text_put(parser, '.');
-        }
-        for (size_t j = 0; j < pieces[i].size; j++) {
-            text_put(parser, pieces[i].data[j]);
-        }
-    }
-    return text_since(parser, text);
-}
-
 bool filter_parse_value(struct parser *parser, struct slice *value)
 {
-    struct slice pieces[FILTER_PIECES_MAX];
-    size_t count;
+    struct filter_selector selector;
 
-    if (filter_parse_selector(parser, pieces, &count)) {
-        *value = filter_join_pieces(parser, pieces, count);
+    if (filter_parse_selector(parser, &selector)) {
+        *value = selector.text;
         return true;
     }
     if (!parser->failed && !parse_number(parser, value) && !parser->failed &&

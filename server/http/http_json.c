@@ -8,46 +8,10 @@
 #include <string.h>
 
 #include "server/http/http_internal.h"
+#include "server/http/rune.h"
 
 static const char HEX[] = "0123456789abcdef";
 static const char BASE64[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
-/* Length of the well-formed UTF-8 sequence at `at`, 0 if there is none. */
-static size_t utf8_size(const unsigned char *at, size_t size)
-{
-    static const unsigned char second_min[] = {[0xe0 - 0xe0] = 0xa0, [0xf0 - 0xe0] = 0x90};
-    const unsigned char first = at[0];
-    size_t length;
-
-    if (first < 0x80) {
-        return 1;
-    }
-    if (first >= 0xc2 && first <= 0xdf) {
-        length = 2;
-    } else if (first >= 0xe0 && first <= 0xef) {
-        length = 3;
-    } else if (first >= 0xf0 && first <= 0xf4) {
-        length = 4;
-    } else {
-        return 0;
-    }
-    if (size < length) {
-        return 0;
-    }
-    for (size_t i = 1; i < length; i++) {
-        if ((at[i] & 0xc0) != 0x80) {
-            return 0;
-        }
-    }
-    /* Overlong forms, surrogates, and what lies above U+10FFFF. */
-    if ((first == 0xe0 || first == 0xf0) && at[1] < second_min[first - 0xe0]) {
-        return 0;
-    }
-    if ((first == 0xed && at[1] > 0x9f) || (first == 0xf4 && at[1] > 0x8f)) {
-        return 0;
-    }
-    return length;
-}
 
 static void json_put_escape(struct buffer *out, unsigned char c)
 {
@@ -103,7 +67,7 @@ void json_put_string(struct buffer *out, struct slice text)
             at++;
             continue;
         }
-        const size_t size = utf8_size(bytes + at, text.size - at);
+        const size_t size = rune_size(text, at);
 
         if (size == 0) {
             buffer_append_text(out, "\\ufffd");
@@ -446,7 +410,7 @@ bool json_repair(struct buffer *out, struct slice json)
         } else if (in_string && c == '\\') {
             step = json_escape_size(json, at, &bad);
         } else if (in_string) {
-            step = utf8_size((const unsigned char *)json.data + at, json.size - at);
+            step = rune_size(json, at);
             bad = step == 0;
             step = bad ? 1 : step;
         }

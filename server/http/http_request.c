@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "server/http/http_internal.h"
+#include "server/http/rune.h"
 
 /* --- the head --- */
 
@@ -401,34 +402,6 @@ struct slice http_param_value(const struct http_request *request, const char *na
 
 /* --- paths --- */
 
-/* Decodes one rune; bytes that are no UTF-8 are U+FFFD, which Go finds printable. */
-static uint32_t rune_next(const unsigned char **at, const unsigned char *end)
-{
-    const unsigned char *p = *at;
-    const size_t left = (size_t)(end - p);
-
-    if (p[0] < 0x80) {
-        *at = p + 1;
-        return p[0];
-    }
-    if ((p[0] & 0xe0) == 0xc0 && left >= 2 && (p[1] & 0xc0) == 0x80) {
-        *at = p + 2;
-        return (uint32_t)(p[0] & 0x1f) << 6 | (p[1] & 0x3f);
-    }
-    if ((p[0] & 0xf0) == 0xe0 && left >= 3 && (p[1] & 0xc0) == 0x80 && (p[2] & 0xc0) == 0x80) {
-        *at = p + 3;
-        return (uint32_t)(p[0] & 0x0f) << 12 | (uint32_t)(p[1] & 0x3f) << 6 | (p[2] & 0x3f);
-    }
-    if ((p[0] & 0xf8) == 0xf0 && left >= 4 && (p[1] & 0xc0) == 0x80 && (p[2] & 0xc0) == 0x80 &&
-        (p[3] & 0xc0) == 0x80) {
-        *at = p + 4;
-        return (uint32_t)(p[0] & 0x07) << 18 | (uint32_t)(p[1] & 0x3f) << 12 |
-               (uint32_t)(p[2] & 0x3f) << 6 | (p[3] & 0x3f);
-    }
-    *at = p + 1;
-    return 0xfffd;
-}
-
 /* Control characters, blanks other than ' ', formatting characters and private use: what Go's
  * unicode.IsPrint refuses, as ranges. Unassigned code points pass: they may be letters by now. */
 static bool rune_printable(uint32_t rune)
@@ -441,7 +414,7 @@ static bool rune_printable(uint32_t rune)
         {0x1680, 0x1680},   {0x180e, 0x180e},    {0x2000, 0x200f},   {0x2028, 0x202f},
         {0x205f, 0x206f},   {0x3000, 0x3000},    {0xd800, 0xf8ff},   {0xfeff, 0xfeff},
         {0xfff9, 0xfffb},   {0xfffe, 0xffff},    {0x110bd, 0x110bd}, {0x1d173, 0x1d17a},
-        {0xe0001, 0xe007f}, {0xf0000, 0x1fffff},
+        {0xe0001, 0xe007f}, {0xf0000, RUNE_MAX},
     };
 
     for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++) {
@@ -454,13 +427,12 @@ static bool rune_printable(uint32_t rune)
 
 bool http_path_printable(struct slice path)
 {
-    const unsigned char *at = (const unsigned char *)path.data;
-    const unsigned char *end = at + path.size;
+    size_t at = 0;
 
-    while (at < end) {
-        if (*at >= 0x20 && *at < 0x7f) {
+    while (at < path.size) {
+        if (path.data[at] >= ' ' && path.data[at] < 0x7f) {
             at++;
-        } else if (!rune_printable(rune_next(&at, end))) {
+        } else if (!rune_printable(rune_next(path, &at))) { /* RUNE_BAD is: so Go has it. */
             return false;
         }
     }

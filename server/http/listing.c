@@ -200,7 +200,8 @@ bool listing_full(struct listing *listing)
         listing->out->size - listing->began_bytes >= HTTP_PIECE_BYTES) {
         return true;
     }
-    if (listing->count % LISTING_CLOCK_COUNT != 1) {
+    /* A record costs little, unless a filter's expressions are matched with a long text. */
+    if (listing->count % LISTING_CLOCK_COUNT != 1 && listing->request->private->filter == NULL) {
         return false;
     }
     const uint64_t now_ns = uv_hrtime();

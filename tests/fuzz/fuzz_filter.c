@@ -15,7 +15,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     if (object == NULL) {
         object = json_loads("{\"Node\":\"n\",\"Meta\":{\"a\":\"b\"},\"Tags\":[\"x\"],\"Port\":1,"
-                            "\"Checks\":[{\"Status\":\"passing\",\"Output\":\"aaaaaab\"}],"
+                            "\"Checks\":[{\"Status\":\"passing\",\"Output\":\"aaa\\naa\u00e9b\"}],"
                             "\"Status\":\"passing\",\"ServicePort\":1,\"ServiceTags\":null}",
                             0, NULL);
     }

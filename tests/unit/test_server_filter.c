@@ -106,6 +106,18 @@ static void nodes_are_filtered_as_by_consul(void **state)
         {"in == in", "Selector \"in\" is not valid"},
         {"Node == not", "no"},
         {"Node == \"\\x66\\u006e\"", "yes"},
+        {"Node == \"\\146\\U0000006e\"", "yes"},
+        {"Node == `\rf\rn`", "yes"},
+        {"Node == \"\\ud800\"", "no"},
+        {"Node == \"\\U00110000\"", "1:9 (8): rule \"string\": invalid syntax"},
+        {"Node == \"\\400\"", "1:9 (8): rule \"string\": invalid syntax"},
+        {"Node == \"\\08\"", "1:9 (8): rule \"string\": invalid syntax"},
+        {"Node == \"\\'\"", "1:9 (8): rule \"string\": invalid syntax"},
+        {"Node == \"\xc3\xa9\" x", "1:13 (13): no match found"},
+        {"Node == \"\xff\"", "1:10 (9): invalid encoding"},
+        {"Node == a.b.c.d.e.f.g.h.i.j.k", "no"},
+        {"a.b.c.d.e.f.g.h.i == x", "Selector \"a.b.c.d.e.f.g.h.i\" is not valid"},
+        {"a.b[\"c d\"] in Node", "no"},
         {NULL, NULL},
     };
 
@@ -203,6 +215,13 @@ static void what_is_too_large_is_refused(void **state)
     }
     assert_null(filter_new(FILTER_NODE, slice_from_text(text), &err));
     assert_non_null(strstr(err.text, "too many comparisons"));
+    /* The expressions of a filter share their bound: each byte of a text is held against all. */
+    text[0] = '\0';
+    for (int i = 0; i < 3; i++) {
+        strcat(text, i == 0 ? "Node matches `a{500}`" : " or Node matches `a{500}`");
+    }
+    assert_null(filter_new(FILTER_NODE, slice_from_text(text), &err));
+    assert_non_null(strstr(err.text, "too large together"));
 }
 
 static void expressions_match_as_in_go(void **state)
@@ -245,7 +264,73 @@ static void expressions_match_as_in_go(void **state)
         {"\\1", "", -1},
         {"a{1001}", "", -1},
         {"(a{100}){100}", "", -1},
-        {"(?i)a", "", -1},
+        /* flags, in Go's places for them */
+        {"(?i)nODE", "Node", 1},
+        {"(?i)[a-c]+$", "xABC", 1},
+        {"(?i)[^a]", "A", 0},
+        {"(?i)k", "\xe2\x84\xaa", 1},
+        {"a(?i:b)c", "aBc", 1},
+        {"a(?i:b)c", "aBC", 0},
+        {"(?i)a(?-i)b", "AB", 0},
+        {"((?i)a|b)c", "BC", 0},
+        {"(?s)a.c", "a\nc", 1},
+        {"(?m)^b$", "a\nb\nc", 1},
+        {"^b$", "a\nb\nc", 0},
+        {"(?U)a+?", "a", 1},
+        {"a(?i)+$", "aaa", 1},
+        {"(?i)\xc3\xa9", "", -1},
+        {"(?z)", "", -1},
+        {"(?i", "", -1},
+        {"(?-)", "", -1},
+        {"(?P<name>a)b", "ab", 1},
+        {"(?P<>a)", "", -1},
+        {"(?P<a b>a)", "", -1},
+        {"(?<n>a)", "", -1},
+        /* characters, not bytes */
+        {"^.$", "\xc3\xa9", 1},
+        {"^[^a]$", "\xf0\x9f\x98\x80", 1},
+        {"^[\xc3\xa0-\xc3\xbf]{2}$", "\xc3\xa9\xc3\xa8", 1},
+        {"\\x{e9}", "\xc3\xa9", 1},
+        {"\\xe9", "\xc3\xa9", 1},
+        {"^.$", "\xff", 1},
+        {"\xff", "", -1},
+        /* what a backslash makes */
+        {"\\bfoo\\b", "a foo.", 1},
+        {"\\bfoo\\b", "foo_bar", 0},
+        {"o\\Bo", "foo", 1},
+        {"\\Aa\\z", "a", 1},
+        {"\\Qa.b*\\E+$", "a.b**", 1},
+        {"\\Qa.b", "aXb", 0},
+        {"\\141\\x62\\_", "ab_", 1},
+        {"\\8", "", -1},
+        {"\\Z", "", -1},
+        {"\\x{110000}", "", -1},
+        {"\\pL", "", -1},
+        /* classes */
+        {"^[[:alpha:]_]+$", "aB_", 1},
+        {"[[:^digit:]]", "1", 0},
+        {"[[:foo:]]", "", -1},
+        {"[[:alpha]", ":", 1},
+        {"[\\d-z]", "-", 1},
+        {"[a-\\d]", "", -1},
+        {"[^\\D]", "7", 1},
+        {"[a-]", "-", 1},
+        {"[--a]", ".", 1},
+        /* repetitions */
+        {"((((((((a+)+)+)+)+)+)+)+)+b", "aab", 1},
+        {"^a{1000}$", "aaa", 0},
+        {"a{01}", "a{01}", 1},
+        {"{2}", "", -1},
+        {"a{2}{3}", "", -1},
+        {"a|*", "", -1},
+        {"(*)", "", -1},
+        {"a*?b", "aab", 1},
+        {"(|a)+b", "b", 1},
+        {"^*a", "ba", 1},
+        {"(a|b|c){2}d", "bcd", 1},
+        {"(a|b|c){2}d", "bd", 0},
+        {"^(a|b)*(c|)$", "abac", 1},
+        {"()", "", 1},
         {"[b-a]", "", -1},
         {"\\", "", -1},
     };

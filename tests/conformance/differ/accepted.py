@@ -147,7 +147,8 @@ def kinds_of_checks_are_looked_at_first(step, found, ours, theirs):
 
 
 def aliases_are_judged_at_once_and_not_by_themselves(step, found, ours, theirs):
-    return "alias" in json.dumps(ours["body"]) and last(found) in ("Output", "Status")
+    said = json.dumps([ours["body"], theirs["body"]]).lower()
+    return "alias" in said and last(found) in ("Output", "Status")
 
 
 def no_keyring(step, found, ours, theirs):
@@ -184,6 +185,14 @@ def ids_are_checked_before_the_lock_delay(step, found, ours, theirs):
     return bool(param(step, "acquire")) and theirs["body"] is False and "failed session lookup" in str(ours["body"])
 
 
+def listings_keep_the_index_of_a_deletion_by_a_shorter_prefix(step, found, ours, theirs):
+    """Consul's has the whole table's then, as if nothing had ever been there."""
+    ranks = [re.fullmatch(r"<index (\d+)>", str(one)) for one in found[1:]]
+    return step["path"].startswith("/v1/kv/") and found[0] == ".headers.X-Consul-Index" and \
+        re.search("recurse|keys", step["path"] + str(step.get("params"))) is not None and \
+        ours["status"] == theirs["status"] == 404 and all(ranks) and int(ranks[0][1]) < int(ranks[1][1])
+
+
 def no_gzip_of_no_bytes(step, found, ours, theirs):
     return found[0] == ".headers.Content-Encoding" and theirs["body"] == ""
 
@@ -198,7 +207,8 @@ RULES = [prepared_queries, no_gzip_of_no_bytes, coordinates_are_told_not_measure
          ports_and_tags_in_bounds, values_as_lists_of_numbers, members_without_effect_of_any_type,
          aliases_are_judged_at_once_and_not_by_themselves, bytes_that_are_no_unicode_in_errors,
          two_answers_in_one, checks_follow_their_service, order_of_an_instance_s_checks,
-         order_of_passing_instances, maintenance_outlives_a_registration, outputs_that_the_catalog_hears_of_late]
+         order_of_passing_instances, maintenance_outlives_a_registration, outputs_that_the_catalog_hears_of_late,
+         listings_keep_the_index_of_a_deletion_by_a_shorter_prefix]
 
 
 def explains(step, found, ours, theirs):

@@ -40,16 +40,19 @@ def wait_for(what, condition, seconds):
 
 
 def free_network():
-    """A 127.x.y. prefix on which nothing listens at our ports."""
+    """A 127.x.y. prefix on which nothing listens at our ports, and a socket that keeps others from taking it, also while
+    none of our servers run."""
     for _ in range(100):
         prefix = "127.%d.%d." % (random.randint(1, 250), random.randint(1, 250))
+        claim = socket.socket()
         try:
+            claim.bind((prefix + "255", HTTP_PORT))
             for port in (HTTP_PORT, SERVER_PORT):
                 with socket.socket() as probe:
                     probe.bind((prefix + "1", port))
-            return prefix
+            return prefix, claim
         except OSError:
-            continue
+            claim.close()
     raise AssertionError("no free loopback network found")
 
 
@@ -76,6 +79,8 @@ class Server:
             "retry_join": [server.address for server in self.cluster.servers],
             "retry_interval": "1s",
             "performance": {"raft_multiplier": 1},
+            # On a busy machine a test may take so long that a server which it killed would be taken out of the quorum.
+            "autopilot": {"cleanup_dead_servers": False},
             "ports": {"http": HTTP_PORT, "dns": DNS_PORT, "server": SERVER_PORT,
                       "serf_lan": SERF_PORT, "serf_wan": -1},
             "disable_update_check": True,
@@ -99,7 +104,8 @@ class Server:
                                             stdout=log, stderr=log)
 
     def alive(self):
-        return self.process is not None and self.process.poll() is None
+        process = self.process  # Threads ask, too, while it is killed.
+        return process is not None and process.poll() is None
 
     def kill(self):
         """kill -9"""
@@ -153,6 +159,10 @@ class Server:
             raise ValueError("PUT %s: %d %r" % (key, status, body[:200]))
         return json.loads(body)
 
+    def store(self, key, value, seconds=60):
+        """Puts until that is acknowledged: where an election on a busy machine is no failure."""
+        wait_for("a write of " + key, lambda: self.put(key, value), seconds)
+
     def leader(self):
         return self.get_json("/v1/status/leader", timeout=10)
 
@@ -163,7 +173,7 @@ class Cluster:
         self.size = size
         self.extra = extra or {}
         self.binary = binary
-        self.network = free_network()
+        self.network, self.claim = free_network()
         self.dir = tempfile.mkdtemp(prefix="proconsul-e2e-", dir=parent_dir)
         os.chmod(self.dir, 0o755)
         self.servers = []
@@ -187,8 +197,10 @@ class Cluster:
         self.wait_leader()
 
     def close(self, failed=False):
+        """Prints the ends of the logs if it `failed`."""
         for server in self.servers:
             server.kill()
+        self.claim.close()
         if failed:
             for server in self.servers:
                 if os.path.exists(server.log_path):

@@ -74,10 +74,12 @@ class NetworkCluster(cluster.Cluster):
         super().start()
 
     def close(self, failed=False):
-        super().close(failed)
-        enter(self.home)
-        for name in [server.namespace for server in self.servers] + [self.hub]:
-            subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
+        try:
+            super().close(failed)
+        finally:
+            enter(self.home)
+            for name in [server.namespace for server in self.servers] + [self.hub]:
+                subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
 
     # --- faults ---
 

@@ -7,7 +7,7 @@ import dns.query
 import dns.rcode
 import pytest
 
-from cluster import DNS_PORT, HTTP_PORT, Cluster
+from cluster import DNS_PORT, HTTP_PORT, Cluster, wait_for
 
 TOKEN = "5f1d3c7e-0000-4000-8000-00000000000f"
 REQUESTS = [("GET", "/v1/kv/a", None), ("PUT", "/v1/kv/a", "x"), ("DELETE", "/v1/kv/a", None),
@@ -36,7 +36,7 @@ def request(server, method, path, body=None, headers=None):
 
 
 def lookup(server, name):
-    answer = dns.query.udp(dns.message.make_query(name, "A"), server.address, timeout=10,
+    answer = dns.query.udp(dns.message.make_query(name, "A"), server.address, timeout=30,
                            port=DNS_PORT)
     return dns.rcode.to_text(answer.rcode()), [str(one) for one in answer.answer]
 
@@ -44,7 +44,11 @@ def lookup(server, name):
 @pytest.fixture(scope="module")
 def server():
     with Cluster(size=1, extra=config()) as cluster:
-        yield cluster.servers[0]
+        one = cluster.servers[0]
+        # Sessions depend on it.
+        wait_for("its node in the catalog", lambda: b"serfHealth" in request(
+            one, "GET", "/v1/health/node/" + one.name)[1], 60)
+        yield one
 
 
 @pytest.mark.parametrize("method,path,body", REQUESTS, ids=[path for _, path, _ in REQUESTS])

@@ -19,6 +19,7 @@ def cluster():
              "telemetry": {"prometheus_retention_time": "1m", "disable_hostname": True,
                            "prefix_filter": ["-consul.dns", "+consul.dns.staleness"]}}
     with Cluster(size=3, extra=extra) as started:
+        started.wait_members()
         yield started
 
 
@@ -42,14 +43,14 @@ def test_an_event_reaches_every_server_that_its_filters_name(cluster):
     fired = json.loads(put(first, "/v1/event/fire/deploy"))
     assert fired["LTime"] == 0 and fired["Payload"] is None
     for server in cluster.servers:
-        wait_for("the event at " + server.name, lambda: "deploy" in names(server), 30)
+        wait_for("the event at " + server.name, lambda: "deploy" in names(server), 60)
         event = server.get_json("/v1/event/list?name=deploy")[0]
         assert event["ID"] == fired["ID"] and event["LTime"] > 0
     put(third, "/v1/event/fire/blue?service=pooler&tag=blue")
     put(third, "/v1/event/fire/node?node=server-1")
     put(third, "/v1/event/fire/last")
     for server in cluster.servers:
-        wait_for("the last event at " + server.name, lambda: "last" in names(server), 30)
+        wait_for("the last event at " + server.name, lambda: "last" in names(server), 60)
     # One link carries them in order: what has not come by now was not meant.
     assert names(first) == ["deploy", "node", "last"]
     assert names(second) == ["deploy", "blue", "last"]
@@ -68,24 +69,34 @@ def test_a_server_that_was_away_hears_of_recent_events(cluster):
 
 def test_metrics_are_consuls_json_and_prometheus_text(cluster):
     server = cluster.servers[0]
-    server.put("some/key", b"value")
-    server.get_json("/v1/kv/some/key")
-    shown = wait_for("an interval with the request's time", lambda: [
-        found for found in [server.get_json("/v1/agent/metrics", 10)]
-        if any(sample["Name"] == "consul.kvs.apply" for sample in found["Samples"])], 60)[0]
+
+    def interval():
+        """One with the request's time, in which all servers were there: one may have been away just now."""
+        server.put("some/key", b"value")
+        shown = server.get_json("/v1/agent/metrics")
+        gauges = {gauge["Name"]: gauge["Value"] for gauge in shown["Gauges"]}
+        samples = {sample["Name"]: sample for sample in shown["Samples"]}
+        return "consul.kvs.apply" in samples and gauges.get("consul.members.alive") == 3 and (shown, gauges, samples)
+
+    shown, gauges, samples = wait_for("an interval with the request's time", interval, 60)
     assert set(shown) == {"Timestamp", "Gauges", "Points", "Counters", "Samples"}
-    sample = [one for one in shown["Samples"] if one["Name"] == "consul.kvs.apply"][0]
+    sample = samples["consul.kvs.apply"]
     assert set(sample) == {"Name", "Count", "Rate", "Sum", "Min", "Max", "Mean", "Stddev",
                            "Labels"}
     assert sample["Count"] >= 1 and 0 < sample["Min"] <= sample["Mean"] <= sample["Max"]
-    gauges = {gauge["Name"]: gauge["Value"] for gauge in shown["Gauges"]}
-    assert gauges["consul.raft.peers"] == 3 and gauges["consul.members.alive"] == 3
+    assert gauges["consul.raft.peers"] == 3
     assert server.get_json("/v1/agent/self")["Stats"]["raft"]["num_peers"] == "2"
 
-    # The figures of DNS are told now and then only.
-    wait_for("the age of DNS answers", lambda: b"\nconsul_dns_staleness " in server.request(
-        "GET", "/v1/agent/metrics?format=prometheus")[2], 60)
-    status, headers, body = server.request("GET", "/v1/agent/metrics?format=prometheus")
+    def page():
+        """One with the figures of DNS, which are told now and then only, beside those of a request and a write: what
+        has not happened for a minute is not told any more."""
+        server.put("some/key", b"value")
+        server.get_json("/v1/kv/some/key")
+        found = server.request("GET", "/v1/agent/metrics?format=prometheus")
+        return all(name in found[2] for name in (
+            b"\nconsul_dns_staleness ", b"\nconsul_kvs_apply_count ", b"\nconsul_http_GET_v1_kv")) and found
+
+    status, headers, body = wait_for("the age of DNS answers", page, 60)
     assert status == 200 and headers["Content-Type"].startswith("text/plain; version=0.0.4")
     values, types = {}, {}
     for line in body.decode().splitlines():
@@ -103,27 +114,33 @@ def test_metrics_are_consuls_json_and_prometheus_text(cluster):
     assert "consul_dns_staleness" in types and "consul_dns_queries" not in types  # prefix_filter
 
 
+def read_until(client, text, wanted):
+    """`text` and what comes after it, until it has `wanted`."""
+    while wanted not in text:
+        more = client.recv(4096)
+        assert more, "the stream ended: %r" % text
+        text += more
+    return text
+
+
 def follow(server, query):
-    """A connection on which /v1/agent/monitor answers."""
-    client = socket.create_connection((server.address, HTTP_PORT), timeout=30)
+    """A connection on which /v1/agent/monitor answers, and what it has said."""
+    client = socket.create_connection((server.address, HTTP_PORT), timeout=60)
     client.sendall(b"GET /v1/agent/monitor%s HTTP/1.1\r\nHost: x\r\n\r\n" % query)
-    return client
+    text = read_until(client, b"", b"\r\n\r\n")
+    assert b"200 OK" in text and b"Transfer-Encoding: chunked" in text
+    return client, text
 
 
 def test_the_log_is_streamed_as_lines_and_as_json(cluster):
     server = cluster.servers[1]
-    with follow(server, b"?loglevel=debug") as lines, follow(server, b"?loglevel=debug&logjson") as objects:
-        assert b"Transfer-Encoding: chunked" in lines.recv(4096)
+    (lines, text), (objects, other) = follow(server, b"?loglevel=debug"), follow(server, b"?loglevel=debug&logjson")
+    with lines, objects:
         put(server, "/v1/agent/check/register", {"Name": "logged", "TTL": "1h"})
-        text = b""
-        while b"check=logged" not in text:
-            text += lines.recv(4096)
+        text = read_until(lines, text, b"check=logged")
         assert re.search(rb"\d{4}-\d\d-\d\dT\S+ \[(INFO|DEBUG)\] +agent: ", text)
-        text = b""
-        while b'"check":"logged"' not in text.replace(b" ", b""):
-            text += objects.recv(4096)
-        line = [one for one in text.split(b"\n") if b'"logged"' in one][0]
-        told = json.loads(line)
+        before, word, behind = read_until(objects, other, b'"logged"').partition(b'"logged"')
+        told = json.loads(before.rpartition(b"\n")[2] + word + read_until(objects, behind, b"\n").partition(b"\n")[0])
         assert told["check"] == "logged"
         assert {"@level", "@message", "@module", "@timestamp"} <= set(told)
     put(server, "/v1/agent/check/deregister/logged")
@@ -157,11 +174,16 @@ def test_a_script_check_reports_its_exit_status_and_ends_with_its_time(cluster):
     expect("bad", "critical", "")
     expect("gone", "critical", "fork/exec /nonexistent/program: no such file or directory")
     expect("slow", "critical", "Timed out (500ms) running check")
+
+    def child():
+        """The last one's number, as soon as a script came that far in its time."""
+        with open(marker, encoding="utf-8") as file:
+            return int(file.read())
+    wait_for("the script's child", child, 60)
     put(server, "/v1/agent/check/deregister/slow")
 
     def child_is_dead():
-        with open(marker, encoding="utf-8") as file:
-            state = "/proc/%d/stat" % int(file.read())
+        state = "/proc/%d/stat" % child()
         try:
             with open(state, encoding="utf-8") as file:
                 return file.read().rpartition(")")[2].split()[0] == "Z"
@@ -256,10 +278,9 @@ def test_a_reload_by_signal_takes_checks_and_limits_of_the_new_configuration(clu
 
 def test_an_orderly_stop_ends_the_streams_of_the_log(cluster):
     server = cluster.servers[2]
-    with follow(server, b"") as client:
-        assert b"200 OK" in client.recv(4096)
+    client, text = follow(server, b"")
+    with client:
         server.stop(60)
-        text = b""
         while True:
             more = client.recv(4096)
             if not more:

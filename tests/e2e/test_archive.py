@@ -21,8 +21,9 @@ def keys_of(server):
 def fill(server):
     for number in range(KEYS):
         value = base64.b64encode(os.urandom(9000))  # several pieces of the log
-        assert server.put("k/%03d" % number, value) is True
-    session = json.loads(server.request("PUT", "/v1/session/create", '{"TTL": "60s"}')[2])["ID"]
+        server.store("k/%03d" % number, value)
+    # It depends neither on a server that is killed nor on how long all this takes.
+    session = json.loads(server.request("PUT", "/v1/session/create", '{"TTL": "600s", "Checks": []}')[2])["ID"]
     assert server.put("k/lock", b"held", "?acquire=" + session) is True
     status, _, _ = server.request(
         "PUT", "/v1/catalog/register",
@@ -34,8 +35,8 @@ def fill(server):
 def change(server):
     server.request("DELETE", "/v1/kv/k/1?recurse")
     for number in range(200, 240):
-        server.put("k/%03d" % number, b"changed")
-    server.put("k/new", b"new")
+        server.store("k/%03d" % number, b"changed")
+    server.store("k/new", b"new")
     server.request("PUT", "/v1/catalog/deregister", '{"Node": "ext"}')
     server.request("PUT", "/v1/catalog/register", '{"Node": "other", "Address": "10.1.1.2"}')
 
@@ -62,8 +63,10 @@ def background(function):
 
 
 def test_restore_gives_back_the_saved_state_on_all_servers_though_the_leader_dies_meanwhile():
-    with Cluster(size=5) as cluster:
+    # The restore waits for the next leader, longer than its election takes on a busy machine.
+    with Cluster(size=5, extra={"performance": {"raft_multiplier": 1, "rpc_hold_timeout": "60s"}}) as cluster:
         leader = cluster.wait_leader()
+        cluster.wait_members()
         session = fill(leader)
         saved = keys_of(leader)
         follower = next(one for one in cluster.servers if one is not leader)
@@ -79,7 +82,7 @@ def test_restore_gives_back_the_saved_state_on_all_servers_though_the_leader_die
             "GET", "/v1/kv/k/205?index=%d&wait=60s" % index, timeout=70))
         restoring, restored = background(
             lambda: follower.request("PUT", "/v1/snapshot", data, timeout=90))
-        wait_for("the restore's begin", lambda: "restoring a snapshot" in follower.log(), 30)
+        wait_for("the restore's begin", lambda: "restoring a snapshot" in follower.log(), 60)
         leader.kill()
         restoring.join(100)
         assert restored and restored[0][0] == 200, restored

@@ -19,9 +19,12 @@ def test_servers_that_start_late_and_again_form_one_cluster():
         assert first.leader() == ""
         third.start()
         cluster.wait_leader()
-        first.put("k", "v")
-        peers = {tuple(sorted(server.get_json("/v1/status/peers"))) for server in cluster.servers}
-        assert len(peers) == 1 and len(peers.pop()) == 3
+        first.store("k", "v")
+
+        def peers_known():
+            peers = {tuple(sorted(server.get_json("/v1/status/peers"))) for server in cluster.servers}
+            return len(peers) == 1 and len(peers.pop()) == 3
+        wait_for("one configuration with all", peers_known, 60)
     finally:
         cluster.close()
 
@@ -39,7 +42,7 @@ def test_a_server_of_another_datacenter_is_named_once():
         wait_for("the complaint", lines, 60)
         time.sleep(6)
         assert len(lines()) <= 2  # One for each address that it joins.
-        assert cluster.servers[0].put("k", "v")
+        cluster.servers[0].store("k", "v")
 
 
 def test_servers_that_expect_different_numbers_form_no_cluster():

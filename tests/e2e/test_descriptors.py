@@ -28,18 +28,20 @@ def test_running_out_of_descriptors_refuses_the_new_and_recovers():
     with Cluster(size=1, server_class=Limited) as cluster:
         server = cluster.servers[0]
         assert "raised the limit of open files from %d to %d" % (SOFT, HARD) in server.log()
-        early = http.client.HTTPConnection(server.address, HTTP_PORT, timeout=20)
+        early = http.client.HTTPConnection(server.address, HTTP_PORT, timeout=60)
         assert asks(early)
         crowd = []
         for _ in range(2 * HARD):
-            crowd.append(socket.create_connection((server.address, HTTP_PORT), 20))
+            crowd.append(socket.create_connection((server.address, HTTP_PORT), 60))
 
         def shed():
             """Some of the crowd were closed for lack of descriptors: nothing else is sent to them."""
             return select.select(crowd, [], [], 1)[0]
         wait_for("connections that are shed", shed, 60)
-        # A quarter is kept for the log's next segment, the other servers and DNS.
-        assert len(os.listdir("/proc/%d/fd" % server.process.pid)) <= HARD - HARD // 4
+        # A quarter is kept for the log's next segment, the other servers and DNS: they, and one that is accepted and
+        # closed at once, may have some of it for a moment.
+        wait_for("a quarter to be free", lambda: len(
+            os.listdir("/proc/%d/fd" % server.process.pid)) <= HARD - HARD // 4, 60)
         assert asks(early)
         early.request("PUT", "/v1/kv/key", "value")  # The log, too, goes on.
         assert early.getresponse().read() == b"true"

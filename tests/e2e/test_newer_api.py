@@ -14,6 +14,7 @@ from cluster import DNS_PORT, HTTP_PORT, Cluster, wait_for
 @pytest.fixture(scope="module", name="server")
 def one_server():
     with Cluster(size=1) as cluster:
+        cluster.wait_members()
         yield cluster.wait_leader()
 
 
@@ -159,7 +160,7 @@ def test_usage_counts_services_instances_and_nodes_and_can_be_waited_for(server)
     waiter.start()
     for node in ("usage-1", "usage-2"):
         assert register(server, Node=node, Address="10.0.0.1", Service={"Service": "used"})[0] == 200
-    waiter.join()
+    waiter.join(90)
     assert waited[0]["Index"] > before["Index"]
     assert waited[0]["Usage"]["dc1"]["Nodes"] > before["Usage"]["dc1"]["Nodes"]
     was, now = before["Usage"]["dc1"], usage(server, "?global")["Usage"]["dc1"]
@@ -213,7 +214,8 @@ def test_near_lists_the_nearest_nodes_first_and_those_without_coordinates_last(s
     for node, distance in (("far", 0.9), ("here", 0.0), ("close", 0.1)):
         told(node, distance)
     register(server, Node="unknown", Address="10.0.0.1", Service={"Service": "near"})
-    wait_for("the coordinates", lambda: len(server.get_json("/v1/coordinate/nodes")) >= 3, 60)
+    wait_for("the coordinates", lambda: {"far", "here", "close"} <= {
+        one["Node"] for one in server.get_json("/v1/coordinate/nodes")}, 60)
     wanted = ["here", "close", "far", "unknown"]
     for path in ("/v1/catalog/service/near?near=here", "/v1/catalog/nodes?near=here"):
         names = [one["Node"] for one in server.get_json(path)]

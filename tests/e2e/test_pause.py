@@ -43,11 +43,11 @@ def test_a_leader_that_was_stopped_never_answers_with_an_old_value():
     with Cluster(size=3) as cluster:
         for turn in range(3):
             leader = cluster.wait_leader()
-            leader.put("k", "old-%d" % turn)
+            leader.store("k", "old-%d" % turn)
             leader.process.send_signal(signal.SIGSTOP)
             others = [server for server in cluster.servers if server is not leader]
             wait_for("a write through the others",
-                     lambda: others[0].put("k", "new-%d" % turn, timeout=9), 60)
+                     lambda: others[0].put("k", "new-%d" % turn), 60)
             time.sleep(3)
             waiting = [ask_while_stopped(leader, "GET /v1/kv/k" + query)
                        for query in ["", "?consistent"] * 10]

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 
-from cluster import Cluster, Server, wait_for
+from cluster import PATIENT, Cluster, Server, wait_for
 
 DEAF = """
 import os, signal, sys
@@ -50,7 +50,7 @@ def test_signals_that_the_parent_ignored_or_blocked_work():
         status, _, body = server.request("PUT", "/v1/agent/check/register", json.dumps(check))
         assert status == 200, body
         wait_for("a result", lambda: server.get_json("/v1/agent/checks")["script"]["Status"] !=
-                 "warning", 30)
+                 "warning", 60)
         assert server.get_json("/v1/agent/checks")["script"]["Status"] == "passing"
         assert server.stop() == 1
 
@@ -80,13 +80,13 @@ def test_a_signal_right_behind_a_request_to_leave_does_not_cut_it_short():
     """As service managers do it: ExecStop= asks the server to leave, and as soon as that has its answer
     SIGTERM follows. Symptom: it was taken for the second signal, at which the process ends at once:
     the others went on counting with this server."""
-    with Cluster(size=3) as cluster:
+    with Cluster(size=3, extra=PATIENT) as cluster:
         leader = cluster.wait_leader()
         cluster.wait_members()
         server = next(server for server in cluster.servers if server is not leader)
         assert server.request("PUT", "/v1/agent/leave")[0] == 200
         server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(30) == 0
+        assert server.process.wait(60) == 0
         servers = leader.get_json("/v1/operator/raft/configuration")["Servers"]
         assert server.name not in {peer["Node"] for peer in servers}
         members = leader.get_json("/v1/agent/members")
@@ -102,8 +102,8 @@ def test_a_disk_that_does_not_answer_does_not_keep_the_process():
         assert server.request("PUT", "/v1/agent/service/register", service)[0] == 200
         folder = os.path.join(server.data_dir, "services")
         name = wait_for("the file of the service", lambda: [
-            name for name in os.listdir(folder) if "." not in name], 30)[0]
+            name for name in os.listdir(folder) if "." not in name], 60)[0]
         os.mkfifo(os.path.join(folder, name + ".tmp"))
         assert server.request("PUT", "/v1/agent/service/register", service)[0] == 200
-        assert server.stop(30) == 1
+        assert server.stop(60) == 1
         assert "did not close" in server.log()

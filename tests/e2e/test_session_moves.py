@@ -4,7 +4,7 @@ import json
 import signal
 import time
 
-from cluster import Cluster, wait_for
+from cluster import PATIENT, Cluster, wait_for
 
 TTL_S = 10
 LOCK_DELAY_S = 10
@@ -38,12 +38,12 @@ def unreachable(server, node):
 
 def test_a_session_with_an_empty_check_list_lives_on_when_its_server_loses_the_network():
     """hashicorp/consul#20424."""
-    with Cluster(size=3) as cluster:
+    with Cluster(size=3, extra=PATIENT) as cluster:
         leader = cluster.wait_leader()
         cluster.wait_members()
         home = [server for server in cluster.servers if server is not leader][0]
         free = create(home, TTL="%ds" % TTL_S, Checks=[])
-        bound = create(home, TTL="%ds" % TTL_S)
+        bound = create(home)
         node = leader.get_json("/v1/session/info/" + free)[0]["Node"]
         assert acquire(leader, "free", free)
         home.process.send_signal(signal.SIGSTOP)
@@ -53,7 +53,11 @@ def test_a_session_with_an_empty_check_list_lives_on_when_its_server_loses_the_n
                 assert time.monotonic() < end, "the others do not notice"
                 renew(leader, free)
                 time.sleep(1)
-            wait_for("the end of the session that depends on it", lambda: not there(leader, bound), 60)
+
+            def gone():
+                renew(leader, free)
+                return not there(leader, bound)
+            wait_for("the end of the session that depends on it", gone, 60)
             renew(leader, free)
             assert there(leader, free)
             assert leader.get_json("/v1/kv/free")[0]["Session"] == free
@@ -63,13 +67,14 @@ def test_a_session_with_an_empty_check_list_lives_on_when_its_server_loses_the_n
 
 def test_a_new_leader_keeps_lock_delays_and_gives_sessions_their_ttl_anew():
     with Cluster(size=3) as cluster:
-        leader = cluster.wait_leader()
         cluster.wait_members()
+        any_one = cluster.servers[0]
+        holder = create(any_one, LockDelay="%ds" % LOCK_DELAY_S, Checks=[])
+        waiter = create(any_one, Checks=[])
+        mortal = create(any_one, TTL="%ds" % TTL_S, Checks=[])
+        wait_for("the lock of the first", lambda: acquire(any_one, "lock", holder) is True, 60)
+        leader = cluster.wait_leader()  # Who has it by now: on a busy machine it moves.
         other = [server for server in cluster.servers if server is not leader][0]
-        holder = create(other, LockDelay="%ds" % LOCK_DELAY_S, Checks=[])
-        waiter = create(other, Checks=[])
-        mortal = create(other, TTL="%ds" % TTL_S, Checks=[])
-        assert acquire(other, "lock", holder)
         destroyed = time.monotonic()
         status, _, body = other.request("PUT", "/v1/session/destroy/" + holder)
         assert status == 200, body

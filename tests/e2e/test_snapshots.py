@@ -12,7 +12,7 @@ EXTRA = {"raft_snapshot_threshold": 300, "raft_snapshot_interval": "200ms",
 
 def write(server, first, count):
     for number in range(first, first + count):
-        assert server.put("k/%04d" % (number % 500), "%d" % number) is True
+        server.store("k/%04d" % (number % 500), "%d" % number)
 
 
 def snapshots(server):

@@ -147,7 +147,7 @@ fuzz_one() {
     scratch=$(mktemp -d)
     corpus=tests/fuzz/corpus/${name#fuzz_}
     [ -d "$corpus" ] || corpus=
-    if "$1" -max_total_time=$fuzz_seconds -timeout=10 -rss_limit_mb=2048 \
+    if "$1" -max_total_time=$fuzz_seconds -timeout=60 -rss_limit_mb=2048 \
         -artifact_prefix="$logs/$name-" "$scratch" $corpus >"$logs/$name.log" 2>&1; then
         echo "ok $name"
     else

@@ -100,6 +100,6 @@ def test_a_missing_consul_is_said_before_anything_is_started(tmp_path):
     environment = {**os.environ, "PROCONSUL_BINARY": str(program),
                    "CONSUL_BINARY": str(tmp_path / "none")}
     done = subprocess.run([sys.executable, os.path.join(HERE, "run"), "--dir", str(tmp_path)],
-                          env=environment, stderr=subprocess.PIPE, timeout=30, check=False)
+                          env=environment, stderr=subprocess.PIPE, timeout=120, check=False)
     assert done.returncode == 2
     assert b"CONSUL_BINARY" in done.stderr

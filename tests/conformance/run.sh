@@ -37,12 +37,24 @@ trap 'exit 130' INT TERM
 # start_server NAME JSON: the configuration's members beyond ports and folder; sets $addr.
 start_server() {
     addr=$(python3 - "$work" "$1" "$2" <<'PY'
-import json, socket, sys
+import json, random, socket, sys
 work, name, extra = sys.argv[1:]
-sockets = [socket.socket() for _ in range(4)]
-for s in sockets:
-    s.bind(("127.0.0.1", 0))
-http, dns, server, serf = (s.getsockname()[1] for s in sockets)
+
+def free_port():
+    """None that the kernel gives to clients: one of those could have it by the time that the server starts."""
+    while True:
+        port = random.randint(20000, 28000)
+        tcp, udp = socket.socket(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            tcp.bind(("127.0.0.1", port))
+            udp.bind(("127.0.0.1", port))
+        except OSError:
+            continue
+        sockets.append((tcp, udp))
+        return port
+
+sockets = []
+http, dns, server, serf = (free_port() for _ in range(4))
 config = {"server": True, "bootstrap": True, "bind_addr": "127.0.0.1", "log_level": "debug",
           "data_dir": "%s/%s" % (work, name),
           "ports": {"http": http, "dns": dns, "server": server, "serf_lan": serf}}
@@ -81,7 +93,7 @@ check_server() {
 
 # --- HTTP ---
 start_server main '{"session_ttl_min": "5s"}'
-"$here/run-http" --addr "$addr" -j 8 $verbose "$here/http" >"$work/http.out" 2>&1
+"$here/run-http" --addr "$addr" --wait 60 -j 8 $verbose "$here/http" >"$work/http.out" 2>&1
 cat "$work/http.out"
 tally "$work/http.out"
 check_server main
@@ -92,7 +104,7 @@ if [ $quick = no ]; then
     profile=$(python3 -c 'import json, sys; print(json.dumps(json.load(open(sys.argv[1]))["config"]))' \
         "$here/http/kv/config-kv-limit.json")
     start_server profile "$profile"
-    "$here/run-http" --config-cases --addr "$addr" $verbose "$here/http" >"$work/profile.out" 2>&1
+    "$here/run-http" --config-cases --addr "$addr" --wait 60 $verbose "$here/http" >"$work/profile.out" 2>&1
     cat "$work/profile.out"
     tally "$work/profile.out"
     check_server profile

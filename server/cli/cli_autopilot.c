@@ -1,5 +1,6 @@
 /* consul operator autopilot: what the leader does with servers by itself. */
 
+#include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
@@ -99,13 +100,13 @@ static json_t *autopilot_value(const struct autopilot_field *field, const char *
 
     switch (field->kind) {
     case AUTOPILOT_BOOL:
-        return strcmp(text, "true") == 0    ? json_true()
-               : strcmp(text, "false") == 0 ? json_false()
-                                            : NULL;
+        return json_boolean(strchr("1tT", text[0]) != NULL); /* One of Go's words for it. */
     case AUTOPILOT_NUMBER: {
-        const long long number = strtoll(text, &end, 10);
+        errno = 0;
+        const long long number = strtoll(text, &end, 0); /* Also 0x10, as Go's flags. */
 
-        return text[0] >= '0' && text[0] <= '9' && *end == 0 ? json_integer(number) : NULL;
+        return text[0] >= '0' && text[0] <= '9' && *end == 0 && errno == 0 ? json_integer(number)
+                                                                           : NULL;
     }
     case AUTOPILOT_DURATION:
         return duration_parse(slice_from_text(text), &ns, &ignored) && ns >= 0 ? json_string(text)

@@ -135,7 +135,14 @@ static int client_find(const struct cli_flag *flags, size_t count, struct client
     if (out->unix_socket) {
         return 0;
     }
+    if (strstr(address, "://") != NULL) {
+        return errmsg_set(err, -1, "Unknown protocol scheme: %.*s", (int)strcspn(address, ":"),
+                          address);
+    }
     colon = strrchr(address, ':');
+    if (colon != NULL && strchr(colon, ']') != NULL) {
+        colon = NULL; /* "[::1]" has no port. */
+    }
     host_size = colon != NULL ? (size_t)(colon - address) : strlen(address);
     if (address[0] == '[' && host_size > 1 && address[host_size - 1] == ']') {
         address++;
@@ -145,6 +152,9 @@ static int client_find(const struct cli_flag *flags, size_t count, struct client
         return errmsg_set(err, -1, "the address is too long: %.100s", address);
     }
     memcpy(out->host, address, host_size);
+    if (host_size == 0) {
+        (void)strcpy(out->host, "localhost"); /* ":8500", as Go dials it. */
+    }
     (void)snprintf(out->port, sizeof(out->port), "%s", colon != NULL ? colon + 1 : "80");
     return 0;
 }

@@ -5,6 +5,32 @@
 
 #include "dns/dns_server_internal.h"
 
+struct in6_addr dns_client_address(const struct sockaddr_storage *peer)
+{
+    struct in6_addr address = {0};
+
+    if (peer->ss_family == AF_INET6) {
+        struct sockaddr_in6 v6;
+
+        memcpy(&v6, peer, sizeof(v6));
+        return v6.sin6_addr;
+    }
+    struct sockaddr_in v4;
+
+    memcpy(&v4, peer, sizeof(v4));
+    address.s6_addr[10] = address.s6_addr[11] = 0xff;
+    memcpy(address.s6_addr + 12, &v4.sin_addr, 4);
+    return address;
+}
+
+uint32_t dns_client_hash(const struct dns_asker *asker)
+{
+    const struct in6_addr address =
+        asker->conn != NULL ? asker->conn->client : dns_client_address(asker->header->msg_name);
+
+    return dns_hash(&address, sizeof(address));
+}
+
 void dns_client_keep(struct dns_client *client, const struct dns_asker *asker)
 {
     client->conn = asker->conn;

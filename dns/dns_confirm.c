@@ -18,6 +18,8 @@ struct parked {
 /* A queue: tickets only grow, so what is confirmed is at its front. */
 struct dns_confirmer {
     size_t first, count;
+    uint32_t
+        client_hashes[DNS_PARKED_MAX]; /* apart from the queries, so that they are read at once */
     struct parked parked[DNS_PARKED_MAX];
 };
 
@@ -42,20 +44,36 @@ bool dns_confirm_is_needed(const struct dns_worker *worker)
            (config->stale_bounded && (!worker->age_known || worker->age_ms > config->max_stale_ms));
 }
 
+static bool client_is_welcome(const struct dns_confirmer *confirmer, uint32_t hash)
+{
+    size_t of_client = 0;
+
+    for (size_t i = 0; i < confirmer->count; i++) {
+        const size_t index = (confirmer->first + i) % DNS_PARKED_MAX;
+
+        of_client +=
+            confirmer->client_hashes[index] == hash && confirmer->parked[index].ticket != 0;
+    }
+    return of_client < DNS_PARKED_PER_CLIENT_MAX;
+}
+
 bool dns_confirm_begin(struct dns_worker *worker, const struct dns_asker *asker, const void *query,
                        size_t size)
 {
     struct dns_server *server = worker->server;
     struct dns_confirmer *confirmer = worker->confirmer;
 
+    const uint32_t client_hash = dns_client_hash(asker);
+
     if (server->confirm == NULL || confirmer->count == DNS_PARKED_MAX ||
-        size > DNS_UDP_QUERY_BYTES_MAX) {
+        size > DNS_UDP_QUERY_BYTES_MAX || !client_is_welcome(confirmer, client_hash)) {
         return false;
     }
-    struct parked *parked =
-        &confirmer->parked[(confirmer->first + confirmer->count) % DNS_PARKED_MAX];
+    const size_t index = (confirmer->first + confirmer->count) % DNS_PARKED_MAX;
+    struct parked *parked = &confirmer->parked[index];
 
     confirmer->count++;
+    confirmer->client_hashes[index] = client_hash;
     dns_client_keep(&parked->client, asker);
     parked->size = size;
     memcpy(parked->query, query, size);

@@ -283,25 +283,12 @@ static uint32_t hash_add(uint32_t hash, const void *data, size_t size)
 static struct job_key job_key(const struct dns_resolver *resolver, const struct dns_asker *asker)
 {
     const struct dns_query *query = &resolver->query;
-    struct job_key key = {.busy = true};
+    struct job_key key = {.client_hash = dns_client_hash(asker), .busy = true};
     const uint8_t kind[] = {(uint8_t)(query->type >> 8), (uint8_t)query->type,
                             (uint8_t)(query->class >> 8), (uint8_t)query->class};
 
     key.question_hash = hash_add(0x811c9dc5u, query->name.wire, query->name.size);
     key.question_hash = hash_add(key.question_hash, kind, sizeof(kind));
-    if (asker->conn != NULL) {
-        key.client_hash = hash_add(1, &asker->conn->client, sizeof(asker->conn->client));
-    } else if (((const struct sockaddr *)asker->header->msg_name)->sa_family == AF_INET) {
-        struct sockaddr_in v4;
-
-        memcpy(&v4, asker->header->msg_name, sizeof(v4));
-        key.client_hash = hash_add(2, &v4.sin_addr, sizeof(v4.sin_addr));
-    } else {
-        struct sockaddr_in6 v6;
-
-        memcpy(&v6, asker->header->msg_name, sizeof(v6));
-        key.client_hash = hash_add(3, &v6.sin6_addr, sizeof(v6.sin6_addr));
-    }
     return key;
 }
 

@@ -31,7 +31,8 @@ enum {
     DNS_FORWARDS_MAX = 1024,       /* questions to recursors under way, a socket each, per thread */
     DNS_CHANNELS_IDLE_MAX = 64,    /* channels of c-ares kept for the next ones, per thread */
     DNS_PARKED_MAX = 512,          /* queries that wait for the store to be confirmed, per thread */
-    DNS_FRAME_BYTES = 2,           /* a message's length, before it over TCP */
+    DNS_PARKED_PER_CLIENT_MAX = 256, /* of one address */
+    DNS_FRAME_BYTES = 2,             /* a message's length, before it over TCP */
 };
 
 enum dns_source_kind {
@@ -188,7 +189,10 @@ static inline void dns_worker_count(struct dns_worker *worker, enum dns_count wh
 /* By its rcode and flags. */
 void dns_worker_count_answer(struct dns_worker *worker, const uint8_t *message);
 
-/* dns_client.c: a client that waits. A connection counts what it waits for. */
+/* dns_client.c: an address, IPv4 mapped; of whoever asks, only to count what is alike. */
+struct in6_addr dns_client_address(const struct sockaddr_storage *peer);
+uint32_t dns_client_hash(const struct dns_asker *asker);
+/* A client that waits. A connection counts what it waits for. */
 void dns_client_keep(struct dns_client *client, const struct dns_asker *asker);
 void dns_client_drop(struct dns_client *client);
 /* As its query came; points into `client`. */

@@ -70,24 +70,6 @@ static void conn_close(struct dns_worker *worker, struct dns_conn *conn)
     free(conn);
 }
 
-static struct in6_addr client_address(const struct sockaddr_storage *peer)
-{
-    struct in6_addr address = {0};
-
-    if (peer->ss_family == AF_INET6) {
-        struct sockaddr_in6 v6;
-
-        memcpy(&v6, peer, sizeof(v6));
-        return v6.sin6_addr;
-    }
-    struct sockaddr_in v4;
-
-    memcpy(&v4, peer, sizeof(v4));
-    address.s6_addr[10] = address.s6_addr[11] = 0xff;
-    memcpy(address.s6_addr + 12, &v4.sin_addr, 4);
-    return address;
-}
-
 static size_t client_conns(const struct dns_worker *worker, const struct in6_addr *client)
 {
     size_t count = 0;
@@ -108,7 +90,7 @@ static void conn_drop(struct dns_worker *worker, struct dns_conn *conn)
 /* False when the connection is not wanted; the caller closes `fd` then. */
 static bool conn_add(struct dns_worker *worker, int fd, const struct sockaddr_storage *peer)
 {
-    const struct in6_addr client = client_address(peer);
+    const struct in6_addr client = dns_client_address(peer);
     const int on = 1;
 
     if (client_conns(worker, &client) >= DNS_TCP_CONNS_PER_CLIENT) {

@@ -88,7 +88,7 @@ static int stop(void **state)
     return 0;
 }
 
-static int client_open_to(int type, const char *text)
+static int client_open_from(const char *own, int type, const char *text)
 {
     const struct timeval wait = {.tv_sec = WAIT_MS / 1000};
     struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = htons(dns_server_port(server))};
@@ -99,12 +99,23 @@ static int client_open_to(int type, const char *text)
     assert_true(fd >= 0);
     assert_true(is_v4 || inet_pton(AF_INET6, text, &v6.sin6_addr) == 1);
     assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof(wait)), 0);
+    if (own != NULL) {
+        struct sockaddr_in from = {.sin_family = AF_INET};
+
+        assert_int_equal(inet_pton(AF_INET, own, &from.sin_addr), 1);
+        assert_int_equal(bind(fd, (const struct sockaddr *)&from, sizeof(from)), 0);
+    }
     if (is_v4) {
         assert_int_equal(connect(fd, (const struct sockaddr *)&v4, sizeof(v4)), 0);
     } else {
         assert_int_equal(connect(fd, (const struct sockaddr *)&v6, sizeof(v6)), 0);
     }
     return fd;
+}
+
+static int client_open_to(int type, const char *text)
+{
+    return client_open_from(NULL, type, text);
 }
 
 /* Sends a question, framed over TCP. */
@@ -242,26 +253,41 @@ static void without_a_confirmation_questions_fail(void **state)
     exchange("127.0.0.1", SOCK_DGRAM, N1_QUESTION, FAILURE);
 }
 
-/* One question more than may wait fails at once; those that wait are answered. */
+/* One question more than may wait, or than may wait of one client whatever it asks over, fails at
+ * once; those that wait are answered. */
 static void what_waits_has_a_bound(void **state)
 {
+    static const char *const addresses[] = {"127.0.0.1", "127.0.0.2", "127.0.0.3"};
+    enum { CLIENTS = DNS_PARKED_MAX / DNS_PARKED_PER_CLIENT_MAX };
     struct dns_config config = fixture.config;
+    int fds[CLIENTS];
 
     (void)state;
+    assert_true(CLIENTS < sizeof(addresses) / sizeof(addresses[0]));
     config.confirm_always = true;
     start(&config, true, 0, "127.0.0.1", NULL);
-    const int fd = client_open_to(SOCK_STREAM, "127.0.0.1");
+    for (unsigned client = 0; client < CLIENTS; client++) {
+        fds[client] = client_open_from(addresses[client], SOCK_STREAM, "127.0.0.1");
+        for (unsigned i = 0; i < DNS_PARKED_PER_CLIENT_MAX; i++) {
+            ask(fds[client], SOCK_STREAM, N1_QUESTION);
+        }
+        wait_for_confirmations((client + 1) * DNS_PARKED_PER_CLIENT_MAX);
+        ask(fds[client], SOCK_STREAM, N1_QUESTION);
+        expect(fds[client], SOCK_STREAM, FAILURE);
+        exchange("127.0.0.1", SOCK_DGRAM, N1_QUESTION, FAILURE);
+    }
+    const int late = client_open_from(addresses[CLIENTS], SOCK_STREAM, "127.0.0.1");
 
-    for (unsigned i = 0; i < DNS_PARKED_MAX; i++) {
-        ask(fd, SOCK_STREAM, N1_QUESTION);
-    }
-    wait_for_confirmations(DNS_PARKED_MAX);
-    exchange("127.0.0.1", SOCK_DGRAM, N1_QUESTION, FAILURE);
+    ask(late, SOCK_STREAM, N1_QUESTION);
+    expect(late, SOCK_STREAM, FAILURE);
     dns_server_confirm(server, dns_server_confirm_wanted(server), true);
-    for (unsigned i = 0; i < DNS_PARKED_MAX; i++) {
-        expect(fd, SOCK_STREAM, N1_ANSWER);
+    for (unsigned client = 0; client < CLIENTS; client++) {
+        for (unsigned i = 0; i < DNS_PARKED_PER_CLIENT_MAX; i++) {
+            expect(fds[client], SOCK_STREAM, N1_ANSWER);
+        }
+        (void)close(fds[client]);
     }
-    (void)close(fd);
+    (void)close(late);
 }
 
 /* A client that leaves takes its waiting questions with it; the server ends with some waiting. */

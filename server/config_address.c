@@ -38,6 +38,46 @@ static bool config_is_private(struct in_addr address)
            (ip >> 22) == (100 << 2 | 1);
 }
 
+/* What else is nobody's address in the Internet (RFC 6890). */
+static bool config_is_special(struct in_addr address)
+{
+    static const struct {
+        uint32_t network;
+        unsigned bits;
+    } specials[] = {
+        {0x00000000, 8},  {0x7f000000, 8},  {0xa9fe0000, 16}, {0xc0000000, 24}, {0xc0000200, 24},
+        {0xc6120000, 15}, {0xc6336400, 24}, {0xcb007100, 24}, {0xf0000000, 4},
+    };
+    const uint32_t ip = ntohl(address.s_addr);
+
+    for (size_t i = 0; i < sizeof(specials) / sizeof(specials[0]); i++) {
+        if ((ip ^ specials[i].network) >> (32 - specials[i].bits) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The interface that packets to anywhere leave by; "" if there is none. */
+static void config_default_interface(char out[IF_NAMESIZE])
+{
+    FILE *routes = fopen("/proc/net/route", "re");
+    char line[256];
+    char name[IF_NAMESIZE];
+    unsigned long network, mask;
+
+    out[0] = '\0';
+    while (routes != NULL && out[0] == '\0' && fgets(line, sizeof(line), routes) != NULL) {
+        if (sscanf(line, "%15s %lx %*s %*s %*s %*s %*s %lx", name, &network, &mask) == 3 &&
+            network == 0 && mask == 0) {
+            memcpy(out, name, sizeof(name));
+        }
+    }
+    if (routes != NULL) {
+        (void)fclose(routes); /* only read from */
+    }
+}
+
 enum config_address_wanted { CONFIG_ADDRESS_PRIVATE, CONFIG_ADDRESS_PUBLIC, CONFIG_ADDRESS_OF };
 
 static bool config_address_matches(const struct ifaddrs *entry, enum config_address_wanted wanted,
@@ -55,30 +95,37 @@ static bool config_address_matches(const struct ifaddrs *entry, enum config_addr
     case CONFIG_ADDRESS_PRIVATE:
         return !loopback && config_is_private(address.sin_addr);
     case CONFIG_ADDRESS_PUBLIC:
-        return !loopback && !config_is_private(address.sin_addr);
+        return !loopback && !config_is_private(address.sin_addr) &&
+               !config_is_special(address.sin_addr);
     case CONFIG_ADDRESS_OF:
         return strcmp(entry->ifa_name, interface) == 0;
     }
     return false;
 }
 
-/* Counts the matching IPv4 addresses of this machine; the first goes to `out`. */
+/* Counts the matching IPv4 addresses of this machine; the first goes to `out`, one of the interface
+ * with the default route before all: not that of a bridge for containers. */
 static size_t config_address_find(enum config_address_wanted wanted, const char *interface,
                                   char out[INET_ADDRSTRLEN])
 {
     struct ifaddrs *entries;
+    char route[IF_NAMESIZE];
+    bool routed = false;
     size_t count = 0;
 
     if (getifaddrs(&entries) != 0) {
         return 0;
     }
+    config_default_interface(route);
     for (const struct ifaddrs *entry = entries; entry != NULL; entry = entry->ifa_next) {
         struct sockaddr_in address;
 
         if (!config_address_matches(entry, wanted, interface)) {
             continue;
         }
-        if (count++ == 0) {
+        const bool better = !routed && strcmp(entry->ifa_name, route) == 0;
+        routed = routed || better;
+        if (count++ == 0 || better) {
             memcpy(&address, entry->ifa_addr, sizeof(address));
             (void)inet_ntop(AF_INET, &address.sin_addr, out, INET_ADDRSTRLEN);
         }

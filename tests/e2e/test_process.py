@@ -6,13 +6,31 @@ import signal
 import subprocess
 import sys
 
-from cluster import PATIENT, Cluster, Server, wait_for
+from cluster import BINARY, PATIENT, Cluster, Server, wait_for
 
 DEAF = """
 import os, signal, sys
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGHUP])
 os.execvp(sys.argv[1], sys.argv[1:])
+"""
+
+
+INTERFACES = """
+set -e
+ip link set lo up
+for number in 0 1 2; do
+    ip link add bridge$number type bridge
+    ip link set bridge$number up
+done
+ip addr add 172.17.0.1/16 dev bridge0
+ip addr add 10.0.0.5/24 dev bridge1
+ip addr add 169.254.3.3/16 dev bridge2
+ip addr add 198.18.0.5/24 dev bridge2
+ip route add default via 10.0.0.1 dev bridge1
+for name in Private Public; do
+    "$0" agent -dev -client "{{ Get${name}IP }}x" || true # no address: it says which it was given
+done
 """
 
 
@@ -28,6 +46,15 @@ class Deaf(Server):
 
     def command(self, path):
         return [sys.executable, "-c", DEAF] + super().command(path)
+
+
+def test_an_address_by_template_is_of_the_default_route_and_no_link_s_own():
+    """Symptom: {{ GetPrivateIP }} was that of the interface that had come first, a bridge of containers, and
+    {{ GetPublicIP }} one of a link (169.254.0.0/16). Consul 1.8.7 takes 10.0.0.5, and none."""
+    done = subprocess.run(["unshare", "-n", "sh", "-c", INTERFACES, BINARY], stdin=subprocess.DEVNULL,
+                          capture_output=True, text=True, timeout=60, check=False)
+    assert "invalid ip address: 10.0.0.5x" in done.stderr, done.stderr
+    assert "{{ GetPublicIP }} finds no IPv4 address" in done.stderr, done.stderr
 
 
 def test_closed_streams_are_not_taken_for_files():

@@ -61,7 +61,7 @@ class Node:
             "consul": {"host": "%s:%d" % (self.server.address, HTTP_PORT),
                        "register_service": True, "service_check_interval": "2s"},
             "bootstrap": {
-                "dcs": {"ttl": 20, "loop_wait": 2, "retry_timeout": 6,
+                "dcs": {"ttl": 20, "loop_wait": 2, "retry_timeout": 9,
                         "maximum_lag_on_failover": 1048576,
                         "synchronous_mode": True,
                         "postgresql": {"use_pg_rewind": True, "use_slots": True,
@@ -99,9 +99,12 @@ class Node:
                 start_new_session=True)
 
     def postmaster(self):
+        """None when there is none: the file may tell of one that is dead, and whose number another process has."""
+        data = os.path.realpath(os.path.join(self.dir, "data"))
         try:
-            with open(os.path.join(self.dir, "data", "postmaster.pid"), encoding="utf-8") as file:
-                return int(file.readline())
+            with open(os.path.join(data, "postmaster.pid"), encoding="utf-8") as file:
+                pid = int(file.readline())
+            return pid if os.readlink("/proc/%d/cwd" % pid) == data else None
         except (OSError, ValueError):
             return None
 
@@ -110,7 +113,7 @@ class Node:
         postmaster = self.postmaster()
         if self.process is not None:
             self.process.kill()
-            self.process.wait(10)
+            self.process.wait(60)
             self.process = None
         if postmaster is not None:
             children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(postmaster)],
@@ -128,9 +131,9 @@ class Node:
         connection.autocommit = True
         return connection
 
-    def is_primary(self):
+    def is_primary(self, seconds=3):
         try:
-            connection = self.connect()
+            connection = self.connect(seconds)
         except psycopg2.Error:
             return False
         try:
@@ -143,7 +146,7 @@ class Node:
             connection.close()
 
     def timeline(self):
-        with self.connect() as connection, connection.cursor() as cursor:
+        with self.connect(30) as connection, connection.cursor() as cursor:
             cursor.execute("SELECT timeline_id FROM pg_control_checkpoint()")
             return cursor.fetchone()[0]
 
@@ -176,7 +179,7 @@ class Group:
             node.kill()
         for process in self.helpers:
             process.kill()
-            process.wait(10)
+            process.wait(60)
         if failed:
             for node in self.nodes:
                 if os.path.exists(node.log_path):
@@ -229,8 +232,9 @@ logfile = %s/pgbouncer.log
     def live(self):
         return [node for node in self.nodes if node.process is not None]
 
-    def primaries(self):
-        return [node for node in self.live() if node.is_primary()]
+    def primaries(self, seconds=3):
+        """Those that say so within so many seconds."""
+        return [node for node in self.live() if node.is_primary(seconds)]
 
     def wait_primary(self, seconds, other_than=None):
         def one():
@@ -319,7 +323,7 @@ class Inserter:
 
     def check(self, node):
         acknowledged = [number for number, _ in self.acknowledged]  # Before the table is read: inserts go on.
-        with node.connect() as connection, connection.cursor() as cursor:
+        with node.connect(30) as connection, connection.cursor() as cursor:
             cursor.execute("SELECT number FROM acknowledged")
             present = {row[0] for row in cursor.fetchall()}
         lost = [number for number in acknowledged if number not in present]

@@ -44,12 +44,16 @@ class Writer(threading.Thread):
 
 
 def check_acknowledged(server, writers):
-    entries = {entry["Key"]: base64.b64decode(entry["Value"])
-               for entry in server.get_json("/v1/kv/load/?recurse&consistent")}
+    listing = wait_for("a consistent answer", lambda: [server.get_json("/v1/kv/load/?recurse&consistent")], 60)[0]
+    entries = {entry["Key"]: base64.b64decode(entry["Value"]) for entry in listing}
     for writer in writers:
         for key, number in writer.acknowledged.items():
             assert entries.get(key) == str(number).encode(), \
                 "%s: acknowledged %d, found %r" % (key, number, entries.get(key))
+
+
+def acknowledged(writers):
+    return sum(len(writer.acknowledged) for writer in writers)
 
 
 def test_kill_random_servers_under_load_loses_nothing():
@@ -64,14 +68,13 @@ def test_kill_random_servers_under_load_loses_nothing():
             time.sleep(random.uniform(0.2, 1.5))
             victim.start()
         cluster.wait_leader()
-        time.sleep(1)
+        wait_for("writes enough", lambda: acknowledged(writers) > 50, 60)
         for writer in writers:
             writer.ending.set()
         for writer in writers:
-            writer.join(30)
+            writer.join(60)
             assert not writer.is_alive()
         cluster.wait_leader()
-        assert sum(len(writer.acknowledged) for writer in writers) > 50
         for server in cluster.servers:
             check_acknowledged(server, writers)
         cluster.wait_equal()
@@ -82,12 +85,17 @@ def test_a_killed_cluster_comes_back_with_all_it_acknowledged():
         writers = [Writer(cluster, "w%d" % i) for i in range(2)]
         for writer in writers:
             writer.start()
-        time.sleep(2)
+        wait_for("writes", lambda: acknowledged(writers) > 50, 60)
+        for server in cluster.servers:
+            server.process.kill()
+        for writer in writers:
+            writer.ending.set()
         for server in cluster.servers:
             server.kill()
         for writer in writers:
-            writer.ending.set()
-            writer.join(30)
+            writer.join(60)
+            assert not writer.is_alive()
+        assert acknowledged(writers) > 0
         for server in cluster.servers:
             server.start()
         cluster.wait_leader()
@@ -99,7 +107,7 @@ def test_a_killed_cluster_comes_back_with_all_it_acknowledged():
 def test_a_lost_state_is_rebuilt_from_the_log():
     with Cluster(size=3) as cluster:
         for number in range(200):
-            assert cluster.servers[0].put("k/%03d" % number, str(number)) is True
+            cluster.servers[0].store("k/%03d" % number, str(number))
         victim = cluster.servers[1]
         victim.kill()
         shutil.rmtree(os.path.join(victim.data_dir, "state"))
@@ -111,13 +119,13 @@ def test_a_lost_state_is_rebuilt_from_the_log():
 
 def test_a_lost_log_is_told_and_not_papered_over():
     with Cluster(size=3) as cluster:
-        assert cluster.servers[0].put("k", "v") is True
+        cluster.servers[0].store("k", "v")
         cluster.wait_equal()
         victim = cluster.servers[1]
         victim.kill()
         shutil.rmtree(os.path.join(victim.data_dir, "raft"))
         victim.start()
-        assert victim.process.wait(20) == 1
+        assert victim.process.wait(60) == 1
         assert "part of the log" in victim.log()
         victim.process = None
 
@@ -199,9 +207,12 @@ def test_two_clients_fight_for_a_lock_and_never_hold_it_both():
             victim.kill()
             time.sleep(random.uniform(0.5, 2))
             victim.start()
+        wait_for("grants enough", lambda: sum(len(locker.held) for locker in lockers) > 40 and
+                 all(locker.held for locker in lockers), 60)
         ending.set()
         for locker in lockers:
-            locker.join(30)
+            locker.join(60)
+            assert not locker.is_alive()
         assert len(assert_never_held_twice(lockers)) > 20
 
 
@@ -220,16 +231,19 @@ def test_an_orderly_stop_of_the_leader_fails_no_request_of_others():
                     except Exception as error:  # noqa: BLE001
                         failures.append(error)
 
-            threads = [threading.Thread(target=write, args=(server,)) for server in others]
+            threads = [threading.Thread(target=write, args=(server,), daemon=True) for server in others]
             for thread in threads:
                 thread.start()
-            time.sleep(0.5)
-            leader.stop()
-            before = len(done)
-            wait_for("more writes", lambda: len(done) > before + 3 or failures, 60)
-            ending.set()
+            try:
+                wait_for("writes", lambda: len(done) > 20 or failures, 60)
+                leader.stop()
+                before = len(done)
+                wait_for("more writes", lambda: len(done) > before + 3 or failures, 60)
+            finally:
+                ending.set()
             for thread in threads:
                 thread.join(60)
+                assert not thread.is_alive()
             assert not failures
             leader.start()
             cluster.wait_leader()
@@ -247,7 +261,7 @@ def test_an_orderly_stop_and_start_keeps_everything():
 
 def test_without_a_leader_requests_wait_before_they_fail():
     with Cluster(size=3) as cluster:
-        cluster.servers[0].put("k", "v")
+        cluster.servers[0].store("k", "v")
         cluster.wait_equal()
         cluster.servers[1].kill()
         cluster.servers[2].kill()

@@ -19,6 +19,8 @@ import pytest
 from cluster import DNS_PORT, PATIENT, Cluster, Server, wait_for
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+# Where it is the disk that moves leadership, not a busy machine; what waits for a leader, or for space, gives up as soon as ever.
+STEADY = {"performance": {"raft_multiplier": 5}}
 
 
 @pytest.fixture(name="shim", scope="module")
@@ -62,12 +64,12 @@ def others_of(cluster, server):
 def test_a_server_whose_sync_fails_stops_and_recovers(shim):
     with shimmed(shim, 3) as cluster:
         leader = cluster.wait_leader()
-        assert leader.put("before", "1")
+        leader.store("before", "1")
         leader.disk("fail")
         others = others_of(cluster, leader)
         wait_for("the server's end", lambda: leader.process.poll() is not None or
                  others[0].put("touch", "it", timeout=9) is None, 60)
-        assert leader.process.wait(10) != 0
+        assert leader.process.wait(60) != 0
         leader.process = None
         text = leader.log()
         assert "sync failed at offset" in text
@@ -82,17 +84,19 @@ def test_a_server_whose_sync_fails_stops_and_recovers(shim):
 
 
 def test_a_leader_whose_disk_hangs_hands_over(shim):
-    with shimmed(shim, 3) as cluster:
+    # It is the disk that moves leadership, not a busy machine.
+    with shimmed(shim, 3, performance={**PATIENT["performance"], "disk_stall_timeout": "1s"}) as cluster:
         leader = cluster.wait_leader()
         assert leader.put("k", "1")
         leader.disk("stall")
         others = others_of(cluster, leader)
-        wait_for("a write through another server", lambda: others[0].put("k", "2", timeout=9), 60)
+        wait_for("a write through another server", lambda: others[0].put("k", "2"), 60)
 
-        def another_leads():
-            others[0].put("k", "3", timeout=9)
-            return leader.address not in others[0].leader()
-        wait_for("another leader", another_leads, 60)
+        def another_is_named():
+            others[0].put("k", "3")
+            said = others[0].leader()
+            return said and leader.address not in said
+        wait_for("another leader", another_is_named, 60)
         assert "has not answered for" in leader.log()
         assert "handing leadership over, because of the disk" in leader.log()
         assert leader.alive()
@@ -105,13 +109,13 @@ def test_a_leader_whose_disk_hangs_hands_over(shim):
 
 
 def test_a_leader_whose_disk_hangs_keeps_its_place_when_told_to(shim):
-    with shimmed(shim, 3, performance={"disk_stall_timeout": "0s"}) as cluster:
+    with shimmed(shim, 3, performance={**PATIENT["performance"], "disk_stall_timeout": "0s"}) as cluster:
         leader = cluster.wait_leader()
         leader.disk("stall")
         others = others_of(cluster, leader)
         deadline = time.monotonic() + 3
         while time.monotonic() < deadline:
-            others[0].put("k", "v", timeout=9)  # Committed by the logs of the others.
+            others[0].put("k", "v")  # Committed by the logs of the others.
             time.sleep(0.1)
         assert leader.address in others[0].leader()
         leader.disk(None)
@@ -123,11 +127,11 @@ def test_writes_are_refused_when_the_disk_hangs_and_nobody_can_take_over(shim):
         server = cluster.servers[0]
         wait_for("a leader", lambda: server.put("k", "1"), 60)
         server.disk("stall")
-        stuck = threading.Thread(target=lambda: server.request("PUT", "/v1/kv/k", "2", timeout=60))
+        stuck = threading.Thread(target=lambda: server.request("PUT", "/v1/kv/k", "2", timeout=120), daemon=True)
         stuck.start()
 
         def refused():
-            status, _, body = server.request("PUT", "/v1/kv/k", "3", timeout=2)
+            status, _, body = server.request("PUT", "/v1/kv/k", "3", timeout=5)
             return status == 500 and b"check the disk of data_dir" in body
         wait_for("a refusal that says why", refused, 60)
         assert server.get_json("/v1/kv/k?stale") is not None
@@ -147,9 +151,7 @@ def test_a_slow_disk_is_warned_of_and_measured(shim):
                 server.put("k", "2")
             return text in server.log()
         wait_for("a warning", lambda: told("the disk of the Raft log is slow"), 60)
-        metrics = server.get_json("/v1/agent/metrics")
-        gauges = {gauge["Name"].split(".", 1)[1]: gauge["Value"] for gauge in metrics["Gauges"]}
-        assert [value for name, value in gauges.items() if name.endswith("wal.fsync_max")][0] >= 60
+        wait_for("its metric", lambda: server.put("k", "2") and (gauge_of(server, "wal.fsync_max") or 0) >= 60, 60)
         server.disk(None)
         wait_for("the end of it", lambda: told("is fast enough again"), 60)
 
@@ -157,18 +159,18 @@ def test_a_slow_disk_is_warned_of_and_measured(shim):
 def test_a_leader_whose_machine_slept_does_not_trust_its_lease(shim):
     """CLOCK_MONOTONIC stands still meanwhile. Nobody has answered since, as far as it knows: so it
     asks before it answers, ends no session, and goes on leading or lets another one lead."""
-    with shimmed(shim, 3) as cluster:
+    with shimmed(shim, 3, **PATIENT) as cluster:
         leader = cluster.wait_leader()
         cluster.wait_members()
         status, _, body = leader.request("PUT", "/v1/session/create",
-                                         '{"TTL": "10s", "Checks": []}')
+                                         '{"TTL": "15s", "Checks": []}')
         assert status == 200, body
         session = json.loads(body)["ID"]
         leader.disk("suspend")
-        wait_for("its noticing", lambda: "this server was paused, extending sessions" in leader.log(),
-                 60)
-        assert int(re.search(r"pause=(\d+)ms", leader.log())[1]) >= 39000
-        wait_for("a write", lambda: others_of(cluster, leader)[0].put("k", "v", timeout=9), 60)
+        # A busy machine makes pauses of its own.
+        wait_for("its noticing", lambda: any(int(pause) >= 39000 for pause in re.findall(
+            r"this server was paused, extending sessions.*pause=(\d+)ms", leader.log())), 60)
+        wait_for("a write", lambda: others_of(cluster, leader)[0].put("k", "v"), 60)
         assert leader.request("PUT", "/v1/session/renew/" + session)[0] == 200
         cluster.wait_equal(60)
 
@@ -177,7 +179,7 @@ def test_a_leader_whose_machine_slept_does_not_trust_its_lease(shim):
 
 def test_writes_beyond_the_queue_get_503_at_once():
     """Without a leader 64 MiB may wait; what comes on top is refused, and told to try again."""
-    with Cluster(size=3, extra={"performance": {"rpc_hold_timeout": "20s"}}) as cluster:
+    with Cluster(size=3, extra={"performance": {"rpc_hold_timeout": "30s"}}) as cluster:
         server = cluster.wait_leader()
         for other in others_of(cluster, server):
             other.kill()
@@ -186,9 +188,9 @@ def test_writes_beyond_the_queue_get_503_at_once():
         answers = []
 
         def write(number):
-            status, headers, body = server.request("PUT", "/v1/kv/k%d" % number, value, timeout=60)
+            status, headers, body = server.request("PUT", "/v1/kv/k%d" % number, value, timeout=120)
             answers.append((status, headers.get("Retry-After"), body))
-        threads = [threading.Thread(target=write, args=(number,)) for number in range(160)]
+        threads = [threading.Thread(target=write, args=(number,), daemon=True) for number in range(160)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -207,7 +209,7 @@ def test_writes_beyond_the_queue_get_503_at_once():
 
 def test_a_stuck_follower_costs_little_memory_and_no_time():
     """Its link is full at some point; the quorum goes on without it, and it catches up."""
-    with Cluster(size=3) as cluster:
+    with Cluster(size=3, extra=PATIENT) as cluster:
         leader = cluster.wait_leader()
         stuck = others_of(cluster, leader)[0]
         value = os.urandom(256 * 1024)
@@ -222,7 +224,7 @@ def test_a_stuck_follower_costs_little_memory_and_no_time():
         finally:
             stuck.process.send_signal(signal.SIGCONT)
         assert grown < 48, "the leader grew by %d MiB" % grown
-        cluster.wait_equal(60)
+        cluster.wait_equal(120)
 
 
 # --- full disks ---
@@ -272,14 +274,12 @@ def write_until_refused(server, text, value, writes):
 
 @pytest.fixture(name="three")
 def three_stopped():
-    """Three servers that the test starts, on disks that it makes."""
-    cluster = Cluster(size=3)
-    failed = True
+    """Three servers that the test starts, on disks that it makes. It is these that move leadership, not a busy machine."""
+    cluster = Cluster(size=3, extra=STEADY)
     try:
         yield cluster
-        failed = False
     finally:
-        cluster.close(failed)
+        cluster.close(True)  # Whether the test failed is not known here; pytest shows it only then.
 
 
 def write_until_handed_over(leader, value, writes):
@@ -424,7 +424,7 @@ def test_a_follower_without_space_for_a_restored_state_follows_when_there_is(thr
         wait_for("the restored state",
                  lambda: follower.request("GET", "/v1/kv/new?stale")[0] == 200, 60)
         three.wait_equal(60)
-        assert "there is space again" in follower.log()
+        wait_for("its telling so", lambda: "there is space again" in follower.log(), 60)
 
 
 NO_ROOM = "has no room beside the present"
@@ -440,7 +440,7 @@ def gauge_of(server, name):
 
 def cluster_with_few_logs():
     """Whose servers soon need a snapshot."""
-    return Cluster(size=3, extra={"raft_snapshot_threshold": 20, "raft_snapshot_interval": "100ms",
+    return Cluster(size=3, extra={**STEADY, "raft_snapshot_threshold": 20, "raft_snapshot_interval": "100ms",
                                   "raft_trailing_logs": 5})
 
 
@@ -482,7 +482,7 @@ def test_a_follower_without_space_for_a_snapshot_follows_when_there_is():
             wait_for("the leader's state",
                      lambda: follower.request("GET", "/v1/kv/old?stale")[0] == 404, 60)
             cluster.wait_equal(60)
-            assert "there is space again" in follower.log()
+            wait_for("its telling so", lambda: "there is space again" in follower.log(), 60)
             assert follower.log().count(NO_ROOM) == 1
         failed = False
     finally:
@@ -491,7 +491,7 @@ def test_a_follower_without_space_for_a_snapshot_follows_when_there_is():
 
 def rcode_of(server, name):
     query = dns.message.make_query(name, "A")
-    return dns.query.udp(query, server.address, timeout=5, port=DNS_PORT).rcode()
+    return dns.query.udp(query, server.address, timeout=30, port=DNS_PORT).rcode()
 
 
 @pytest.mark.parametrize("state", ["old", "lost"])
@@ -512,7 +512,7 @@ def test_a_server_that_is_restarted_without_room_for_its_snapshot_starts(state):
                 disk.fill(left_kib=4096)
             told = follower.log().count(NO_ROOM)
             follower.start()
-            wait_for("its word", lambda: follower.log().count(NO_ROOM) == told + 1, 60)
+            wait_for("its word", lambda: follower.log().count(NO_ROOM) > told, 60)
             cluster.wait_leader(60)
             assert "bytes, and there is room for" in follower.log()
             assert follower.get_json("/v1/agent/self?stale")["Stats"]["raft"]["state"] == "Follower"
@@ -576,10 +576,11 @@ def test_a_state_at_its_limit_refuses_what_grows():
         leader.state_max_mib = 120
         leader.start()
         cluster.wait_leader()
-        status, _, body = follower.request("PUT", "/v1/operator/raft/transfer-leader?id=" +
-                                           leader.get_json("/v1/agent/self")["Config"]["NodeID"])
-        assert status == 200, body
-        assert cluster.wait_leader() is leader
+        path = "/v1/operator/raft/transfer-leader?id=" + leader.get_json("/v1/agent/self")["Config"]["NodeID"]
+        # It may not have all that it needs in time on a busy machine.
+        wait_for("a hand-over", lambda: cluster.wait_leader() is leader or
+                 follower.request("PUT", path)[0] == 200, 60)
+        wait_for("its leadership", lambda: cluster.wait_leader() is leader, 60)
         write_until_refused(follower, b"raise limits.state_max_size", value, 120)
         assert follower.request("DELETE", "/v1/kv/k/?recurse")[0] == 200
         wait_for("writes again", lambda: follower.put("k/0", value), 60)
@@ -614,7 +615,7 @@ def test_a_full_disk_of_snapshots_stops_no_writes():
 def test_a_follower_without_space_for_a_snapshot_gets_it_later():
     with_snapshots = {"raft_snapshot_threshold": 20, "raft_snapshot_interval": "100ms",
                       "raft_trailing_logs": 5}
-    cluster = Cluster(size=3, extra=with_snapshots)
+    cluster = Cluster(size=3, extra={**PATIENT, **with_snapshots})
     failed = True
     try:
         cluster.start()

@@ -28,6 +28,7 @@ def test_patroni_fails_over_and_survives_the_loss_of_servers():
 def test_patroni_takes_the_shortest_ttl_when_its_own_is_refused(caplog):
     with Cluster(size=1) as cluster:
         server = cluster.wait_leader()
+        cluster.wait_members()
         # Half of a ttl of 15 s is asked for, less than the 10 s of session_ttl_min.
         dcs = Consul({"host": "%s:%d" % (server.address, HTTP_PORT), "scope": SCOPE, "namespace": "/service/",
                       "name": "pg1", "ttl": 15, "loop_wait": 5, "retry_timeout": 10, "patronictl": True})
@@ -42,34 +43,33 @@ def test_patroni_takes_the_shortest_ttl_when_its_own_is_refused(caplog):
 
 
 def drill(cluster, group, hosts):
-    primary = group.wait_primary(90)
-    group.wait_dns(primary, 30)
-    group.wait_replicas(2, 60)
-    with primary.connect() as connection, connection.cursor() as cursor:
+    primary = group.wait_primary(180)
+    group.wait_dns(primary, 120)
+    group.wait_replicas(2, 180)
+    with primary.connect(30) as connection, connection.cursor() as cursor:
         cursor.execute("CREATE TABLE acknowledged (number int PRIMARY KEY)")
     inserter = Inserter(group)
     inserter.start()
-    inserter.wait_progress(30)
+    inserter.wait_progress(120)
     report = {}
 
     # 1. The primary's host dies: a replica is promoted, DNS follows, inserts go on.
     start = time.monotonic()
     old = primary
     old.kill()
-    primary = group.wait_primary(60, other_than=old)
+    primary = group.wait_primary(120, other_than=old)
     report["promoted after"] = time.monotonic() - start
-    group.wait_dns(primary, 30)
+    group.wait_dns(primary, 120)
     report["DNS names it after"] = time.monotonic() - start
-    inserter.wait_progress(30)
+    inserter.wait_progress(120)
     report["inserts acknowledged after"] = time.monotonic() - start
     inserter.check(primary)
     old.start()
-    group.wait_replicas(2, 90)
+    group.wait_replicas(2, 180)
 
     # 2. The Raft leader dies: nothing of this is Patroni's business.
     timeline = primary.timeline()
-    move_leader_away(cluster, hosts)
-    victim = cluster.wait_leader()
+    victim = move_leader_away(cluster, hosts)
     start = time.monotonic()
     victim.kill()
     cluster.wait_leader()
@@ -80,7 +80,7 @@ def drill(cluster, group, hosts):
     second = next(server for server in cluster.live() if server not in hosts)
     second.kill()
     cluster.wait_leader()
-    assert hosts[0].put("still", "works") is True
+    hosts[0].store("still", "works")
     watch_steady(group, inserter, primary, timeline, 10)
 
     # 4. Three are down: no quorum, the primary demotes itself.
@@ -88,7 +88,7 @@ def drill(cluster, group, hosts):
     before = primary.server.get_json("/v1/kv/service/%s/?recurse&stale" % SCOPE)
     replica_host.kill()
     start = time.monotonic()
-    wait_for("the primary's demotion", lambda: not group.primaries(), 60)
+    wait_for("the primary's demotion", lambda: not group.primaries(), 120)
     report["demoted without quorum after"] = time.monotonic() - start
 
     # 5. They return: it recovers, nothing is lost.
@@ -96,18 +96,18 @@ def drill(cluster, group, hosts):
     for server in (victim, second, replica_host):
         server.start()
     cluster.wait_leader()
-    primary = group.wait_primary(90)
+    primary = group.wait_primary(180)
     report["primary again after"] = time.monotonic() - start
-    group.wait_dns(primary, 30)
-    inserter.wait_progress(60)
-    after = {entry["Key"]: entry for entry in
-             primary.server.get_json("/v1/kv/service/%s/?recurse" % SCOPE)}
+    group.wait_dns(primary, 120)
+    inserter.wait_progress(120)
+    after = {entry["Key"]: entry for entry in wait_for("what it keeps there", lambda: primary.server.get_json(
+        "/v1/kv/service/%s/?recurse" % SCOPE), 60)}
     for entry in before:
         name = entry["Key"].rpartition("/")[2]
         if name in ("initialize", "config"):
             assert after[entry["Key"]]["Value"] == entry["Value"]
     inserter.stop()
-    group.wait_replicas(2, 90)
+    group.wait_replicas(2, 180)
     inserter.check(primary)
     cluster.wait_equal()
     print("acknowledged inserts: %d, refused: %d" % (len(inserter.acknowledged), inserter.errors))
@@ -116,25 +116,28 @@ def drill(cluster, group, hosts):
 
 
 def move_leader_away(cluster, hosts):
-    """Should leadership have moved to a server of Patroni's nodes: restarts leaders until another one leads."""
-    for _ in range(20):
+    """Should leadership have moved to a server of Patroni's nodes: hands it to another one. Returns who leads."""
+    other = next(server for server in cluster.servers if server not in hosts)
+    path = "/v1/operator/raft/transfer-leader?id=" + other.get_json("/v1/agent/self")["Config"]["NodeID"]
+
+    def away():
         leader = cluster.wait_leader()
-        if leader not in hosts:
-            return
-        leader.stop()
-        leader.start()
-        time.sleep(2)
-    raise AssertionError("leadership stays among the servers of Patroni's nodes")
+        if leader in hosts:
+            leader.request("PUT", path)
+            return None
+        return leader
+    return wait_for("a leader away from Patroni's nodes", away, 60)
 
 
 def watch_steady(group, inserter, primary, timeline, seconds):
     """For so long nothing happens: one primary, the same timeline, inserts acknowledged all the time."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        assert group.primaries() == [primary]
-        inserter.wait_progress(5)
+        # Patience with a busy machine is none with a primary that is no more: another timeline would tell.
+        assert group.primaries(30) == [primary]
+        inserter.wait_progress(60)
         time.sleep(0.5)
     assert primary.timeline() == timeline
     for server in group.cluster.live():
-        assert group.resolve(server=server) == [primary.address]
-    group.wait_dns(primary, 30)
+        wait_for("DNS of " + server.name, lambda one=server: group.resolve(server=one) == [primary.address], 60)
+    group.wait_dns(primary, 120)

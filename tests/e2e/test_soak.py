@@ -70,7 +70,8 @@ class Writer(Worker):
         """Slots that do not show what was acknowledged, or something newer."""
         lost = []
         for slot, number in self.acknowledged.items():
-            entries = server.get_json("/v1/kv/%s?consistent" % self.key(slot))
+            entries = wait_for("an answer", lambda path="/v1/kv/%s?consistent" % self.key(slot): [
+                server.get_json(path)], 60)[0]
             value = base64.b64decode(entries[0]["Value"]).decode() if entries else "0"
             if int(value.split(" ")[0]) < number:
                 lost.append((self.key(slot), number, value[:20]))

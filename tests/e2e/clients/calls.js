@@ -15,9 +15,9 @@ async function main() {
     // The package makes nothing of the answer "false".
     Boolean(await client.kv.set({ key: "node/key", value: "3", cas: String(entry.ModifyIndex) })),
   ];
-  const session = await client.session.create({ name: "js", ttl: "10s", lockdelay: "0s" });
+  const session = await client.session.create({ name: "js", ttl: "600s", lockdelay: "0s" });
   seen.acquire = await client.kv.set({ key: "node/lock", value: "js", acquire: session.ID });
-  const other = await client.session.create({ name: "other", ttl: "10s" });
+  const other = await client.session.create({ name: "other", ttl: "600s" });
   seen.refused = Boolean(
     await client.kv.set({ key: "node/lock", value: "other", acquire: other.ID }),
   );
@@ -39,7 +39,7 @@ async function main() {
   seen.peers = (await client.status.peers()).length;
   seen.members = (await client.agent.members()).length;
   seen.datacenters = await client.catalog.datacenters();
-  for (let i = 0; i < 100 && !seen.health; i += 1) {
+  for (let i = 0; i < 600 && !seen.health; i += 1) {
     // The agent tells the catalog a moment later.
     seen.health = (await client.health.service("js-service")).length;
     await new Promise((resolve) => setTimeout(resolve, 100));

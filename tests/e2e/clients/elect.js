@@ -54,7 +54,7 @@ async function main() {
   while (!over) {
     try {
       if (session === null) {
-        session = (await client.session.create({ name: "elect", ttl: "20s", lockdelay: "0s" })).ID;
+        session = (await client.session.create({ name: "elect", checks: [], ttl: "30s", lockdelay: "0s" })).ID;
       }
       await client.session.renew(session);
       if (!(await hold(client, session))) {

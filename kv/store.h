@@ -60,7 +60,8 @@ enum store_table {
     STORE_CHECK,        /* lower-case node name, NUL, check id -> check */
     STORE_COORDINATE,   /* lower-case node name -> coordinate (server/catalog/coordinate.h) */
     STORE_STAGED,       /* what a restore has brought so far (server/catalog/restore.h) */
-    STORE_SETTING,      /* name -> the cluster's settings (server/catalog/autopilot.h) */
+    STORE_SETTING,      /* name -> the cluster's settings (server/catalog/autopilot.h) and its id
+                           (server/catalog/cluster_id.h) */
     STORE_TABLE_COUNT
 };
 

@@ -2,6 +2,7 @@
 
 #include <assert.h>
 
+#include "server/catalog/cluster_id.h"
 #include "server/catalog/coordinate.h"
 
 enum {
@@ -94,6 +95,12 @@ void command_encode_autopilot(struct buffer *out, enum autopilot_set_mode mode, 
     autopilot_config_encode(out, config);
 }
 
+void command_encode_cluster_id(struct buffer *out, const struct uuid *id)
+{
+    encode_header(out, COMMAND_CLUSTER_ID);
+    put_uuid(out, id);
+}
+
 void command_encode_restore(struct buffer *out, enum command_restore_step step,
                             const struct uuid *id, struct slice records,
                             const struct restore_sum *sum)
@@ -172,6 +179,7 @@ bool command_grows(struct slice command)
     case COMMAND_DEREGISTER:
     case COMMAND_REAP:
     case COMMAND_AUTOPILOT: /* One small record, and what may help to get out of trouble. */
+    case COMMAND_CLUSTER_ID:
         break;
     }
     return false;
@@ -229,6 +237,7 @@ struct command {
             uint64_t cas;
             struct autopilot_config config;
         } autopilot;
+        struct uuid cluster_id;
     };
 };
 
@@ -350,6 +359,9 @@ static bool command_decode(struct slice bytes, struct command *out)
         return coordinates_valid(rest);
     case COMMAND_AUTOPILOT:
         return decode_autopilot(&reader, out);
+    case COMMAND_CLUSTER_ID:
+        out->cluster_id = read_uuid(&reader);
+        return reader_done(&reader) && !uuid_is_zero(&out->cluster_id);
     }
     return false;
 }
@@ -628,6 +640,8 @@ static int apply_command(struct apply *apply, const struct command *command)
         return autopilot_set(apply->txn, apply->index, command->autopilot.mode,
                              command->autopilot.cas, &command->autopilot.config,
                              &apply->result->ok);
+    case COMMAND_CLUSTER_ID:
+        return cluster_id_set(apply->txn, &command->cluster_id, &apply->result->ok);
     }
     assert(false); /* Decoding lets no other type through. */
     return STORE_ECORRUPT;

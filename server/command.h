@@ -45,6 +45,7 @@ enum command_type {
     COMMAND_AUTOPILOT = 12,   /* the configuration of autopilot */
     COMMAND_RESTORE = 10,     /* a step of replacing the whole state (catalog/restore.h) */
     COMMAND_COORDINATES = 11, /* a batch of network coordinates (catalog/coordinate.h) */
+    COMMAND_CLUSTER_ID = 13,  /* the cluster's id, if it has none (catalog/cluster_id.h) */
 };
 
 enum command_kv_verb {
@@ -81,6 +82,8 @@ void command_encode_reap(struct buffer *out, uint64_t tombstone_index);
 /* `cas` counts with AUTOPILOT_SET_CAS. */
 void command_encode_autopilot(struct buffer *out, enum autopilot_set_mode mode, uint64_t cas,
                               const struct autopilot_config *config);
+/* `id`: not zero. The result tells whether the cluster had none. */
+void command_encode_cluster_id(struct buffer *out, const struct uuid *id);
 /* `ops`: txn_op_encode's bytes. */
 void command_encode_txn(struct buffer *out, struct slice ops);
 

@@ -28,7 +28,8 @@ struct server {
     struct config *config;
     struct uuid node_id;
     char node_id_text[UUID_TEXT_BYTES + 1];
-    struct store *store; /* opened by the replica */
+    struct uuid cluster_id; /* from the replica; zero: none is known yet */
+    struct store *store;    /* opened by the replica */
     struct watch_table *watches;
     struct replica *replica;
     struct membership *membership;

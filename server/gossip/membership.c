@@ -8,6 +8,7 @@
 #include "kv/buffer.h"
 #include "kv/store.h"
 #include "server/log.h"
+#include "server/peers/hello.h"
 #include "server/peers/link.h"
 #include "server/server.h"
 
@@ -23,6 +24,7 @@ enum {
     MEMBERSHIP_FLAG_LED = 4,
     MEMBERSHIP_TARGETS_MAX = 2 * MEMBERS_MAX,
     MEMBERSHIP_JOIN_MS = 5000,
+    MEMBERSHIP_REPEAT_MS = 60 * 1000, /* a complaint */
 };
 
 /* An address that is dialled: from retry_join, from a join request, or learned from another member.
@@ -56,6 +58,7 @@ struct membership {
     uint64_t timer_ms;       /* when the timer last fired */
     uint64_t judge_from_ms;  /* this server was paused: nobody is judged by his silence before */
     uint64_t choose_from_ms; /* no choice is published before */
+    uint64_t refused_ms;     /* when it told last that somebody was refused; 0: never */
     bool leaving;            /* the others were told so: nothing more is said */
     uv_timer_t *timer;       /* frees itself on close, after this struct */
     struct buffer scratch;
@@ -386,7 +389,7 @@ static bool membership_read_member(struct reader *reader, struct link_identity *
     }
     memcpy(out->id.bytes, id.data, UUID_BYTES);
     /* It is dialled, and comes into the Raft configuration. */
-    return !uuid_is_zero(&out->id) && link_is_ip(out->address);
+    return !uuid_is_zero(&out->id) && hello_is_ip(out->address);
 }
 
 /* Untrusted: a malformed state is not looked at further. */
@@ -489,6 +492,20 @@ static void membership_on_failed(void *host, struct link *link, const char *reas
     if (!target->quiet) {
         target->quiet = true;
         log_write(LOG_WARN, LOG_MODULE, "cannot join, will retry: address=%s error=\"%s\"",
+                  link_address(link), reason);
+    }
+}
+
+/* Who dials learns from membership_on_failed. */
+static void membership_on_refused(void *host, struct link *link, const char *reason)
+{
+    struct membership *membership = host;
+    const uint64_t now_ms = membership_now_ms(membership);
+
+    if (link_context(link) == NULL &&
+        (membership->refused_ms == 0 || now_ms - membership->refused_ms >= MEMBERSHIP_REPEAT_MS)) {
+        membership->refused_ms = now_ms;
+        log_write(LOG_ERROR, LOG_MODULE, "refused a server: address=%s reason=\"%s\"",
                   link_address(link), reason);
     }
 }
@@ -598,6 +615,7 @@ static void membership_init_self(struct membership *membership)
     (void)snprintf(self->address, sizeof(self->address), "%s", config->advertise_addr);
     self->serf_port = (uint16_t)config->serf_lan_port;
     self->server_port = (uint16_t)config->server_port;
+    self->cluster_id = membership->server->cluster_id;
 
     membership->count = 1;
     entry->member.id = self->id;
@@ -632,7 +650,8 @@ int membership_new(struct server *server,
                                                   .on_up = membership_on_up,
                                                   .on_down = membership_on_down,
                                                   .on_frame = membership_on_frame,
-                                                  .on_failed = membership_on_failed};
+                                                  .on_failed = membership_on_failed,
+                                                  .on_refused = membership_on_refused};
     membership_init_self(membership);
     (void)uv_timer_init(server->loop, timer);
     timer->data = membership;
@@ -711,6 +730,19 @@ void membership_led(struct membership *membership, bool led)
     if (self->led != led) {
         self->led = led;
         membership_ping_all(membership);
+    }
+}
+
+void membership_cluster_id(struct membership *membership, const struct uuid *id)
+{
+    membership->self.cluster_id = *id;
+    for (size_t i = 0; i < MEMBERSHIP_TARGETS_MAX; i++) {
+        if (membership->targets[i].link != NULL) {
+            link_identity_changed(membership->targets[i].link);
+        }
+    }
+    if (membership->listener != NULL) {
+        link_listener_identity_changed(membership->listener);
     }
 }
 

@@ -81,6 +81,8 @@ void membership_force_leave(struct membership *membership, const struct uuid *id
 void membership_fresh(struct membership *membership, bool fresh);
 /* Publishes member.led of this server. */
 void membership_led(struct membership *membership, bool led);
+/* This server has learned its cluster's id: members of another one are not heard any more. */
+void membership_cluster_id(struct membership *membership, const struct uuid *id);
 /* This server has Raft state now: stop offering to bootstrap. */
 void membership_bootstrapped(struct membership *membership);
 

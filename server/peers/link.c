@@ -10,6 +10,7 @@
 
 #include "kv/store.h"
 #include "raft/crc32c.h"
+#include "server/peers/hello.h"
 #include "server/shed.h"
 
 enum {
@@ -19,6 +20,7 @@ enum {
     LINK_FRAME_HEADER_BYTES = 16,
     LINK_READ_BYTES = 64 * 1024,
     LINK_HELLO_BYTES_MAX = 1024,
+    LINK_REFUSAL_BYTES_MAX = 512,         /* of its text */
     LINK_KEEP_BUFFER_BYTES = 1024 * 1024, /* larger ones are given back once they are empty */
     LINK_BACKLOG = 64,
 };
@@ -296,26 +298,11 @@ void link_endpoint(char *out, size_t out_bytes, const char *ip, uint16_t port)
 
 /* --- hello --- */
 
-bool link_is_ip(const char *text)
-{
-    struct sockaddr_in v4;
-    struct sockaddr_in6 v6;
-
-    return uv_ip4_addr(text, 0, &v4) == 0 || uv_ip6_addr(text, 0, &v6) == 0;
-}
-
 static void link_send_hello(struct link *link)
 {
-    const struct link_identity *self = link->self;
     struct buffer hello = {0};
 
-    buffer_put_u16(&hello, LINK_VERSION);
-    buffer_append(&hello, self->id.bytes, UUID_BYTES);
-    buffer_put_string(&hello, slice_from_text(self->name));
-    buffer_put_string(&hello, slice_from_text(self->datacenter));
-    buffer_put_string(&hello, slice_from_text(self->address));
-    buffer_put_u16(&hello, self->serf_port);
-    buffer_put_u16(&hello, self->server_port);
+    hello_put(&hello, link->self);
     if (!hello.failed) {
         (void)link_queue(link, LINK_TYPE_HELLO,
                          buffer_slice(&hello)); /* Else the hand-shake times out. */
@@ -324,40 +311,46 @@ static void link_send_hello(struct link *link)
     link_flush(link);
 }
 
-/* Untrusted. Newer versions may append fields: what follows is not looked at. */
-static bool link_read_hello(struct slice payload, struct link_identity *out)
+static void link_refused(struct link *link, const char *reason)
 {
-    struct reader reader = reader_from(payload);
-    const uint16_t version = reader_u16(&reader);
-    const struct slice id = reader_bytes(&reader, UUID_BYTES);
-    const struct slice name = reader_string(&reader);
-    const struct slice datacenter = reader_string(&reader);
-    const struct slice address = reader_string(&reader);
-
-    memset(out, 0, sizeof(*out));
-    out->serf_port = reader_u16(&reader);
-    out->server_port = reader_u16(&reader);
-    if (reader.failed || version == 0) {
-        return false;
+    if (link->handlers->on_refused != NULL) {
+        link->handlers->on_refused(link->handlers->host, link, reason);
     }
-    memcpy(out->id.bytes, id.data, UUID_BYTES);
-    return !uuid_is_zero(&out->id) && slice_copy_text(name, out->name, sizeof(out->name)) &&
-           slice_copy_text(datacenter, out->datacenter, sizeof(out->datacenter)) &&
-           slice_copy_text(address, out->address, sizeof(out->address)) && link_is_ip(out->address);
+    link_reject(link, reason);
+}
+
+/* Whether the other side is one of ours; if not, the link is refused. */
+static bool link_check_peer(struct link *link)
+{
+    char reason[LINK_REFUSAL_BYTES_MAX + 1];
+
+    if (hello_fits(link->self, &link->peer, reason, sizeof(reason))) {
+        return true;
+    }
+    link_refused(link, reason);
+    return false;
+}
+
+/* On a link that is up: the other side has learned of its cluster. */
+static void link_on_hello_again(struct link *link, struct slice payload)
+{
+    struct link_identity peer;
+
+    if (!hello_get(payload, &peer) || !uuid_equal(&peer.id, &link->peer.id)) {
+        link_fail(link, "the other side sent a malformed hello");
+        return;
+    }
+    link->peer.cluster_id = peer.cluster_id;
+    (void)link_check_peer(link);
 }
 
 static void link_on_hello(struct link *link, struct slice payload)
 {
-    char reason[384];
-
-    if (!link_read_hello(payload, &link->peer)) {
+    if (!hello_get(payload, &link->peer)) {
         link_fail(link, "the other side sent a malformed hello");
         return;
     }
-    if (strcmp(link->peer.datacenter, link->self->datacenter) != 0) {
-        (void)snprintf(reason, sizeof(reason), "server %s is of datacenter '%s', this one of '%s'",
-                       link->peer.name, link->peer.datacenter, link->self->datacenter);
-        link_reject(link, reason);
+    if (!link_check_peer(link)) {
         return;
     }
     if (link->listener != NULL) {
@@ -384,11 +377,13 @@ static uint32_t link_get_u32(const char *at)
 
 static void link_on_refusal(struct link *link, struct slice payload)
 {
-    char reason[300];
+    char reason[LINK_REFUSAL_BYTES_MAX + sizeof("refused: ")];
 
     (void)snprintf(reason, sizeof(reason), "refused: %.*s",
-                   payload.size < 256 ? (int)payload.size : 256, payload.data);
-    link_reject(link, reason);
+                   payload.size < LINK_REFUSAL_BYTES_MAX ? (int)payload.size
+                                                         : LINK_REFUSAL_BYTES_MAX,
+                   payload.data);
+    link_refused(link, reason);
 }
 
 static void link_on_frame(struct link *link, uint8_t type, struct slice payload)
@@ -398,6 +393,8 @@ static void link_on_frame(struct link *link, uint8_t type, struct slice payload)
     } else if (link->state == LINK_UP) {
         if (type >= LINK_TYPE_FIRST) {
             link->handlers->on_frame(link->handlers->host, link, type, payload);
+        } else if (type == LINK_TYPE_HELLO) {
+            link_on_hello_again(link, payload);
         }
     } else if (type == LINK_TYPE_HELLO) {
         link_on_hello(link, payload);
@@ -735,6 +732,18 @@ void link_reject(struct link *link, const char *reason)
     link_fail(link, reason);
 }
 
+void link_identity_changed(struct link *link)
+{
+    if (link->freed || link->state < LINK_GREETING ||
+        (link->state == LINK_GREETING && link->listener != NULL)) {
+        return; /* No hello was sent yet. */
+    }
+    link_send_hello(link); /* Before it may end, so that both sides can tell why. */
+    if (link_is_up(link)) {
+        (void)link_check_peer(link);
+    }
+}
+
 bool link_is_up(const struct link *link)
 {
     return link->state == LINK_UP && !link->freed;
@@ -858,6 +867,16 @@ int link_listen(uv_loop_t *loop, const char *ip, uint16_t port, const struct lin
     }
     *out = listener;
     return 0;
+}
+
+void link_listener_identity_changed(struct link_listener *listener)
+{
+    struct link *next;
+
+    for (struct link *link = listener->links; link != NULL; link = next) {
+        next = link->next; /* It may end, and then leaves the list. */
+        link_identity_changed(link);
+    }
 }
 
 void link_listener_free(struct link_listener *listener)

@@ -3,9 +3,10 @@
 
 /* Framed TCP connections between servers: what Raft messages, RPC and membership travel on. Each
  * side opens a connection of its own to the other; a connection starts with one protocol byte (as
- * in Consul, so that other protocols can join on the port) and a hello that names datacenter, node
- * and version, which the other side answers with its own. A server refuses a hello from another
- * datacenter.
+ * in Consul, so that other protocols can join on the port) and a hello that names datacenter, node,
+ * version and cluster, which the other side answers with its own. A server refuses a hello from
+ * another datacenter, or from another cluster than its own: a zero id is none's. A server that
+ * learns of its cluster says its hello again on all links that are up.
  *
  * Frame: u32 payload size, u8 version, u8 type, u16 zero, u32 CRC-32C of the payload, u32 CRC-32C
  * of the twelve bytes before; then the payload. Little-endian. Frames of an unknown type are handed
@@ -52,6 +53,8 @@ struct link_identity {
     char address[64]; /* advertised IP */
     uint16_t serf_port;
     uint16_t server_port;
+    struct uuid cluster_id; /* zero: it has none yet, or does not know it */
+    bool has_cluster_id;    /* of a peer: its version knows of them */
 };
 
 struct link;
@@ -68,6 +71,9 @@ struct link_handlers {
     void (*on_frame)(void *host, struct link *link, uint8_t type, struct slice payload);
     /* A dialled link could not be made (and will be tried again). May be NULL. */
     void (*on_failed)(void *host, struct link *link, const char *reason);
+    /* One side has refused the other, as of another datacenter or cluster, or for what it is told
+     * by the caller; the link ends, as the other handlers tell. May be NULL. */
+    void (*on_refused)(void *host, struct link *link, const char *reason);
 };
 
 /* Dials `address` ("host", "host:port", "[v6]:port") now and, whenever it is down, again with
@@ -85,9 +91,9 @@ void link_free(struct link *link);
  */
 void link_reject(struct link *link, const char *reason);
 
-/* Whether `text` is an IPv4 or IPv6 address, as those in identities are: a hello with another one
- * is refused. */
-bool link_is_ip(const char *text);
+/* To be called when cluster_id of the identity that the link was made with has changed: says its
+ * hello again, and ends if the other side is of another cluster. */
+void link_identity_changed(struct link *link);
 
 /* Writes "ip:port", or "[ip]:port" for IPv6: what link_dial takes. */
 void link_endpoint(char *out, size_t out_bytes, const char *ip, uint16_t port);
@@ -109,6 +115,8 @@ void link_flush(struct link *link);
 int link_listen(uv_loop_t *loop, const char *ip, uint16_t port, const struct link_identity *self,
                 const struct link_handlers *handlers, struct link_listener **out,
                 struct errmsg *err);
+/* link_identity_changed for all connections that came through it. */
+void link_listener_identity_changed(struct link_listener *listener);
 /* Closes it and all connections that came through it, without on_down. NULL is accepted. */
 void link_listener_free(struct link_listener *listener);
 

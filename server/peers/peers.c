@@ -10,6 +10,8 @@
 
 #define LOG_MODULE "agent.server.peers"
 
+enum { PEERS_REPEAT_MS = 60 * 1000 }; /* a complaint */
+
 struct peer {
     raft_id id; /* 0: free slot */
     struct link *link;
@@ -26,6 +28,7 @@ struct peers {
     struct link_listener *listener;
     struct peer peers[PEERS_MAX];
     size_t count;
+    uint64_t refused_ms; /* when it told last that somebody was refused; 0: never */
 };
 
 raft_id peers_id(const struct uuid *node_id)
@@ -139,6 +142,18 @@ static void peers_on_incoming_down(void *host, struct link *link, const char *re
     peers->handlers.on_down(peers->handlers.host, peers_id(&link_peer(link)->id));
 }
 
+static void peers_on_refused(void *host, struct link *link, const char *reason)
+{
+    struct peers *peers = host;
+    const uint64_t now_ms = uv_now(peers->loop);
+
+    if (peers->refused_ms == 0 || now_ms - peers->refused_ms >= PEERS_REPEAT_MS) {
+        peers->refused_ms = now_ms;
+        log_write(LOG_ERROR, LOG_MODULE, "connection refused: address=%s reason=\"%s\"",
+                  link_address(link), reason);
+    }
+}
+
 int peers_new(uv_loop_t *loop, const char *bind_ip, uint16_t port, const struct link_identity *self,
               const struct peers_handlers *handlers, struct peers **out, struct errmsg *err)
 {
@@ -151,12 +166,16 @@ int peers_new(uv_loop_t *loop, const char *bind_ip, uint16_t port, const struct 
     peers->loop = loop;
     peers->self = *self;
     peers->handlers = *handlers;
-    peers->dialled = (struct link_handlers){
-        .host = peers, .on_up = peers_on_up, .on_down = peers_on_down, .on_frame = peers_on_frame};
+    peers->dialled = (struct link_handlers){.host = peers,
+                                            .on_up = peers_on_up,
+                                            .on_down = peers_on_down,
+                                            .on_frame = peers_on_frame,
+                                            .on_refused = peers_on_refused};
     peers->incoming = (struct link_handlers){.host = peers,
                                              .on_up = peers_on_incoming_up,
                                              .on_down = peers_on_incoming_down,
-                                             .on_frame = peers_on_frame};
+                                             .on_frame = peers_on_frame,
+                                             .on_refused = peers_on_refused};
     rc = link_listen(loop, bind_ip, port, &peers->self, &peers->incoming, &peers->listener, err);
     if (rc != 0) {
         free(peers);
@@ -233,6 +252,22 @@ bool peers_is_up(const struct peers *peers, raft_id id)
     const struct peer *peer = peers_find(peers, id);
 
     return peer != NULL && peer->link != NULL && link_is_up(peer->link);
+}
+
+void peers_cluster_id(struct peers *peers, const struct uuid *id)
+{
+    peers->self.cluster_id = *id;
+    for (size_t i = 0; i < peers->count; i++) {
+        if (peers->peers[i].link != NULL) {
+            link_identity_changed(peers->peers[i].link);
+        }
+    }
+    link_listener_identity_changed(peers->listener);
+}
+
+bool peers_knows_cluster_ids(const struct peers *peers, raft_id id)
+{
+    return peers_is_up(peers, id) && link_peer(peers_find(peers, id)->link)->has_cluster_id;
 }
 
 bool peers_send(struct peers *peers, raft_id to, uint8_t type, struct slice payload)

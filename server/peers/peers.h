@@ -45,6 +45,10 @@ size_t peers_list(const struct peers *peers, raft_id *out);
 bool peers_is_up(const struct peers *peers, raft_id id);
 /* False when it is lost at once (no link, full queue). */
 bool peers_send(struct peers *peers, raft_id to, uint8_t type, struct slice payload);
+/* This server has learned its cluster's id: those of another one are not spoken to any more. */
+void peers_cluster_id(struct peers *peers, const struct uuid *id);
+/* Whether the server is connected, and of a version that knows of cluster ids. */
+bool peers_knows_cluster_ids(const struct peers *peers, raft_id id);
 /* To all that are connected. */
 void peers_send_all(struct peers *peers, uint8_t type, struct slice payload);
 /* Writes what was queued to anyone. */

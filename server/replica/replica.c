@@ -391,6 +391,7 @@ static void replica_turn(struct replica *replica)
         replica_read_sweep(replica, now_ms);
         replica_session_sweep(replica, now_ms);
         replica_bootstrap_consider(replica);
+        replica_cluster_turn(replica);
         replica_autopilot_turn(replica, now_ms);
         replica_membership_turn(replica, now_ms);
     }
@@ -556,6 +557,7 @@ static int replica_open_peers(struct replica *replica, struct errmsg *err)
 {
     const struct config *config = replica->server->config;
     struct link_identity self = {.id = replica->server->node_id,
+                                 .cluster_id = replica->server->cluster_id,
                                  .serf_port = (uint16_t)config->serf_lan_port,
                                  .server_port = (uint16_t)config->server_port};
     const struct peers_handlers handlers = {.host = replica,

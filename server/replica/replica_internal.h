@@ -43,7 +43,7 @@ enum {
     REPLICA_QUEUE_BYTES_MAX = 64 * 1024 * 1024,    /* writes waiting for a leader, all told */
     REPLICA_REMOTE_BYTES_MAX = 48 * 1024 * 1024,   /* forwarded commands waiting for the turn */
     REPLICA_PENDING_BYTES_MAX = 128 * 1024 * 1024, /* in the log, waiting for a slow disk */
-    REPLICA_BATCH_MAX = 2 + MESSAGE_COMMANDS_MAX,  /* a leader's start, and a forwarded batch */
+    REPLICA_BATCH_MAX = 3 + MESSAGE_COMMANDS_MAX,  /* a leader's start, and a forwarded batch */
     REPLICA_COMMIT_MS = 30 * 1000, /* a write in a leader's log, waiting to be committed */
     REPLICA_RESEND_MS = 1000,      /* a read that the leader has not answered is asked again */
     REPLICA_SWEEP_MS = 100,        /* granularity of these limits */
@@ -363,6 +363,7 @@ struct replica {
     } removed[RAFT_SERVERS_MAX]; /* by operators: not added again until then */
     bool too_many_logged;        /* that a server found no place */
     uint64_t foreign_ms;         /* when it told last of servers of other clusters */
+    uint64_t cluster_term;       /* up to it no id is proposed for the cluster any more */
     void (*left_done)(void *context);
     void *left_context;
 
@@ -513,6 +514,15 @@ int replica_membership_remove(struct replica *replica, raft_id id, raft_index *i
 void replica_membership_ban(struct replica *replica, raft_id id, uint64_t now_ms);
 /* The member behind a number; NULL if there is none. */
 const struct member *replica_member(const struct replica *replica, raft_id id);
+
+/* replica_cluster.c */
+/* Finds server->cluster_id, which stays zero if this server does not know it yet. After the state
+ * is there, and before anybody is spoken to. */
+int replica_cluster_open(struct replica *replica, struct errmsg *err);
+/* Appends to `out` the command that gives the cluster an id, if it has none and may get one now. */
+void replica_cluster_start(struct replica *replica, struct buffer *out);
+/* Learns the cluster's id, or gives it one. */
+void replica_cluster_turn(struct replica *replica);
 
 /* replica_autopilot.c */
 /* Appends to `out` the command that stores the first autopilot settings, if the cluster has none.

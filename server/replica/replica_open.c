@@ -387,6 +387,9 @@ int replica_open(struct replica *replica, struct errmsg *err)
         open_complete_recovered(replica, &state);
         rc = open_core(replica, &state, err);
     }
+    if (rc == 0) {
+        rc = replica_cluster_open(replica, err);
+    }
     if (rc != 0) {
         return rc;
     }

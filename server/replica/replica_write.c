@@ -205,19 +205,24 @@ struct write_turn {
  * their absence and then compares with it. */
 static void write_collect_start(struct replica *replica, struct write_turn *turn)
 {
-    size_t start_size;
+    size_t ends[3];
+    size_t at = 0;
 
     buffer_clear(&replica->command);
     command_encode_leader_start(&replica->command);
-    start_size = replica->command.size;
+    ends[0] = replica->command.size;
     replica_autopilot_start(replica, &replica->command);
+    ends[1] = replica->command.size;
+    replica_cluster_start(replica, &replica->command);
+    ends[2] = replica->command.size;
     if (replica->command.failed) {
         replica_fatal("out of memory");
     }
-    write_batch_add(replica, &turn->count, replica->command.data, start_size);
-    if (replica->command.size > start_size) {
-        write_batch_add(replica, &turn->count, replica->command.data + start_size,
-                        replica->command.size - start_size);
+    for (size_t i = 0; i < sizeof(ends) / sizeof(ends[0]); i++) {
+        if (ends[i] > at) {
+            write_batch_add(replica, &turn->count, replica->command.data + at, ends[i] - at);
+        }
+        at = ends[i];
     }
 }
 

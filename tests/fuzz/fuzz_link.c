@@ -7,10 +7,14 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
+static struct link_identity self = {
+    .id = {{1}}, .name = "self", .datacenter = "dc1", .cluster_id = {{9}}};
+
 static void on_up(void *host, struct link *link, const struct link_identity *peer)
 {
     (void)host;
     (void)link;
+    assert(uuid_is_zero(&peer->cluster_id) || uuid_equal(&peer->cluster_id, &self.cluster_id));
     assert(!uuid_is_zero(&peer->id));
     assert(strcmp(peer->datacenter, "dc1") == 0);
 }
@@ -25,7 +29,10 @@ static void on_down(void *host, struct link *link, const char *reason)
 static void on_frame(void *host, struct link *link, uint8_t type, struct slice payload)
 {
     (void)host;
+    const struct uuid *cluster_id = &link_peer(link)->cluster_id;
+
     assert(link_is_up(link));
+    assert(uuid_is_zero(cluster_id) || uuid_equal(cluster_id, &self.cluster_id));
     assert(type >= LINK_TYPE_FIRST);
     assert(payload.size <= LINK_FRAME_BYTES_MAX);
 }
@@ -34,7 +41,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const struct link_handlers handlers = {
         .on_up = on_up, .on_down = on_down, .on_frame = on_frame};
-    static struct link_identity self = {.id = {{1}}, .name = "self", .datacenter = "dc1"};
     struct link_listener listener = {.self = &self, .handlers = &handlers};
     uv_loop_t loop;
     struct link *link;

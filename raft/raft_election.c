@@ -35,9 +35,17 @@ void raft_election_timer_start(struct raft *raft)
     }
 }
 
+/* A server that its newest configuration gives no vote stands all the same, without counting
+ * itself, until that is committed: if nobody else has that entry, those who vote by the
+ * configuration before cannot elect anyone without this server, whose log is ahead of theirs
+ * (4.2.2). */
 static bool raft_may_campaign(const struct raft *raft)
 {
-    return raft_configuration_is_voter(&raft->configuration, raft->options.id) &&
+    const bool voter = raft_configuration_is_voter(&raft->configuration, raft->options.id);
+    const bool was_voter =
+        raft_configuration_is_voter(&raft->configuration_before, raft->options.id);
+
+    return (voter || (was_voter && raft->configuration.index > raft->commit_index)) &&
            raft->term < RAFT_TERM_MAX;
 }
 

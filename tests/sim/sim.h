@@ -501,7 +501,8 @@ bool sim_node_configuration(const struct sim *sim, const struct sim_log *log, ra
 void sim_node_reload(struct sim *sim, size_t node);
 /* What it takes to go on behind the snapshot on disk. */
 void sim_node_recover(const struct sim *sim, struct sim_node *server);
-bool sim_node_is_voter(const struct sim *sim, size_t node);
+/* Whether its log gives it a vote, or takes it away by an entry that it does not know committed. */
+bool sim_node_may_campaign(const struct sim *sim, size_t node);
 bool sim_node_awake(const struct sim *sim, size_t node);
 
 /* --- sim_network.c --- */

@@ -112,7 +112,7 @@ static void sim_check_leader(struct sim *sim, size_t node, raft_term term)
     sim->leaders[term] = server->id;
     sim->stats.elections++;
     sim_elected(sim, node);
-    sim_require(sim, sim_node_is_voter(sim, node), "a server without a vote leads");
+    sim_require(sim, sim_node_may_campaign(sim, node), "a server without a vote leads");
     for (size_t i = 0; i < sim->committed_count; i++) {
         const struct sim_committed *committed = &sim->committed[i];
         if (committed->committed_in >= term) {
@@ -218,7 +218,9 @@ void sim_check_update(struct sim *sim, size_t node, const struct raft_event *eve
                     (update->term == server->term && update->vote == server->vote),
                 "term or vote changed and is not written");
     if (event->type == RAFT_EVENT_MESSAGE && event->message->type == RAFT_PRE_VOTE_REQUEST) {
-        sim_require(sim, !update->hard_state_changed, "a pre-vote changes term or vote");
+        /* Unless its time was over, too, and it is the only voter. */
+        sim_require(sim, !update->hard_state_changed || update->vote == server->id,
+                    "a pre-vote changes term or vote");
     }
     if (update->truncate_from != 0) {
         sim_require(sim, update->truncate_from > server->commit_index,
@@ -302,7 +304,7 @@ void sim_check_step(struct sim *sim, size_t node, const struct raft_update *upda
                   raft_durable_index(server->raft), update->commit_index, update->truncate_from);
     }
     if (update->role == RAFT_CANDIDATE || update->role == RAFT_PRE_CANDIDATE) {
-        sim_require(sim, sim_node_is_voter(sim, node),
+        sim_require(sim, sim_node_may_campaign(sim, node),
                     "server %" PRIu64 " campaigns without a vote or a configuration", server->id);
     }
     if (changed || update->configuration_changed) {

@@ -344,16 +344,29 @@ void sim_node_recover(const struct sim *sim, struct sim_node *server)
     }
 }
 
-bool sim_node_is_voter(const struct sim *sim, size_t node)
+static bool sim_node_votes_in(const struct sim *sim, size_t node, raft_index index,
+                              struct raft_configuration *configuration)
 {
-    const struct raft_configuration *configuration = raft_configuration(sim->nodes[node].raft);
-
+    if (!sim_node_configuration(sim, &sim->nodes[node].log, index, configuration)) {
+        return false;
+    }
     for (size_t i = 0; i < configuration->count; i++) {
         if (configuration->servers[i].id == sim->nodes[node].id) {
             return configuration->servers[i].voter;
         }
     }
     return false;
+}
+
+bool sim_node_may_campaign(const struct sim *sim, size_t node)
+{
+    const struct sim_node *server = &sim->nodes[node];
+    struct raft_configuration newest = {0};
+    struct raft_configuration before;
+
+    return sim_node_votes_in(sim, node, server->log.count, &newest) ||
+           (newest.index > raft_commit_index(server->raft) &&
+            sim_node_votes_in(sim, node, newest.index - 1, &before));
 }
 
 /* What a log that is opened says, from the model of the disk. `runs` and the two configurations are

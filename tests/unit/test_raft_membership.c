@@ -215,6 +215,42 @@ static void test_a_leader_that_removes_itself_steps_down_after_the_commit(void *
     core_deinit(&core);
 }
 
+/* Pattern: nobody can be elected any more. A leader of two that took itself out stopped before the
+ * other one had that entry, and its log is ahead: it gives the other one no vote, and must lead
+ * once more itself (4.2.2). */
+static void test_a_server_that_took_itself_out_stands_until_that_is_committed(void **state)
+{
+    struct core core;
+
+    (void)state;
+    core_init_leader(&core, &(struct core_start){.servers = 2, .term = 1, .log = {1}});
+    take_out(&core, 1);
+    core_persist(&core, core.update.sequence);
+    core_tick(&core, 2 * CORE_ELECTION_MS);
+    assert_int_equal(core.update.role, RAFT_FOLLOWER);
+    core_tick(&core, 2 * CORE_ELECTION_MS);
+    assert_int_equal(core.update.role, RAFT_PRE_CANDIDATE);
+    assert_non_null(core_sent(&core, RAFT_PRE_VOTE_REQUEST, 2));
+    const raft_term term = raft_term_now(core.raft) + 1;
+    core_receive(&core,
+                 (struct raft_message){
+                     .type = RAFT_PRE_VOTE_RESPONSE, .from = 2, .term = term, .granted = true});
+    core_persist(&core, core.update.sequence);
+    assert_int_equal(core.update.role, RAFT_CANDIDATE); /* Its own vote does not count. */
+    core_receive(&core, (struct raft_message){
+                            .type = RAFT_VOTE_RESPONSE, .from = 2, .term = term, .granted = true});
+    assert_int_equal(core.update.role, RAFT_LEADER);
+    core_persist(&core, core.update.sequence);
+    assert_true(core.update.commit_index < raft_last_index(core.raft));
+    core_acknowledge(&core, 2, raft_last_index(core.raft), 0);
+    assert_int_equal(core.update.commit_index, raft_last_index(core.raft));
+    assert_int_equal(core.update.role, RAFT_FOLLOWER);
+    /* Now it is known to be committed. */
+    core_tick(&core, 4 * CORE_ELECTION_MS);
+    assert_int_equal(core.update.role, RAFT_FOLLOWER);
+    core_deinit(&core);
+}
+
 static void test_the_last_other_voter_can_be_removed(void **state)
 {
     struct core core;
@@ -301,6 +337,7 @@ int main(void)
         cmocka_unit_test(test_no_change_while_another_is_not_committed),
         cmocka_unit_test(test_changes_are_for_leaders_that_are_not_handing_over),
         cmocka_unit_test(test_a_leader_that_removes_itself_steps_down_after_the_commit),
+        cmocka_unit_test(test_a_server_that_took_itself_out_stands_until_that_is_committed),
         cmocka_unit_test(test_the_last_other_voter_can_be_removed),
         cmocka_unit_test(test_a_removed_server_is_sent_nothing_and_not_listened_to),
         cmocka_unit_test(test_a_removed_server_disturbs_nobody),

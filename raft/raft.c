@@ -90,15 +90,26 @@ static int raft_load(struct raft *raft, const struct raft_state *state)
     return RAFT_OK;
 }
 
-/* A cluster of one has nobody to wait for, and nobody's lease to respect. */
-static bool raft_is_alone(const struct raft *raft)
+static bool raft_is_only_voter(const struct raft *raft,
+                               const struct raft_configuration *configuration)
 {
     size_t voters = 0;
 
-    for (size_t i = 0; i < raft->configuration.count; i++) {
-        voters += raft->configuration.servers[i].voter ? 1 : 0;
+    for (size_t i = 0; i < configuration->count; i++) {
+        voters += configuration->servers[i].voter ? 1 : 0;
     }
-    return voters == 1 && raft_configuration_is_voter(&raft->configuration, raft->options.id);
+    return voters == 1 && raft_configuration_is_voter(configuration, raft->options.id);
+}
+
+/* A cluster of one has nobody to wait for, and nobody's lease to respect: but for the other one's
+ * that takes itself out of two, and leads with a lease that rests on us until it knows that this is
+ * committed. */
+static bool raft_is_alone(const struct raft *raft)
+{
+    return raft_is_only_voter(raft, &raft->configuration) &&
+           (raft->configuration.index <= raft->commit_index ||
+            raft->configuration_before.count == 0 ||
+            raft_is_only_voter(raft, &raft->configuration_before));
 }
 
 static void raft_first_election(struct raft *raft)

@@ -406,6 +406,42 @@ static void test_cluster_of_one_leads_at_once_and_commits_what_is_durable(void *
     core_deinit(&core);
 }
 
+/* The other one of two took itself out and does not know yet that this is committed: it leads, and
+ * its lease may rest on this server, which was started again a moment later. */
+static void test_last_voter_of_two_honours_the_others_lease_after_its_start(void **state)
+{
+    static const struct {
+        raft_index commit_index;
+        bool waits;
+    } cases[] = {{1, true}, {2, false}};
+
+    (void)state;
+    for (size_t i = 0; i < 2; i++) {
+        const struct raft_options options = core_options(1);
+        struct raft_configuration before = core_configuration(2);
+        struct raft_configuration configuration = core_configuration(1);
+        const struct raft_term_run runs[] = {{1, 1}};
+        const struct raft_state found = {.term = 1,
+                                         .first_index = 1,
+                                         .last_index = 2,
+                                         .runs = runs,
+                                         .run_count = 1,
+                                         .commit_index = cases[i].commit_index,
+                                         .configuration = &configuration,
+                                         .configuration_before = &before};
+        struct core core = {.now_ms = CORE_START_MS};
+
+        before.index = 1;
+        configuration.index = 2;
+        assert_int_equal(raft_new(&options, &found, core.now_ms, &core.raft), RAFT_OK);
+        core_tick(&core, CORE_ELECTION_MS - 1);
+        assert_int_equal(core.update.role, cases[i].waits ? RAFT_FOLLOWER : RAFT_CANDIDATE);
+        core_tick(&core, CORE_ELECTION_MS + 1);
+        assert_int_equal(core.update.role, RAFT_CANDIDATE);
+        core_deinit(&core);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -427,6 +463,7 @@ int main(void)
         cmocka_unit_test(test_leader_without_a_quorum_steps_down_in_time),
         cmocka_unit_test(test_leader_that_one_of_two_followers_answers_stays),
         cmocka_unit_test(test_cluster_of_one_leads_at_once_and_commits_what_is_durable),
+        cmocka_unit_test(test_last_voter_of_two_honours_the_others_lease_after_its_start),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

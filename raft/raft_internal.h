@@ -23,9 +23,10 @@ enum {
     RAFT_ROUNDS_MAX = 1024,
 };
 
-/* Far above what a cluster can reach, so that sums below never overflow whatever a message says. */
-static const raft_term RAFT_TERM_MAX = (raft_term)1 << 62;
-static const raft_index RAFT_INDEX_MAX = (raft_index)1 << 62;
+/* Far above what a cluster can reach, so that sums below never overflow whatever a message says.
+ * Not above what recovery takes for possible (wal_recover.c). */
+static const raft_term RAFT_TERM_MAX = UINT64_MAX / 4;
+static const raft_index RAFT_INDEX_MAX = UINT64_MAX / 4;
 static const uint64_t RAFT_NEVER_MS = UINT64_MAX;
 
 /* --- raft_log.c: terms and indexes of the entries --- */

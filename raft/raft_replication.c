@@ -19,7 +19,8 @@ static bool raft_prev_matches(const struct raft *raft, const struct raft_message
            raft_log_term_at(&raft->log, message->prev_index) == message->prev_term;
 }
 
-/* How many of the request's entries are in our log already. */
+/* How many of the request's entries are in our log already. The entry before our first one is
+ * known, too: who has another one there would bring entries of terms that fall. */
 static size_t raft_entries_known(const struct raft *raft, const struct raft_event *event)
 {
     size_t known = 0;
@@ -27,7 +28,7 @@ static size_t raft_entries_known(const struct raft *raft, const struct raft_even
     while (known < event->entry_count) {
         const struct raft_entry *entry = &event->entries[known];
         if (entry->index > raft->log.last_index ||
-            (entry->index >= raft->log.first_index &&
+            (entry->index + 1 >= raft->log.first_index &&
              raft_log_term_at(&raft->log, entry->index) != entry->term)) {
             break;
         }

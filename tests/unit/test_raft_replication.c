@@ -390,6 +390,7 @@ static void test_contradictions_are_refused_without_a_change(void **state)
          {.from = 2, .term = 9, .prev_index = UINT64_MAX - 1, .prev_term = 2},
          {9, 9, 0}},
         {"term overflow", {.from = 2, .term = UINT64_MAX}, {0}},
+        {"a term that no log is opened with again", {.from = 2, .term = (raft_term)1 << 62}, {0}},
         {"from ourselves", {.from = 1, .term = 2}, {0}},
         {"from nobody", {.term = 2}, {0}},
     };
@@ -407,6 +408,26 @@ static void test_contradictions_are_refused_without_a_change(void **state)
         }
         core_deinit(&core);
     }
+}
+
+/* Symptom: an assertion, by bytes from the network: the request begins in what is compacted, has
+ * another entry where that ends, and goes on behind our last one with a lower term than that has.
+ */
+static void test_contradiction_where_the_log_was_compacted_is_refused(void **state)
+{
+    struct core core;
+
+    (void)state;
+    core_init(&core,
+              &(struct core_start){.servers = 3, .term = 3, .log = {1, 1, 3}, .commit_index = 3});
+    assert_int_equal(raft_compact(core.raft, 3), RAFT_OK);
+    const struct raft_message request = {.from = 2, .term = 5, .prev_index = 1, .prev_term = 1};
+    assert_int_equal(core_try_append(&core, request, (raft_term[]){1, 1, 1, 0}), RAFT_EINVAL);
+    assert_int_equal(raft_last_index(core.raft), 3);
+    assert_int_equal(raft_term_now(core.raft), 3);
+    core_append(&core, request, (raft_term[]){1, 3, 3, 0});
+    assert_int_equal(raft_last_index(core.raft), 4);
+    core_deinit(&core);
 }
 
 /* Pattern: a deposed leader removes its own, perhaps committed, entries. */
@@ -488,6 +509,7 @@ int main(void)
         cmocka_unit_test(test_old_writes_do_not_vouch_for_entries_truncated_since),
         cmocka_unit_test(test_more_writes_under_way_than_are_told_apart),
         cmocka_unit_test(test_contradictions_are_refused_without_a_change),
+        cmocka_unit_test(test_contradiction_where_the_log_was_compacted_is_refused),
         cmocka_unit_test(test_deposed_leader_keeps_its_log),
         cmocka_unit_test(test_configuration_counts_from_its_append_until_it_is_truncated),
         cmocka_unit_test(test_malformed_configuration_is_refused),

@@ -142,8 +142,9 @@ void raft_snapshot_installed(struct raft *raft, const struct raft_snapshot *snap
     assert(raft->role != RAFT_LEADER);
     assert(snapshot->index > raft->commit_index);
 
-    /* A candidate has asked for votes with the log that it had. */
-    if (raft->role != RAFT_FOLLOWER) {
+    /* A candidate has asked for votes with the log that it had. Who has not heard a leader for long
+     * and had no vote waits for nothing any more, and may have one now. */
+    if (raft->role != RAFT_FOLLOWER || raft->election_due_ms == RAFT_NEVER_MS) {
         raft_become_follower(raft, raft->term, 0);
         raft_election_timer_start(raft);
     }

@@ -503,6 +503,24 @@ static void test_a_candidate_takes_a_snapshot_and_follows(void **state)
     core_deinit(&core);
 }
 
+/* Symptom: a server learns by a snapshot that it has a vote, and never stands for election, since
+ * its timer had ended when it had none and heard nobody. */
+static void test_who_is_given_a_vote_by_a_snapshot_waits_for_a_leader(void **state)
+{
+    struct core core;
+    const struct raft_configuration configuration = configuration_at(3, 4);
+
+    (void)state;
+    core_init(&core, &(struct core_start){
+                         .servers = 3, .self_no_voter = true, .term = 2, .log = {1, 1, 2}});
+    core_tick(&core, 4 * CORE_ELECTION_MS);
+    assert_int_equal(core.update.deadline_ms, UINT64_MAX);
+    assert_int_equal(try_install(&core, 9, 2, &configuration), RAFT_OK);
+    core_tick(&core, 2 * CORE_ELECTION_MS);
+    assert_non_null(core_sent(&core, RAFT_PRE_VOTE_REQUEST, 2));
+    core_deinit(&core);
+}
+
 static void test_a_leader_installs_nothing(void **state)
 {
     struct core core;
@@ -559,6 +577,7 @@ int main(void)
         cmocka_unit_test(test_the_configuration_for_a_snapshot_is_that_of_its_index),
         cmocka_unit_test(test_what_cannot_be_a_snapshot_is_refused),
         cmocka_unit_test(test_a_candidate_takes_a_snapshot_and_follows),
+        cmocka_unit_test(test_who_is_given_a_vote_by_a_snapshot_waits_for_a_leader),
         cmocka_unit_test(test_a_leader_installs_nothing),
         cmocka_unit_test(test_a_log_behind_a_snapshot_is_recovered),
     };

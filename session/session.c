@@ -444,31 +444,60 @@ int session_invalidate(struct store_txn *txn, uint64_t index, struct session_sta
     return rc != 0 ? rc : session_changed(txn, index);
 }
 
-static bool session_service_checks_contain(struct strings pairs, struct slice check_id)
-{
-    struct reader it = strings_begin(pairs);
-    struct slice id;
-    struct slice namespace;
+/* Checks that turned critical or went, in order. */
+struct session_losses {
+    const struct slice *check_ids;
+    size_t count;
+};
 
-    while (strings_next(&it, &id) && strings_next(&it, &namespace)) {
-        if (slice_equal_nocase(id, check_id)) {
+static bool session_losses_find(const struct session_losses *lost, struct slice check_id,
+                                uint32_t *place)
+{
+    size_t begin = 0;
+    size_t end = lost->count;
+
+    while (begin < end) {
+        const size_t middle = begin + (end - begin) / 2;
+
+        if (slice_compare_nocase(lost->check_ids[middle], check_id) < 0) {
+            begin = middle + 1;
+        } else {
+            end = middle;
+        }
+    }
+    *place = (uint32_t)begin;
+    return begin < lost->count && slice_equal_nocase(lost->check_ids[begin], check_id);
+}
+
+/* `width`: strings to an entry, the first of which is the check's id. */
+static bool session_losses_hit(const struct session_losses *lost, struct strings checks,
+                               uint32_t width, uint32_t *place)
+{
+    struct reader it = strings_begin(checks);
+    struct slice text;
+
+    for (uint32_t i = 0; strings_next(&it, &text); i++) {
+        if (i % width == 0 && session_losses_find(lost, text, place)) {
             return true;
         }
     }
     return false;
 }
 
-static bool session_depends_on(const struct session *session, struct slice check_id)
+static bool session_depends_on(const struct session *session, const struct session_losses *lost,
+                               uint32_t *place)
 {
-    return strings_contain_nocase(session->node_checks, check_id) ||
-           strings_contain_nocase(session->checks, check_id) ||
-           session_service_checks_contain(session->service_checks, check_id);
+    enum { SERVICE_CHECK_WIDTH = 2 }; /* with its namespace */
+
+    return session_losses_hit(lost, session->node_checks, 1, place) ||
+           session_losses_hit(lost, session->checks, 1, place) ||
+           session_losses_hit(lost, session->service_checks, SERVICE_CHECK_WIDTH, place);
 }
 
-/* Ends the node's sessions: those that name the check, or all of them (`check_id` NULL). */
+/* Ends the node's sessions: those that name one of the checks, or all of them (`lost` NULL). */
 static int session_invalidate_of_node(struct store_txn *txn, uint64_t index,
                                       struct session_stamp stamp, struct slice node,
-                                      const struct slice *check_id, struct buffer *ended)
+                                      const struct session_losses *lost, struct buffer *ended)
 {
     struct session_scan scan;
     struct session session;
@@ -479,8 +508,11 @@ static int session_invalidate_of_node(struct store_txn *txn, uint64_t index,
         return rc;
     }
     while ((rc = session_scan_next(&scan, &session)) == 0) {
-        if (check_id == NULL || session_depends_on(&session, *check_id)) {
+        uint32_t place = 0;
+
+        if (lost == NULL || session_depends_on(&session, lost, &place)) {
             buffer_append(ended, session.id.bytes, UUID_BYTES);
+            buffer_put_u32(ended, place);
         }
     }
     session_scan_end(&scan);
@@ -490,7 +522,7 @@ static int session_invalidate_of_node(struct store_txn *txn, uint64_t index,
     if (ended->failed) {
         return STORE_ENOMEM;
     }
-    for (size_t at = ended_before_bytes; at < ended->size; at += UUID_BYTES) {
+    for (size_t at = ended_before_bytes; at < ended->size; at += UUID_BYTES + sizeof(uint32_t)) {
         struct uuid id;
 
         memcpy(id.bytes, ended->data + at, UUID_BYTES);
@@ -502,10 +534,13 @@ static int session_invalidate_of_node(struct store_txn *txn, uint64_t index,
     return STORE_OK;
 }
 
-int session_invalidate_check(struct store_txn *txn, uint64_t index, struct session_stamp stamp,
-                             struct slice node, struct slice check_id, struct buffer *ended)
+int session_invalidate_checks(struct store_txn *txn, uint64_t index, struct session_stamp stamp,
+                              struct slice node, const struct slice *check_ids, size_t count,
+                              struct buffer *ended)
 {
-    return session_invalidate_of_node(txn, index, stamp, node, &check_id, ended);
+    const struct session_losses lost = {.check_ids = check_ids, .count = count};
+
+    return session_invalidate_of_node(txn, index, stamp, node, &lost, ended);
 }
 
 int session_invalidate_node(struct store_txn *txn, uint64_t index, struct session_stamp stamp,

@@ -88,11 +88,14 @@ void session_scan_end(struct session_scan *scan);
 int session_invalidate(struct store_txn *txn, uint64_t index, struct session_stamp stamp,
                        const struct uuid *id);
 
-/* Ends all sessions that depend on a check which turned critical or went, or on a node that went.
- * Names of nodes and checks are compared without case; `node` and `check_id` may not borrow from
- * this transaction. Appends each ended session's id (16 bytes) to `ended`. */
-int session_invalidate_check(struct store_txn *txn, uint64_t index, struct session_stamp stamp,
-                             struct slice node, struct slice check_id, struct buffer *ended);
+/* Ends all sessions of the node that depend on checks which turned critical or went, in one look at
+ * them, or, for a node that goes, all that it has. Names of nodes and checks are compared without
+ * case; they may not borrow from this transaction. `check_ids` are in the order of
+ * slice_compare_nocase. Appends to `ended`, for each ended session, its id (16 bytes) and the place
+ * (u32) of its check among `check_ids`, 0 for a node's. */
+int session_invalidate_checks(struct store_txn *txn, uint64_t index, struct session_stamp stamp,
+                              struct slice node, const struct slice *check_ids, size_t count,
+                              struct buffer *ended);
 int session_invalidate_node(struct store_txn *txn, uint64_t index, struct session_stamp stamp,
                             struct slice node, struct buffer *ended);
 

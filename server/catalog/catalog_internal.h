@@ -58,7 +58,8 @@ struct catalog_change {
     uint64_t index;
     struct session_stamp stamp;
     struct buffer *ended; /* borrowed */
-    struct buffer ids;    /* ended sessions, as session_invalidate_* appends them */
+    struct buffer lost;   /* ids of checks that turned critical or went, each with the reason */
+    size_t lost_count;
     struct buffer record; /* a record being encoded */
     bool nodes;
     bool services;
@@ -68,7 +69,8 @@ struct catalog_change {
 
 void catalog_change_init(struct catalog_change *change, struct store_txn *txn, uint64_t index,
                          struct session_stamp stamp, struct buffer *ended);
-/* Sets the indexes and notes the waiters; `node` is where node_wide points. */
+/* Ends the sessions that depend on what was lost, sets the indexes and notes the waiters; `node` is
+ * where all that has changed. */
 int catalog_change_finish(struct catalog_change *change, struct slice node);
 void catalog_change_deinit(struct catalog_change *change);
 
@@ -78,9 +80,10 @@ int catalog_change_touch_service(struct catalog_change *change, struct slice ser
  * the store: it is not looked at after the first write. */
 int catalog_change_touch_check(struct catalog_change *change, struct slice node,
                                const struct catalog_check *check);
-/* Ends the sessions that depend on the check. `reason`: "critical", ... */
-int catalog_change_end_by_check(struct catalog_change *change, struct slice node,
-                                struct slice check_id, const char *reason);
+/* The change will end the sessions that depend on the check, with all others in one look at the
+ * node's sessions: one look for each takes squares. `reason`: "critical", ... */
+int catalog_change_lose_check(struct catalog_change *change, struct slice check_id,
+                              const char *reason);
 
 /* Removals; a missing record is no error. `node` and ids must not be borrowed from the store. */
 int catalog_remove_node(struct catalog_change *change, struct slice node);

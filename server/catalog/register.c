@@ -562,7 +562,7 @@ static int write_check(struct catalog_change *change, struct catalog_check *chec
         }
         change->checks = true;
     }
-    return critical ? catalog_change_end_by_check(change, check->node, check->id, "critical") : 0;
+    return critical ? catalog_change_lose_check(change, check->id, "critical") : 0;
 }
 
 static int write_checks(struct catalog_change *change, const struct registration_plan *plan)

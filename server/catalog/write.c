@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "server/catalog/catalog_internal.h"
 #include "server/catalog/coordinate.h"
@@ -19,7 +20,7 @@ void catalog_change_init(struct catalog_change *change, struct store_txn *txn, u
 
 void catalog_change_deinit(struct catalog_change *change)
 {
-    buffer_deinit(&change->ids);
+    buffer_deinit(&change->lost);
     buffer_deinit(&change->record);
 }
 
@@ -78,6 +79,115 @@ static int change_touch_node(struct catalog_change *change, struct slice node)
     return rc == STORE_ENOTFOUND ? 0 : rc;
 }
 
+/* --- sessions --- */
+
+/* A check that turned critical or went. */
+struct change_loss {
+    struct slice check_id;
+    struct slice reason;
+};
+
+/* In the order of ids, then in the order they came. */
+static int change_compare_losses(const void *left, const void *right)
+{
+    const struct change_loss *a = left;
+    const struct change_loss *b = right;
+    const int order = slice_compare_nocase(a->check_id, b->check_id);
+
+    if (order != 0) {
+        return order;
+    }
+    return (a->check_id.data > b->check_id.data) - (a->check_id.data < b->check_id.data);
+}
+
+int catalog_change_lose_check(struct catalog_change *change, struct slice check_id,
+                              const char *reason)
+{
+    buffer_put_string(&change->lost, check_id);
+    buffer_put_string(&change->lost, slice_from_text(reason));
+    change->lost_count++;
+    return change->lost.failed ? STORE_ENOMEM : 0;
+}
+
+/* Passes an ended session on, with its cause. */
+static void change_put_ended(struct catalog_change *change, struct slice id, const char *kind,
+                             struct slice what, struct slice reason)
+{
+    char cause[CAUSE_BYTES_MAX];
+    const int size = snprintf(cause, sizeof(cause), "%s '%.*s' %.*s", kind, (int)what.size,
+                              what.size == 0 ? "" : what.data, (int)reason.size, reason.data);
+
+    assert(size > 0 && (size_t)size < sizeof(cause));
+    buffer_append_slice(change->ended, id);
+    buffer_put_string(change->ended, slice_from(cause, (size_t)size));
+}
+
+/* `losses` and `ids` have room for all that was lost. */
+static int change_end_by_losses(struct catalog_change *change, struct slice node,
+                                struct change_loss *losses, struct slice *ids, struct buffer *ended)
+{
+    struct reader lost = reader_from(buffer_slice(&change->lost));
+
+    for (size_t i = 0; i < change->lost_count; i++) {
+        losses[i].check_id = reader_string(&lost);
+        losses[i].reason = reader_string(&lost);
+    }
+    assert(reader_done(&lost)); /* Our own bytes. */
+    qsort(losses, change->lost_count, sizeof(*losses), change_compare_losses);
+    for (size_t i = 0; i < change->lost_count; i++) {
+        ids[i] = losses[i].check_id;
+    }
+    const int rc = session_invalidate_checks(change->txn, change->index, change->stamp, node, ids,
+                                             change->lost_count, ended);
+    struct reader it = reader_from(buffer_slice(ended));
+
+    while (rc == 0 && !reader_done(&it)) {
+        const struct slice id = reader_bytes(&it, UUID_BYTES);
+        const uint32_t place = reader_u32(&it);
+
+        assert(!it.failed && place < change->lost_count);
+        change_put_ended(change, id, "check", losses[place].check_id, losses[place].reason);
+    }
+    return rc;
+}
+
+static int change_end_by_checks(struct catalog_change *change, struct slice node)
+{
+    if (change->lost_count == 0) {
+        return 0;
+    }
+    struct change_loss *losses = calloc(change->lost_count, sizeof(*losses));
+    struct slice *ids = calloc(change->lost_count, sizeof(*ids));
+    struct buffer ended = {0};
+    const int rc = losses == NULL || ids == NULL
+                       ? STORE_ENOMEM
+                       : change_end_by_losses(change, node, losses, ids, &ended);
+
+    buffer_deinit(&ended);
+    free(ids);
+    free(losses);
+    return rc;
+}
+
+static int change_end_by_node(struct catalog_change *change, struct slice node)
+{
+    struct buffer ended = {0};
+    const int rc = session_invalidate_node(change->txn, change->index, change->stamp, node, &ended);
+    struct reader it = reader_from(buffer_slice(&ended));
+
+    while (rc == 0 && !reader_done(&it)) {
+        const struct slice id = reader_bytes(&it, UUID_BYTES);
+
+        (void)reader_u32(&it);
+        assert(!it.failed);
+        change_put_ended(change, id, "node", node, SLICE_LITERAL("removed"));
+    }
+    buffer_deinit(&ended);
+    return rc;
+}
+
+/* --- settling --- */
+
 static int change_table(struct catalog_change *change, bool changed, struct slice index_name,
                         enum store_topic topic)
 {
@@ -90,8 +200,11 @@ static int change_table(struct catalog_change *change, bool changed, struct slic
 
 int catalog_change_finish(struct catalog_change *change, struct slice node)
 {
-    int rc = change->node_wide ? change_touch_node(change, node) : 0;
+    int rc = change_end_by_checks(change, node);
 
+    if (rc == 0 && change->node_wide) {
+        rc = change_touch_node(change, node);
+    }
     if (rc == 0) {
         rc = change_table(change, change->nodes, CATALOG_INDEX_NODES, STORE_TOPIC_NODE);
     }
@@ -105,48 +218,6 @@ int catalog_change_finish(struct catalog_change *change, struct slice node)
         rc = STORE_ENOMEM;
     }
     return rc;
-}
-
-/* --- sessions --- */
-
-/* Passes the ids that were just ended on, with their cause. */
-static int change_ended(struct catalog_change *change, const char *kind, struct slice what,
-                        const char *reason)
-{
-    char cause[CAUSE_BYTES_MAX];
-    struct reader ids = reader_from(buffer_slice(&change->ids));
-
-    if (change->ids.failed) {
-        return STORE_ENOMEM;
-    }
-    assert(change->ids.size % UUID_BYTES == 0);
-    const int size = snprintf(cause, sizeof(cause), "%s '%.*s' %s", kind, (int)what.size,
-                              what.size == 0 ? "" : what.data, reason);
-    assert(size > 0 && (size_t)size < sizeof(cause));
-    while (!reader_done(&ids)) {
-        buffer_append_slice(change->ended, reader_bytes(&ids, UUID_BYTES));
-        buffer_put_string(change->ended, slice_from(cause, (size_t)size));
-    }
-    return change->ended->failed ? STORE_ENOMEM : 0;
-}
-
-int catalog_change_end_by_check(struct catalog_change *change, struct slice node,
-                                struct slice check_id, const char *reason)
-{
-    buffer_clear(&change->ids);
-    const int rc = session_invalidate_check(change->txn, change->index, change->stamp, node,
-                                            check_id, &change->ids);
-
-    return rc != 0 ? rc : change_ended(change, "check", check_id, reason);
-}
-
-static int change_end_by_node(struct catalog_change *change, struct slice node)
-{
-    buffer_clear(&change->ids);
-    const int rc =
-        session_invalidate_node(change->txn, change->index, change->stamp, node, &change->ids);
-
-    return rc != 0 ? rc : change_ended(change, "node", node, "removed");
 }
 
 /* --- removals --- */
@@ -204,7 +275,7 @@ int catalog_remove_check(struct catalog_change *change, struct slice node, struc
         return rc;
     }
     change->checks = true;
-    return catalog_change_end_by_check(change, node, catalog_name_slice(&id), reason);
+    return catalog_change_lose_check(change, catalog_name_slice(&id), reason);
 }
 
 /* Packs the ids of the service's checks. */
@@ -353,9 +424,13 @@ int catalog_remove_node(struct catalog_change *change, struct slice node)
         return rc == STORE_ENOTFOUND ? 0 : rc;
     }
     const bool has_id = catalog_key_begin(&id_key, found.id);
+    assert(change->lost_count == 0);       /* A node goes before anything else changes. */
     rc = change_end_by_node(change, node); /* First, so that this is the cause that shows. */
     if (rc == 0) {
         rc = remove_node_contents(change, node);
+        buffer_clear(
+            &change->lost); /* Its sessions went first; another node's checks are others. */
+        change->lost_count = 0;
     }
     if (rc == 0) {
         rc = coordinate_remove(change->txn, change->index, node);

@@ -152,10 +152,13 @@ static void story_acquire(struct story *story)
 
 static void story_ended(struct story *story, struct buffer *ended)
 {
-    assert_int_equal(ended->size % UUID_BYTES, 0);
+    struct reader it = reader_from(buffer_slice(ended));
+
     buffer_append_text(&story->out, "ended");
-    for (size_t at = 0; at < ended->size; at += UUID_BYTES) {
-        buffer_printf(&story->out, " %c", ended->data[at]);
+    while (!reader_done(&it)) {
+        buffer_printf(&story->out, " %c", *reader_bytes(&it, UUID_BYTES).data);
+        assert_int_equal(reader_u32(&it), 0);
+        assert_false(it.failed);
     }
     buffer_deinit(ended);
 }
@@ -181,8 +184,9 @@ static bool story_write(struct story *story)
         const struct uuid id = story_uuid(story, 1);
         check_ok(session_invalidate(txn, story->index, story_stamp(story, 2), &id));
     } else if (strcmp(verb, "check-ended") == 0) {
-        check_ok(session_invalidate_check(txn, story->index, story_stamp(story, 3), one,
-                                          story_slice(story, 2), &ended));
+        const struct slice check_id = story_slice(story, 2);
+        check_ok(session_invalidate_checks(txn, story->index, story_stamp(story, 3), one, &check_id,
+                                           1, &ended));
         story_ended(story, &ended);
     } else if (strcmp(verb, "node-ended") == 0) {
         check_ok(session_invalidate_node(txn, story->index, story_stamp(story, 2), one, &ended));

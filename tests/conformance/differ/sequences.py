@@ -13,6 +13,10 @@ NODES = ["${p}n1", "${p}n2", "${p}n3"]
 NODES_READ = NODES + ["${p}N1"]  # written in one case: which spelling a record keeps differs
 SERVICES = ["${p}web", "${p}db", "${p}Web", "${p}w.x"]
 CHECKS = ["${p}c1", "${p}c2"]
+NODE_IDS = ["5ca1ab1e-0000-4000-8000-00000000abc1", "5CA1AB1E-0000-4000-8000-00000000ABC1",
+            "5ca1ab1e-0000-4000-8000-00000000abc2", "b0a7f00d-0000-4000-8000-00000000abc3"]
+NODE_ID_STARTS = ["5ca1ab1e", "B0A7F00", "b0a7f00d-", "b0a7f00d-0", "5ca1ab1e-0000-40",
+                  "5ca1ab1e00004000800000000000abc1"]
 STATUSES = ["passing", "warning", "critical", "", "odd"]
 TAGS = ["a", "b", "A", "v1"]
 DEFINITIONS = [{}, {"HTTP": "http://x"}, {"HTTP": "x", "Interval": "10s", "Odd": 1}, {"TCP": "x", "Interval": 5},
@@ -202,10 +206,11 @@ class Maker:
 
     def check(self, node):
         record = {"Name": "n"}
-        for field, values in (("CheckID", CHECKS), ("Status", STATUSES), ("Notes", ["x"]),
+        for field, values in (("CheckID", CHECKS + ["serfHealth"]), ("Status", STATUSES), ("Notes", ["x"]),
+                              ("ServiceName", SERVICES), ("ServiceTags", [["x"], [], None]),
                               ("Output", ["x", "y"]), ("ServiceID", ["${p}web", "nosuch", "${p}db"]),
                               ("Node", [node, "other"]), ("Definition", DEFINITIONS)):
-            if self.chance(0.4 if field not in ("Node", "ServiceID") else 0.15):
+            if self.chance(0.4 if field not in ("Node", "ServiceID", "ServiceName", "ServiceTags") else 0.15):
                 record[field] = self.pick(values)
         return record
 
@@ -224,6 +229,8 @@ class Maker:
                               ("ID", ["", "x"])):
             if self.chance(0.2 if field not in ("Unknown", "ID", "Datacenter") else 0.04):
                 document[field] = self.pick(values)
+        if self.chance(0.25):
+            document["ID"] = self.pick(NODE_IDS)
         return {"method": "PUT", "path": "/v1/catalog/register", "json": document}
 
     def deregister(self):
@@ -239,9 +246,10 @@ class Maker:
             ("/v1/catalog/nodes", NODE_FILTERS), ("/v1/catalog/services", NODE_FILTERS),
             ("/v1/catalog/service/" + self.pick(SERVICES + [""]), SERVICE_FILTERS),
             ("/v1/catalog/service/" + self.pick(SERVICES), SERVICE_FILTERS),
-            ("/v1/catalog/node/" + self.pick(NODES_READ + ["nosuch", ""]),
+            ("/v1/catalog/node/" + self.pick(NODES_READ + ["nosuch", ""] + NODE_IDS + NODE_ID_STARTS),
              ["Service == \"${p}web\"", "\"a\" in Tags", "Port == 80", "Meta.v == 1"]),
-            ("/v1/catalog/node-services/" + self.pick(NODES_READ), ["Service == \"${p}web\"", "ID is empty"]),
+            ("/v1/catalog/node-services/" + self.pick(NODES_READ + NODE_ID_STARTS),
+             ["Service == \"${p}web\"", "ID is empty"]),
             ("/v1/catalog/connect/" + self.pick(SERVICES), SERVICE_FILTERS),
             ("/v1/catalog/datacenters", NODE_FILTERS),
             ("/v1/health/node/" + self.pick(NODES_READ + [""]), CHECK_FILTERS),

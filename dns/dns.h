@@ -45,7 +45,8 @@ struct dns_config {
         uint32_t expire_s;  /* 86400 */
         uint32_t min_ttl_s; /* 0 */
     } soa;
-    const char *recursors[DNS_RECURSORS_MAX]; /* "ip", "ip:port", "[ip6]:port" */
+    /* "ip", "ip:port", "[ip6]:port"; others are as if not there. */
+    const char *recursors[DNS_RECURSORS_MAX];
     size_t recursor_count;
     uint32_t recursor_timeout_ms; /* 2000; for each recursor */
     bool recursor_random;         /* begin with any of them, not always with the first */
@@ -90,6 +91,9 @@ uint16_t dns_server_port(const struct dns_server *dns);
 /* Takes effect with the next query; the configuration is copied. On failure (no memory, no domain)
  * the old one stays. */
 int dns_server_reload(struct dns_server *dns, const struct dns_config *config);
+/* Puts an address, of which a copy is kept, in the place of a recursor of the configuration, until
+ * the next reload. From the thread that reloads. Errors: DNS_ENOMEM, and nothing has changed. */
+int dns_server_set_recursor(struct dns_server *dns, size_t index, const char *address);
 /* Stops the threads within a second, closes. Accepts NULL. */
 void dns_server_stop(struct dns_server *dns);
 

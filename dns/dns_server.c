@@ -589,6 +589,16 @@ int dns_server_reload(struct dns_server *dns, const struct dns_config *config)
     return 0;
 }
 
+int dns_server_set_recursor(struct dns_server *dns, size_t index, const char *address)
+{
+    /* Without the lock: only this thread changes it. */
+    struct dns_config config = dns->config->config;
+
+    assert(index < config.recursor_count);
+    config.recursors[index] = address;
+    return dns_server_reload(dns, &config) == 0 ? 0 : DNS_ENOMEM;
+}
+
 static uint64_t server_sum(const struct dns_server *dns, unsigned which)
 {
     uint64_t sum = 0;

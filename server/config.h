@@ -19,7 +19,7 @@
 #include "server/duration.h"
 #include "server/log.h"
 
-enum { CONFIG_ADDRESSES_MAX = 64, CONFIG_FILES_MAX = 4096 };
+enum { CONFIG_ADDRESSES_MAX = 64, CONFIG_FILES_MAX = 4096, CONFIG_HOST_BYTES_MAX = 253 };
 
 /* A token bucket: so many requests a second, and so many at once. */
 struct config_rate {
@@ -108,5 +108,8 @@ int config_load(int argc, char **argv, struct config **out, struct errmsg *err);
 /* Reads the same sources again (SIGHUP). */
 int config_reload(const struct config *old, struct config **out, struct errmsg *err);
 void config_free(struct config *config);
+/* Of a recursor "name" or "name:port": the name, and the port, 53 without one. False for addresses,
+ * and for what is neither; then both may be anything. */
+bool config_recursor_split(const char *text, char host[CONFIG_HOST_BYTES_MAX + 1], uint16_t *port);
 
 #endif

@@ -79,14 +79,41 @@ static void build_service_ttls(struct config_builder *builder, struct dns_config
     }
 }
 
-/* "ip", "ip:port", "[ip6]:port". */
+bool config_recursor_split(const char *text, char host[CONFIG_HOST_BYTES_MAX + 1], uint16_t *port)
+{
+    static const char characters[] =
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+        "-_.";
+    const size_t size = strspn(text, characters);
+    unsigned number = 53;
+    int used = 0;
+
+    if (size == 0 || size > CONFIG_HOST_BYTES_MAX) {
+        return false;
+    }
+    if (text[size] != '\0' &&
+        (sscanf(text + size, ":%5u%n", &number, &used) != 1 || text[size + (size_t)used] != '\0' ||
+         number < 1 || number > CONFIG_PORT_MAX)) {
+        return false;
+    }
+    memcpy(host, text, size);
+    host[size] = '\0';
+    *port = (uint16_t)number;
+    const char *label = strrchr(host, '.');
+
+    label = label == NULL ? host : label + 1;
+    return label[strspn(label, "0123456789")] != '\0'; /* Else it is an address, good or bad. */
+}
+
+/* "ip", "ip:port", "[ip6]:port", "name", "name:port". */
 static bool build_recursor_is_right(const char *text)
 {
-    char address[64];
+    char address[64], host[CONFIG_HOST_BYTES_MAX + 1];
+    uint16_t host_port;
     unsigned port;
     int used = 0;
 
-    if (config_is_ip(text)) {
+    if (config_is_ip(text) || config_recursor_split(text, host, &host_port)) {
         return true;
     }
     if (sscanf(text, "[%45[^]]]:%5u%n", address, &port, &used) == 2 ||

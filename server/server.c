@@ -472,7 +472,7 @@ static int server_reload_dns(struct server *server, const struct dns_config *fro
     to.alt_domain = old->alt_domain;
     to.datacenter = old->datacenter;
     to.deny = old->deny;
-    return dns_server_reload(server->dns, &to);
+    return server_dns_reload(server, &to);
 }
 
 int server_reload(struct server *server, struct errmsg *err)

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "server/server.h"
+#include "server/server_recursors.h"
 
 enum {
     SERVER_DNS_FRESH_MS = 100, /* how often the responder is told how old the store is */
@@ -49,7 +50,8 @@ enum { DNS_METRICS = sizeof(dns_metrics) / sizeof(dns_metrics[0]) };
 struct server_dns {
     struct server *server;
     uv_timer_t timer;
-    uv_async_t async;         /* a DNS thread wants the store confirmed */
+    uv_async_t async; /* a DNS thread wants the store confirmed */
+    struct server_recursors *recursors;
     struct replica_read read; /* the confirmation under way */
     uint64_t reading;         /* up to which it confirms; 0: none is */
     unsigned turns;           /* of the timer */
@@ -106,6 +108,7 @@ static void dns_on_timer(uv_timer_t *timer)
 
     dns_server_set_absent(owner->server->dns, !replica_has_state(owner->server->replica));
     dns_tell_fresh(owner->server);
+    server_recursors_tick(owner->recursors, owner->server->dns);
     if (++owner->turns % SERVER_DNS_METRICS_TURNS == 0) {
         dns_tell_metrics(owner);
     }
@@ -190,9 +193,10 @@ int server_dns_start(struct server *server, struct errmsg *err)
     const char *list = config->dns_address != NULL ? config->dns_address : config->client_addr;
     char words[DNS_ADDRESSES_MAX * 64];
     char *rest = words;
+    struct dns_config dns = config->dns;
     struct dns_options options = {
         .store = server->store,
-        .config = &config->dns,
+        .config = &dns,
         .port = (uint16_t)config->dns_port,
         .threads = config->dns_threads,
         .confirm = dns_confirm,
@@ -210,7 +214,13 @@ int server_dns_start(struct server *server, struct errmsg *err)
         return errmsg_set(err, -1, "out of memory");
     }
     owner->server = server;
+    owner->recursors = server_recursors_new(server->loop);
+    if (owner->recursors == NULL) {
+        free(owner);
+        return errmsg_set(err, -1, "out of memory");
+    }
     if (dns_open_handles(owner, err) != 0) {
+        server_recursors_free(owner->recursors);
         free(owner);
         return -1;
     }
@@ -222,6 +232,7 @@ int server_dns_start(struct server *server, struct errmsg *err)
         assert(options.address_count < DNS_ADDRESSES_MAX); /* config_load checked it */
         options.addresses[options.address_count++] = word;
     }
+    server_recursors_take(owner->recursors, &dns);
     server_random(&options.seed, sizeof(options.seed));
     for (size_t i = 0; i < DNS_METRICS; i++) {
         owner->metrics[i] =
@@ -237,6 +248,14 @@ int server_dns_start(struct server *server, struct errmsg *err)
     return rc;
 }
 
+int server_dns_reload(struct server *server, const struct dns_config *config)
+{
+    struct dns_config dns = *config;
+
+    server_recursors_take(server->dns_owner->recursors, &dns);
+    return dns_server_reload(server->dns, &dns);
+}
+
 void server_dns_stop(struct server *server)
 {
     struct server_dns *owner = server->dns_owner;
@@ -247,6 +266,7 @@ void server_dns_stop(struct server *server)
     if (owner->reading != 0) {
         replica_read_cancel(server->replica, &owner->read);
     }
+    server_recursors_free(owner->recursors);
     dns_server_stop(server->dns);
     server->dns = NULL;
     server->dns_owner = NULL;

@@ -39,7 +39,10 @@ NUMBERS = ["0", "1", "80", "8080", "-1", "10", "080", "0x50", "92233720368547758
 FLAGS = ["true", "false", "TRUE", "t", "0", "1", "True", "f", "yes", ""]
 MAP_KEYS = ["env", "v", "lan", "wan", "${p}k", "nosuch", "a b", "x-y"]
 PATTERNS = ["n[12]", "^.*$", "", "web|db", "a+", "[^a]", "(", "x{2,3}", "\\\\d+", "^$", ".", "[a", "a{100}",
-            "^pass", "(pass|crit).*", "10[.]0", "*"]
+            "^pass", "(pass|crit).*", "10[.]0", "*", "(?i)N1|PASS", "(?i:P)ass", "(?m)^web$", "(?s).+", "(?z)",
+            "(?P<x>n)[12]", "\\\\bn1\\\\b", "\\\\An", "n\\\\z", "\\\\Q10.0\\\\E", "\\\\x6e1", "\\\\1561",
+            "[[:alpha:]]+", "[[:^digit:]]", "[^\\\\w]", "[a-\\\\d]", "\u00e9", "^.$", "a{01}", "x{2}{3}",
+            "((a+)+)+", "{2}", "a|*", "()", "(|n)+1", "\\\\8", "\\\\b"]
 
 
 class Expressions:
@@ -92,6 +95,11 @@ class Expressions:
         plain = word.isalnum() and not word[0].isdigit() or word.isdigit()
         if plain and self.chance(0.5):
             return word
+        if word and self.chance(0.1):
+            return "\"%s\"" % (self.pick(["\\%03o", "\\x%02x", "\\u%04x", "\\U%08x"]) % ord(word[0]) + word[1:])
+        if self.chance(0.03):
+            return self.pick(["db.example.com", "a.b.c.d.e.f.g.h.i.j", "a[\"b c\"].d", "\"\\ud800\"", "\"\\400\"",
+                              "`a\rb`", "\"\\'\"", "not", "in", "-0", "\"\u00e9\""])
         return self.pick(["\"%s\"", "\"%s\"", "`%s`"]) % word
 
     def comparison(self, fields):

@@ -68,7 +68,7 @@ static bool sim_change_draw(struct sim *sim, size_t leader,
         sim_change_add(sim, configuration);
         return true;
     }
-    if (sim_voters(configuration) <= 2) {
+    if (sim_voters(configuration) <= 1) {
         return false;
     }
     if (sim_chance(sim, 4000)) {

@@ -235,11 +235,11 @@ static void sim_node_update(struct sim *sim, size_t node, const struct raft_even
     }
     server->known_leader = update->leader;
     server->deadline_ms = update->deadline_ms;
+    server->wake_ms = sim_clock_moment(&server->clock, server->deadline_ms);
     if (sim->full != NULL) {
         sim_state_apply_soon(sim, node);
-        sim_session_turn(sim, node);
+        sim_session_turn(sim, node); /* Which may have it wake earlier. */
     }
-    server->wake_ms = sim_clock_moment(&server->clock, server->deadline_ms);
 }
 
 void sim_node_init(struct sim *sim, size_t node)

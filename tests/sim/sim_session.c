@@ -144,9 +144,14 @@ void sim_session_turn(struct sim *sim, size_t node)
         server->seen_ms = 0;
     }
     server->in_turn = false;
-    /* Timers may have changed, whatever was done. */
-    const uint64_t due_ms =
-        session_timers_run(sim, node) ? session_timers_next_ms(server->timers) : UINT64_MAX;
+    /* Timers may have changed, whatever was done. And the clock is looked at more often than what
+     * counts as a pause: a leader that is alone has no heartbeats. */
+    uint64_t due_ms = UINT64_MAX;
+    if (session_timers_run(sim, node)) {
+        const uint64_t look_ms = session_now(sim, node) + sim->parameters.election_ms / 2;
+        due_ms = session_timers_next_ms(server->timers);
+        due_ms = due_ms < look_ms ? due_ms : look_ms;
+    }
     struct sim_node *host = &sim->nodes[node];
     host->wake_ms =
         sim_clock_moment(&host->clock, host->deadline_ms < due_ms ? host->deadline_ms : due_ms);

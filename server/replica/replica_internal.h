@@ -60,9 +60,10 @@ enum {
     REPLICA_UNCHECKED_BYTES = 4 * 1024 * 1024,     /* taken before both are looked at again */
     REPLICA_BUCKETS = 1024,
     REPLICA_SNAPSHOT_CHUNK_BYTES = 256 * 1024, /* of a snapshot on its way, one at a time */
-    REPLICA_SNAPSHOT_ASK_MS = 2000,   /* an unanswered question for a chunk is asked again */
-    REPLICA_SNAPSHOT_RETRY_MS = 5000, /* after a failure */
-    REPLICA_EXPIRIES_MAX = 64,        /* session ends proposed in one turn */
+    REPLICA_SNAPSHOT_ASK_MS = 2000,       /* an unanswered question for a chunk is asked again */
+    REPLICA_SNAPSHOT_RETRY_MS = 5000,     /* after one could not be received */
+    REPLICA_SNAPSHOT_TELL_MS = 60 * 1000, /* which is told again so often */
+    REPLICA_EXPIRIES_MAX = 64,            /* session ends proposed in one turn */
     REPLICA_TOKENS_MAX = 4096,
     REPLICA_OPERATE_BYTES_MAX = 1024, /* of what an operator names */
     REPLICA_REQUESTS_MAX = 256,       /* of operators, at one time */
@@ -334,6 +335,8 @@ struct replica {
         struct snapshot_receive *receive;
         uint64_t asked_ms;
     } fetch;
+    uint64_t fetch_retry_ms; /* nothing is fetched before, */
+    uint64_t fetch_tell_ms;  /* and not told of before: there was no room for it */
 
     struct session_timers *timers;
     uint64_t timers_term; /* the term whose timers run; 0: none */

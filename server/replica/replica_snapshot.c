@@ -270,18 +270,36 @@ static void snapshot_fetch_end(struct replica *replica)
     memset(&replica->fetch, 0, sizeof(replica->fetch));
 }
 
+/* As a rule there is no room for it. The core asks for it again all the time. */
+static void snapshot_fetch_failed(struct replica *replica, const struct errmsg *err)
+{
+    const uint64_t now_ms = replica_now_ms(replica);
+
+    replica->fetch_retry_ms = now_ms + REPLICA_SNAPSHOT_RETRY_MS;
+    if (now_ms >= replica->fetch_tell_ms) {
+        replica->fetch_tell_ms = now_ms + REPLICA_SNAPSHOT_TELL_MS;
+        log_write(LOG_ERROR, SNAPSHOT_LOG, "cannot receive a snapshot, will be tried again: %s",
+                  err->text);
+    }
+    snapshot_fetch_end(replica);
+}
+
 /* The core needs `from`'s snapshot, of `index` or later; told again and again while that is so. */
 void replica_snapshot_want(struct replica *replica, raft_id from, raft_index index)
 {
+    const uint64_t now_ms = replica_now_ms(replica);
+
     if (replica->snapshots == NULL || replica->fetch.from != 0 || replica->snapshot_work != NULL ||
-        replica->load_waits.index > 0 || replica->stopping) {
+        replica->load_waits.index > 0 || replica->stopping || now_ms < replica->fetch_retry_ms) {
         return;
     }
-    log_write(LOG_INFO, SNAPSHOT_LOG, "fetching a snapshot from the leader: index>=%llu",
-              (unsigned long long)index);
+    if (now_ms >= replica->fetch_tell_ms) {
+        log_write(LOG_INFO, SNAPSHOT_LOG, "fetching a snapshot from the leader: index>=%llu",
+                  (unsigned long long)index);
+    }
     replica->fetch.from = from;
     replica->fetch.index = index;
-    snapshot_ask(replica, replica_now_ms(replica));
+    snapshot_ask(replica, now_ms);
 }
 
 /* The first piece of another snapshot than the one that is being received: begin with that one. */
@@ -303,8 +321,7 @@ static bool snapshot_fetch_begin(struct replica *replica, const struct message_s
     replica->fetch.meta = offer;
     if (snapshot_receive_begin(replica->snapshots, &offer, &replica->fetch.receive, &err) !=
         SNAPSHOT_OK) {
-        log_write(LOG_ERROR, SNAPSHOT_LOG, "cannot receive a snapshot: %s", err.text);
-        snapshot_fetch_end(replica);
+        snapshot_fetch_failed(replica, &err);
         return false;
     }
     return true;
@@ -327,8 +344,7 @@ void replica_on_snapshot_chunk(struct replica *replica, raft_id from, struct sli
     }
     rc = snapshot_receive_chunk(replica->fetch.receive, chunk.offset, chunk.data, &err);
     if (rc != SNAPSHOT_OK && rc != SNAPSHOT_EINVAL) {
-        log_write(LOG_ERROR, SNAPSHOT_LOG, "cannot receive a snapshot: %s", err.text);
-        snapshot_fetch_end(replica);
+        snapshot_fetch_failed(replica, &err);
         return;
     }
     if (!snapshot_receive_complete(replica->fetch.receive)) {

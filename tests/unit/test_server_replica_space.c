@@ -292,6 +292,38 @@ static void who_has_lost_its_log_is_not_handed_leadership(void **state)
     cluster_free(cluster);
 }
 
+static void count_failures(void *context, const struct log_event *event)
+{
+    atomic_int *count = context;
+
+    if (strstr(event->text, "cannot receive a snapshot") != NULL) {
+        (void)atomic_fetch_add(count, 1);
+    }
+}
+
+/* Symptom: a follower without room for the leader's snapshot logged an error every second. */
+static void a_snapshot_that_cannot_be_received_is_told_of_once(void **state)
+{
+    struct cluster *cluster = cluster_new(1);
+    const struct message_snapshot piece = {.index = 9, .term = 1, .bytes = 1, .data = SLICE_EMPTY};
+    struct buffer payload = {0};
+    atomic_int count = 0;
+
+    (void)state;
+    struct replica *replica = cluster->servers[cluster_leader(cluster)].replica;
+    message_put_snapshot(&payload, &piece);
+    log_tap_set(count_failures, &count, LOG_ERROR);
+    for (int i = 0; i < 3; i++) {
+        replica_snapshot_want(replica, 7, 1);
+        replica_on_snapshot_chunk(replica, 7, buffer_slice(&payload));
+        assert_int_equal(replica->fetch.from, 0);
+    }
+    log_tap_set(NULL, NULL, LOG_ERROR);
+    assert_int_equal(atomic_load(&count), 1);
+    buffer_deinit(&payload);
+    cluster_free(cluster);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -300,6 +332,7 @@ int main(void)
         cmocka_unit_test(where_nobody_has_space_the_leader_stays_and_takes_writes_when_it_has_some),
         cmocka_unit_test(a_full_leader_judges_what_is_forwarded_together_one_by_one),
         cmocka_unit_test(who_has_lost_its_log_is_not_handed_leadership),
+        cmocka_unit_test(a_snapshot_that_cannot_be_received_is_told_of_once),
     };
 
     (void)signal(SIGPIPE, SIG_IGN);

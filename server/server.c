@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <malloc.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stddef.h>
@@ -26,7 +27,8 @@
 
 enum {
     SERVER_DRAIN_MS_MAX = 5000,         /* how long an orderly stop waits for requests in flight */
-    SERVER_CLOSE_MS_MAX = 5000,         /* and then for the parts to close */
+    SERVER_STOP_MS_MAX = 10 * 1000,     /* then for the parts to stop: a disk may hang */
+    SERVER_CLOSE_MS_MAX = 5000,         /* and then for what they closed to call back */
     SERVER_WATCHDOG_MS = 250,           /* how often the loop's stalls are measured */
     SERVER_STALL_MS_WARN = 500,         /* a stall that is worth a line in the log */
     SERVER_MAPPED_BYTES_MIN = 1 << 20,  /* what is as large is mapped, and unmapped when freed */
@@ -49,6 +51,8 @@ struct server_process {
     bool handles_open;
     bool pid_file_written; /* else the one that is there is another process's */
     bool leave_requested;  /* it stops because /v1/agent/leave asked for it, not a signal */
+    pthread_t guard;       /* while the parts stop */
+    int guard_fd;          /* which it reads from */
 };
 
 /* --- small services for everybody --- */
@@ -534,6 +538,20 @@ static void server_on_left(void *context)
     replica_hand_over(process->server.replica, server_on_handed_over, process);
 }
 
+/* One that comes when this server is stopping already. */
+static void server_stop_signalled(struct server_process *process)
+{
+    if (process->leave_requested) {
+        /* The first from outside, the service manager's as a rule: `consul leave`, and once that
+         * has its answer SIGTERM. */
+        process->leave_requested = false;
+        log_write(LOG_INFO, "agent", "leaving already; another signal ends the process at once");
+        return;
+    }
+    log_write(LOG_WARN, "agent", "second signal, exiting at once");
+    _exit(1); /* What was acknowledged is on disk already. */
+}
+
 static void server_on_signal(uv_signal_t *handle, int signal_number)
 {
     struct server_process *process = handle->data;
@@ -548,16 +566,9 @@ static void server_on_signal(uv_signal_t *handle, int signal_number)
         return;
     }
     log_write(LOG_INFO, "agent", "Caught: signal=%s", interrupt ? "interrupt" : "terminated");
-    if (server->stopping && process->leave_requested) {
-        /* The first from outside, the service manager's as a rule: `consul leave`, and once that
-         * has its answer SIGTERM. */
-        process->leave_requested = false;
-        log_write(LOG_INFO, "agent", "leaving already; another signal ends the process at once");
-        return;
-    }
     if (server->stopping) {
-        log_write(LOG_WARN, "agent", "second signal, exiting at once");
-        _exit(1); /* What was acknowledged is on disk already. */
+        server_stop_signalled(process);
+        return;
     }
     const bool leave = server->leaving ||
                        (interrupt ? !config->skip_leave_on_interrupt : config->leave_on_terminate);
@@ -574,6 +585,81 @@ static void server_on_signal(uv_signal_t *handle, int signal_number)
     } else {
         replica_hand_over(server->replica, server_on_handed_over, process);
     }
+}
+
+/* --- the guard --- */
+
+/* While the parts stop, the loop does not run, or waits for a worker, and a disk that hangs can
+ * hold it up for ever: so signals go to a thread, which also sees to it that there is an end. */
+enum { GUARD_SIGNAL = 1, GUARD_DONE };
+
+static int server_guard_write_fd = -1; /* of the process: what a signal handler can reach */
+
+static void server_guard_tell(char what)
+{
+    const int error = errno;
+    const ssize_t written = write(server_guard_write_fd, &what, 1);
+
+    (void)written; /* A pipe that is full tells as much. */
+    errno = error;
+}
+
+static void server_guard_on_signal(int signal_number)
+{
+    (void)signal_number;
+    server_guard_tell(GUARD_SIGNAL);
+}
+
+static void *server_guard_run(void *context)
+{
+    struct server_process *process = context;
+    const uint64_t end_ms = uv_hrtime() / 1000000 + SERVER_STOP_MS_MAX;
+    struct pollfd told = {.fd = process->guard_fd, .events = POLLIN};
+    char what = 0;
+
+    while (what != GUARD_DONE) {
+        const uint64_t now_ms = uv_hrtime() / 1000000;
+
+        if (now_ms >= end_ms) {
+            log_write(LOG_ERROR, "agent",
+                      "the server did not stop in %d ms, exiting at once: does a disk hang?",
+                      SERVER_STOP_MS_MAX);
+            _exit(1); /* As after a second signal. */
+        }
+        if (poll(&told, 1, (int)(end_ms - now_ms)) == 1 && read(told.fd, &what, 1) == 1 &&
+            what == GUARD_SIGNAL) {
+            server_stop_signalled(process);
+        }
+    }
+    return NULL;
+}
+
+/* False: there is none, which was logged; the parts are stopped without it. */
+static bool server_guard_start(struct server_process *process)
+{
+    struct sigaction action = {.sa_handler = server_guard_on_signal, .sa_flags = SA_RESTART};
+    int fds[2];
+
+    if (pipe2(fds, O_CLOEXEC) != 0) {
+        log_write(LOG_WARN, "agent", "stopping without a limit: cannot make a pipe: %s",
+                  strerror(errno));
+        return false;
+    }
+    process->guard_fd = fds[0]; /* Both stay open: a signal may come at any time. */
+    server_guard_write_fd = fds[1];
+    if (pthread_create(&process->guard, NULL, server_guard_run, process) != 0) {
+        log_write(LOG_WARN, "agent", "stopping without a limit: cannot start a thread");
+        return false;
+    }
+    (void)sigaction(SIGTERM, &action, NULL); /* Cannot fail for these two. */
+    (void)sigaction(SIGINT, &action, NULL);
+    return true;
+}
+
+static void server_guard_end(struct server_process *process)
+{
+    server_guard_tell(GUARD_DONE);
+    (void)pthread_join(process->guard, NULL); /* It is there, and ends now. */
 }
 
 /* --- the loop --- */
@@ -717,7 +803,11 @@ int server_run(struct config *config)
         (void)fprintf(stderr, "==> %s\n", err.text);
     }
 
+    const bool guarded = server_guard_start(process);
     server_stop_parts(process);
+    if (guarded) {
+        server_guard_end(process);
+    }
     const bool closed = server_close_handles(process);
     if (process->pid_file_written) {
         (void)unlink(config->pid_file); /* an operator may have been faster */

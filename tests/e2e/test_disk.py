@@ -140,6 +140,50 @@ def test_writes_are_refused_when_the_disk_hangs_and_nobody_can_take_over(shim):
         wait_for("writes again", lambda: server.put("k", "4"), 60)
 
 
+def stop_with_a_hung_disk(server):
+    """Up to where the parts are stopped, the log among them, which waits for its disk."""
+    wait_for("a leader", lambda: server.put("k", "1"), 60)
+    server.disk("stall")
+
+    def stuck():
+        try:
+            server.put("k", "2", timeout=1)
+        except (OSError, ValueError):
+            pass  # Nobody waits for it; the disk has it to write.
+        return "has not answered for" in server.log()
+    wait_for("a write that the disk does not take", stuck, 60)
+    server.process.terminate()
+    wait_for("the stop", lambda: "Requesting shutdown" in server.log(), 60)
+
+
+def test_a_disk_that_hangs_at_a_stop_does_not_keep_the_process(shim):
+    """Symptom: the log's thread was waited for, and nothing but SIGKILL ended the process."""
+    with shimmed(shim, 1) as cluster:
+        server = cluster.servers[0]
+        stop_with_a_hung_disk(server)
+        assert server.process.wait(60) == 1
+        server.process = None
+        assert "the server did not stop in" in server.log()
+        server.disk(None)
+        server.start()
+        wait_for("what was acknowledged", lambda: server.get_json("/v1/kv/k") is not None, 60)
+
+
+def test_a_second_signal_ends_a_stop_that_hangs(shim):
+    with shimmed(shim, 1) as cluster:
+        server = cluster.servers[0]
+        stop_with_a_hung_disk(server)
+
+        def ended():
+            if server.process.poll() is None:
+                server.process.terminate()  # Again: the first one may be one too early for the guard.
+            return server.process.poll() is not None
+        wait_for("the end", ended, 60)
+        assert server.process.wait() == 1
+        server.process = None
+        assert "second signal, exiting at once" in server.log()
+
+
 def test_a_slow_disk_is_warned_of_and_measured(shim):
     with shimmed(shim, 1) as cluster:
         server = cluster.servers[0]

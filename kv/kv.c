@@ -479,5 +479,8 @@ static int kv_tombstone_reap(struct store_txn *txn, struct slice key, struct sli
 
 int kv_tombstones_reap(struct store_txn *txn, uint64_t index)
 {
+    if (index == 0) {
+        return STORE_OK; /* No deletion is that old. */
+    }
     return store_visit(txn, STORE_TOMBSTONE, SLICE_EMPTY, kv_tombstone_reap, &index);
 }

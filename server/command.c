@@ -688,3 +688,139 @@ int command_apply(struct store_txn *txn, uint64_t term, uint64_t index, struct s
     assert(rc == 0 || (rc < 0 && rc > -100));
     return rc;
 }
+
+/* --- how much there is to do --- */
+
+struct count {
+    struct store_txn *txn;
+    size_t records;
+    size_t max;
+};
+
+static void count_below(struct count *count, enum store_table table, struct slice prefix)
+{
+    struct store_scan scan;
+    struct slice key;
+    struct slice value;
+
+    if (count->records == count->max ||
+        store_scan_begin(&scan, count->txn, table, prefix) != STORE_OK) {
+        return;
+    }
+    while (count->records < count->max && store_scan_next(&scan, &key, &value) == STORE_OK) {
+        count->records++;
+    }
+    store_scan_end(&scan);
+}
+
+static void count_table(struct count *count, enum store_table table)
+{
+    const size_t left = count->max - count->records;
+    uint64_t records;
+
+    if (store_table_count(count->txn, table, &records) == STORE_OK) {
+        count->records += records < left ? (size_t)records : left;
+    }
+}
+
+static void count_locks(struct count *count, const struct uuid *session)
+{
+    count_below(count, STORE_SESSION_KEY, slice_from((const char *)session->bytes, UUID_BYTES));
+}
+
+/* The sessions of a node, and what they hold: all of it may end. */
+static void count_node(struct count *count, struct slice node)
+{
+    struct session_scan scan;
+    struct session session;
+
+    if (session_scan_begin_node(&scan, count->txn, node) != STORE_OK) {
+        return;
+    }
+    while (count->records < count->max && session_scan_next(&scan, &session) == STORE_OK) {
+        count->records++;
+        count_locks(count, &session.id);
+    }
+    session_scan_end(&scan);
+}
+
+static void count_registration(struct count *count, const struct catalog_registration *registration)
+{
+    struct reader it = reader_from(registration->checks);
+    struct catalog_check check;
+
+    for (uint32_t i = 0; i < registration->check_count; i++) {
+        if (catalog_check_decode(reader_string(&it), &check) &&
+            (check.status.size == 0 || catalog_check_is_critical(&check))) {
+            count_node(count, registration->node.name);
+            return;
+        }
+    }
+}
+
+static void count_txn(struct count *count, struct slice ops)
+{
+    struct reader it = reader_from(ops);
+    struct txn_op op;
+
+    while (txn_op_next(&it, &op)) {
+        switch (op.kind) {
+        case TXN_KV:
+            if (op.verb == TXN_DELETE_TREE || op.verb == TXN_GET_TREE) {
+                count_below(count, STORE_KV, op.key);
+            }
+            break;
+        case TXN_NODE:
+            count_node(count, op.node.name);
+            break;
+        case TXN_SERVICE:
+            count_node(count, op.service.node);
+            break;
+        case TXN_CHECK:
+            count_node(count, op.check.node);
+            break;
+        }
+    }
+}
+
+size_t command_records(struct store_txn *txn, struct slice bytes, size_t max)
+{
+    struct count count = {.txn = txn, .max = max};
+    struct command command;
+
+    if (!command_decode(bytes, &command)) {
+        return 0;
+    }
+    switch ((uint8_t)command.type) { /* Not by the enum: the others touch what they name alone. */
+    case COMMAND_KV:
+        if (command.kv.verb == COMMAND_KV_DELETE_PREFIX) {
+            count_below(&count, STORE_KV, command.kv.key);
+        }
+        break;
+    case COMMAND_SESSION_DESTROY:
+        count_locks(&count, &command.destroy.id);
+        break;
+    case COMMAND_REGISTER:
+        count_registration(&count, &command.registration);
+        break;
+    case COMMAND_DEREGISTER:
+        count_node(&count, command.deregister.node);
+        break;
+    case COMMAND_REAP:
+        if (command.tombstone_index > 0) {
+            count_table(&count, STORE_TOMBSTONE);
+        }
+        count_table(&count, STORE_LOCK_DELAY);
+        break;
+    case COMMAND_LEADER_START:
+        count_table(&count, STORE_LOCK_DELAY);
+        break;
+    case COMMAND_TXN:
+        count_txn(&count, command.txn_ops);
+        break;
+    case COMMAND_RESTORE:
+        count.records = command.restore.step == COMMAND_RESTORE_FINISH ? max : 0;
+        break;
+    }
+    return count.records;
+}

@@ -107,6 +107,12 @@ bool command_grows(struct slice command);
 /* Whether applying the command takes as long as the state is large: not on the loop, then, and in a
  * transaction of its own. Afterwards everybody who waits for anything must be woken. */
 bool command_replaces_state(struct slice command);
+/* How many records, up to `max`, applying the command goes through beyond those that it names: the
+ * keys below a prefix, the locks of sessions that it ends, what it reaps; `max` for one that
+ * replaces the state. It tells how long applying would take now, and is no part of the state
+ * machine: `txn`, of either kind, is only read. What does not decode, or cannot be read, counts for
+ * nothing: applying says what is wrong with it. */
+size_t command_records(struct store_txn *txn, struct slice bytes, size_t max);
 
 /* Beside the store's errors. */
 enum { COMMAND_EUNKNOWN = -401 };

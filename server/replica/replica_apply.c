@@ -22,12 +22,14 @@ void replica_apply_unknown(raft_index index, const struct command_result *result
                   (unsigned long long)index, PROCONSUL_VERSION, result->error.text);
 }
 
-/* Applies entries up to `last` inside the transaction; `*reached` is the last one that was. What
- * transactions of local clients answer goes to `answers`. Store errors pass through. */
+/* Applies entries up to `last` inside the transaction, but none that takes long; `*reached` is the
+ * last one that was. What transactions of local clients answer goes to `answers`. Store errors pass
+ * through. */
 static int replica_apply_batch(struct replica *replica, struct store_txn *txn, raft_index last,
                                struct buffer *answers, raft_index *reached)
 {
     struct command_observer observer = replica_observer_template;
+    size_t records = 0;
     size_t bytes = 0;
 
     observer.host = replica;
@@ -41,17 +43,17 @@ static int replica_apply_batch(struct replica *replica, struct store_txn *txn, r
             break;
         }
         assert(entry.index == index);
-        if (replica_restore_is(&entry)) {
-            assert(index > replica->applied_index + 1);
-            break; /* Comes alone, next. */
-        }
         if (entry.type == RAFT_ENTRY_COMMAND) {
+            const struct slice command = slice_from(entry.data, entry.size);
             struct command_result *result =
                 proposal != NULL && proposal->term == entry.term ? &proposal->result : &ignored;
 
+            records += command_records(txn, command, REPLICA_TURN_RECORDS_MAX - records);
+            if (records == REPLICA_TURN_RECORDS_MAX) {
+                break; /* Enough for a turn; the first one is a worker's. */
+            }
             observer.answers = result == &ignored ? NULL : answers;
-            rc = command_apply(txn, entry.term, index, slice_from(entry.data, entry.size),
-                               &observer, result);
+            rc = command_apply(txn, entry.term, index, command, &observer, result);
             if (rc == COMMAND_EUNKNOWN) {
                 replica_apply_unknown(index, result);
             }
@@ -62,12 +64,12 @@ static int replica_apply_batch(struct replica *replica, struct store_txn *txn, r
         replica->applied_term = entry.term;
         *reached = index;
         bytes += entry.size;
-        if (bytes > REPLICA_TURN_APPLY_BYTES_MAX) {
+        if (bytes + answers->size > REPLICA_TURN_APPLY_BYTES_MAX) {
             break;
         }
     }
     return *reached == replica->applied_index
-               ? STORE_OK /* Not even the first one could be read. */
+               ? STORE_OK
                : store_applied_set(txn, replica->applied_term, *reached);
 }
 
@@ -135,10 +137,6 @@ void replica_apply(struct replica *replica)
         replica_session_applied(replica);
         return;
     }
-    if (replica_restore_start(replica)) {
-        replica_session_applied(replica);
-        return;
-    }
     if (last - before > REPLICA_TURN_APPLY_MAX) {
         last = before + REPLICA_TURN_APPLY_MAX;
     }
@@ -147,11 +145,16 @@ void replica_apply(struct replica *replica)
     rc = store_write_begin(replica->server->store, &txn);
     if (rc == STORE_OK) {
         rc = replica_apply_batch(replica, &txn, last, &answers, &reached);
-        if (rc == STORE_OK) {
+        if (rc == STORE_OK && reached > before) {
             rc = store_write_commit(&txn);
         } else {
             store_write_abort(&txn);
         }
+    }
+    if (rc == STORE_OK && reached == before) {
+        replica_long_start(replica);
+        replica_session_applied(replica);
+        return;
     }
     if (rc != STORE_OK) {
         buffer_deinit(&answers);

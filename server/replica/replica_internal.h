@@ -40,6 +40,7 @@ enum {
     REPLICA_TURN_COMMAND_BYTES_MAX = 4 * 1024 * 1024,
     REPLICA_TURN_APPLY_MAX = 2048, /* entries applied in one turn */
     REPLICA_TURN_APPLY_BYTES_MAX = 8 * 1024 * 1024,
+    REPLICA_TURN_RECORDS_MAX = 4096, /* gone through in one turn; more of a command: a worker's */
     REPLICA_QUEUE_BYTES_MAX = 64 * 1024 * 1024,    /* writes waiting for a leader, all told */
     REPLICA_REMOTE_BYTES_MAX = 48 * 1024 * 1024,   /* forwarded commands waiting for the turn */
     REPLICA_PENDING_BYTES_MAX = 128 * 1024 * 1024, /* in the log, waiting for a slow disk */
@@ -322,12 +323,12 @@ struct replica {
     struct snapshot_meta newest;                 /* index 0: none */
     uint64_t snapshot_next_ms;                   /* when to look whether one is due */
     struct replica_snapshot_work *snapshot_work; /* what a worker does just now; NULL: nothing */
-    bool apply_held; /* a worker is replacing the state: nothing is applied */
+    bool apply_held; /* a worker writes the state: nothing else is applied */
     /* It is to replace the state when there is space, and nothing is applied till then; index 0:
      * none is. */
     struct snapshot_meta load_waits;
-    unsigned store_holds;                      /* replica_store_hold */
-    struct replica_restore_work *restore_work; /* it is a restore's; NULL: none */
+    unsigned store_holds;                /* replica_store_hold */
+    struct replica_long_work *long_work; /* of a command that takes long; NULL: none */
     struct {
         raft_id from; /* 0: nothing is being fetched */
         raft_index index;
@@ -429,12 +430,10 @@ void replica_snapshot_want(struct replica *replica, raft_id from, raft_index ind
 void replica_on_snapshot_get(struct replica *replica, raft_id from, struct slice payload);
 void replica_on_snapshot_chunk(struct replica *replica, raft_id from, struct slice payload);
 
-/* replica_restore.c */
-/* Whether the entry is one for a worker. */
-bool replica_restore_is(const struct raft_entry *entry);
-/* Starts one if the next entry to apply is such. True: it has, or the entry cannot be read now, and
- * nothing is applied for a while. */
-bool replica_restore_start(struct replica *replica);
+/* replica_long.c */
+/* Has a worker apply the next entry, by itself. If that cannot be read now, nothing is applied for
+ * a while. */
+void replica_long_start(struct replica *replica);
 
 /* replica_apply.c */
 /* What stands at `index` is for a newer version: to go on would be to have another state. */

@@ -65,6 +65,7 @@ void replica_session_start_timers(struct replica *replica)
     store_read_end(&txn);
     if (rc == STORE_ENOTFOUND) {
         replica->timers_term = replica->term;
+        replica->sessions_held_ms = 0; /* They begin now. */
         log_write(LOG_DEBUG, SESSION_LOG, "timers started: count=%zu",
                   session_timers_count(replica->timers));
     }
@@ -92,11 +93,16 @@ static void session_on_expiry_done(void *context, const char *failure,
     free(expiry);
 }
 
-/* While the store is full nothing is applied, and so no renewal can be answered: those who would
- * have renewed lose no time by it. */
+/* While the store is full, or a worker has it, nothing is applied, and so no renewal can be
+ * answered: those who would have renewed lose no time by it. */
+static bool session_waits(const struct replica *replica)
+{
+    return replica->apply_stalled || replica->apply_held;
+}
+
 static bool session_hold(struct replica *replica, uint64_t now_ms)
 {
-    if (replica->apply_stalled) {
+    if (session_waits(replica)) {
         if (replica->sessions_held_ms == 0) {
             replica->sessions_held_ms = now_ms;
         }
@@ -146,7 +152,7 @@ void replica_session_expire(struct replica *replica, uint64_t now_ms)
 uint64_t replica_session_next_ms(const struct replica *replica)
 {
     const uint64_t due_ms = replica->role == RAFT_LEADER && replica->timers_term == replica->term &&
-                                    !replica->apply_stalled
+                                    !session_waits(replica)
                                 ? session_timers_next_ms(replica->timers)
                                 : UINT64_MAX;
 

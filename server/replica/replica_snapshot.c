@@ -388,7 +388,7 @@ static void snapshot_finished(struct replica *replica, struct replica_snapshot_w
         work->meta.index <= replica->applied_index) {
         return; /* The log has caught up meanwhile. */
     }
-    if (replica->restore_work != NULL) {
+    if (replica->long_work != NULL) {
         return; /* Somebody writes to the state just now: the core will ask again. */
     }
     replica->apply_held = true;
@@ -473,7 +473,7 @@ void replica_snapshot_stop(struct replica *replica)
     if (replica->snapshot_work != NULL) {
         atomic_store(&replica->snapshot_work->task.cancel, true);
     }
-    while (replica->snapshot_work != NULL || replica->restore_work != NULL ||
+    while (replica->snapshot_work != NULL || replica->long_work != NULL ||
            replica->store_holds > 0) {
         (void)uv_run(replica->server->loop, UV_RUN_ONCE);
     }

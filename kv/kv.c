@@ -120,32 +120,42 @@ static int kv_tombstone_decode(struct slice record, uint64_t *index)
     return STORE_OK;
 }
 
-int kv_tombstone_index(struct store_txn *txn, struct slice prefix, uint64_t *index)
+int kv_tombstone_index(struct store_txn *txn, struct slice prefix, struct buffer *from, size_t max,
+                       uint64_t *index, bool *more)
 {
     struct store_scan scan;
-    struct slice key;
+    struct slice key = SLICE_EMPTY;
     struct slice record;
-    uint64_t highest = 0;
+    uint64_t highest = *index;
+    size_t count = 0;
 
-    if (prefix.size == 0) {
-        return kv_index(txn, index);
-    }
-    int rc = store_scan_begin(&scan, txn, STORE_TOMBSTONE, prefix);
+    int rc = store_scan_from(&scan, txn, STORE_TOMBSTONE, prefix, buffer_slice(from));
     if (rc != 0) {
         return rc;
     }
-    while ((rc = store_scan_next(&scan, &key, &record)) == 0) {
+    while (count < max && (rc = store_scan_next(&scan, &key, &record)) == 0) {
         uint64_t deleted;
+
         rc = kv_tombstone_decode(record, &deleted);
         if (rc != 0) {
             break;
         }
         highest = deleted > highest ? deleted : highest;
+        count++;
+    }
+    if (rc == 0) {
+        buffer_clear(from);
+        buffer_append_slice(from, key);
+        buffer_append_char(from, '\0'); /* The next string in byte order. */
     }
     store_scan_end(&scan);
-    if (rc != STORE_ENOTFOUND) {
+    if (from->failed) {
+        return STORE_ENOMEM;
+    }
+    if (rc != 0 && rc != STORE_ENOTFOUND) {
         return rc;
     }
+    *more = rc == 0;
     *index = highest;
     return STORE_OK;
 }
@@ -355,9 +365,10 @@ int kv_lock_clear(struct store_txn *txn, uint64_t index, struct slice key)
 
 /* --- deleting --- */
 
-/* Removes an entry that is there, and remembers that. `key` may not borrow from the store. */
-static int kv_remove(struct store_txn *txn, uint64_t index, struct slice key,
-                     const struct uuid *session)
+/* Removes an entry that is there, and remembers that; kv_removed is next. `key` may not borrow from
+ * the store. */
+static int kv_remove_entry(struct store_txn *txn, uint64_t index, struct slice key,
+                           const struct uuid *session)
 {
     const struct uuid holder = *session;
     struct buffer record = {0};
@@ -374,15 +385,25 @@ static int kv_remove(struct store_txn *txn, uint64_t index, struct slice key,
     }
     buffer_deinit(&record);
     if (rc == 0) {
-        rc = store_index_set(txn, KV_INDEX_NAME, index);
-    }
-    if (rc == 0) {
-        rc = store_index_set(txn, KV_TOMBSTONE_INDEX_NAME, index);
-    }
-    if (rc == 0) {
         store_note(txn, STORE_TOPIC_KV, key);
     }
     return rc;
+}
+
+/* Something was removed at `index`. */
+static int kv_removed(struct store_txn *txn, uint64_t index)
+{
+    const int rc = store_index_set(txn, KV_INDEX_NAME, index);
+
+    return rc != 0 ? rc : store_index_set(txn, KV_TOMBSTONE_INDEX_NAME, index);
+}
+
+static int kv_remove(struct store_txn *txn, uint64_t index, struct slice key,
+                     const struct uuid *session)
+{
+    const int rc = kv_remove_entry(txn, index, key, session);
+
+    return rc != 0 ? rc : kv_removed(txn, index);
 }
 
 int kv_delete(struct store_txn *txn, uint64_t index, struct slice key)
@@ -444,6 +465,7 @@ static int kv_delete_prefix_collect(struct store_txn *txn, struct slice prefix,
 int kv_delete_prefix(struct store_txn *txn, uint64_t index, struct slice prefix)
 {
     struct buffer batch = {0};
+    bool removed = false;
     size_t count;
     int rc;
 
@@ -457,11 +479,12 @@ int kv_delete_prefix(struct store_txn *txn, uint64_t index, struct slice prefix)
 
             assert(!it.failed);
             memcpy(session.bytes, bytes.data, UUID_BYTES);
-            rc = kv_remove(txn, index, key, &session);
+            rc = kv_remove_entry(txn, index, key, &session);
         }
+        removed = removed || count > 0;
     } while (rc == 0 && count == KV_BATCH_COUNT);
     buffer_deinit(&batch);
-    return rc;
+    return rc == 0 && removed ? kv_removed(txn, index) : rc;
 }
 
 static int kv_tombstone_reap(struct store_txn *txn, struct slice key, struct slice record,

@@ -47,10 +47,13 @@ int kv_scan_from(struct kv_scan *scan, struct store_txn *txn, struct slice prefi
                  struct slice from);
 int kv_scan_next(struct kv_scan *scan, struct kv_entry *out);
 void kv_scan_end(struct kv_scan *scan);
-/* Highest deletion below `prefix` that is still remembered; 0 if none. With the highest listed
- * ModifyIndex it makes a listing's X-Consul-Index; with neither, kv_index. The empty prefix is the
- * table as a whole: kv_index. */
-int kv_tombstone_index(struct store_txn *txn, struct slice prefix, uint64_t *index);
+/* What a listing's X-Consul-Index takes from deletions: raises `*index` to the highest one that is
+ * still remembered below `prefix`. With the highest listed ModifyIndex that is the listing's; with
+ * neither, or for the empty prefix, kv_index is. Looks at `max` of them at most, from the key in
+ * `from` on (the prefix, to begin with), and leaves there where to go on; `*more` false: that was
+ * the last. */
+int kv_tombstone_index(struct store_txn *txn, struct slice prefix, struct buffer *from, size_t max,
+                       uint64_t *index, bool *more);
 
 /* Writes. Keys and values are borrowed for the call, and not from this transaction; `index` > 0.
  * `*changed` is false when the same value, flags, session and LockIndex were there already: then

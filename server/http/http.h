@@ -200,7 +200,8 @@ struct http_piece {
     bool begun;         /* something was read, or listed */
     bool done;          /* all of it was */
     bool missing;       /* done: there is nothing, a 404 */
-    bool indexed;       /* the index is complete from the first piece on */
+    bool listed;        /* all was listed; what else the index takes in is still looked through */
+    bool indexed;       /* the index is complete from the first piece on, or is not asked for */
     uint64_t index;     /* of what was read; complete when done */
     void *state;        /* what else it keeps from piece to piece; freed by on_free */
     void (*on_free)(void *state);

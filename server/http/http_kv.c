@@ -138,7 +138,10 @@ static int kv_run_get(struct http_request *request, struct store_txn *txn,
     return 0;
 }
 
-enum { KV_PIECE_COUNT_MAX = 2048 }; /* entries that one piece of a listing looks at */
+enum {
+    KV_PIECE_COUNT_MAX = 2048,      /* entries that one piece of a listing looks at */
+    KV_PIECE_TOMBSTONES_MAX = 8192, /* and deletions */
+};
 
 /* Goes on behind the piece's last key. */
 static int kv_piece_scan(struct http_request *request, struct store_txn *txn,
@@ -166,24 +169,43 @@ static bool kv_piece_full(struct http_piece *piece, size_t count, size_t began_b
     return true;
 }
 
-/* Index of a listing: the highest of what is listed and of what was deleted below the prefix. */
-static int kv_list_index(struct http_request *request, struct store_txn *txn,
-                         struct http_piece *piece)
+/* Index of a listing: the highest of what is listed and of what was deleted below the prefix. Of
+ * many deletions each piece looks at some; the last one is done. */
+static int kv_piece_index(struct http_request *request, struct store_txn *txn,
+                          struct http_piece *piece)
 {
-    uint64_t deleted = 0;
-    const int rc = kv_tombstone_index(txn, request->rest, &deleted);
+    bool more = false;
+    int rc = 0;
 
-    if (rc != 0) {
+    if (piece->indexed) {
+        piece->done = true;
+        return 0;
+    }
+    if (request->rest.size == 0) {
+        piece->index = 0; /* The whole table's. */
+    } else {
+        rc = kv_tombstone_index(txn, request->rest, &piece->last, KV_PIECE_TOMBSTONES_MAX,
+                                &piece->index, &more);
+    }
+    if (rc != 0 || more) {
         return rc;
     }
-    if (deleted > piece->index) {
-        piece->index = deleted;
-    }
+    piece->done = true;
     return piece->index == 0 ? kv_index(txn, &piece->index) : 0;
 }
 
-static int kv_piece_list(struct http_request *request, struct store_txn *txn,
-                         struct http_piece *piece)
+/* From here on `last` is where the deletions go on. */
+static int kv_piece_listed(struct http_request *request, struct http_piece *piece)
+{
+    piece->listed = true;
+    buffer_clear(&piece->last);
+    buffer_append_slice(&piece->last, request->rest);
+    return piece->last.failed ? STORE_ENOMEM : 0;
+}
+
+/* Lists up to a piece's bounds. */
+static int kv_piece_list_entries(struct http_request *request, struct store_txn *txn,
+                                 struct http_piece *piece)
 {
     const size_t began_bytes = piece->out == NULL ? 0 : piece->out->size;
     struct kv_scan scan;
@@ -210,12 +232,22 @@ static int kv_piece_list(struct http_request *request, struct store_txn *txn,
     if (rc != STORE_ENOTFOUND) {
         return rc == 0 && piece->last.failed ? STORE_ENOMEM : rc;
     }
-    piece->done = true;
-    piece->missing = !piece->begun;
-    if (piece->out != NULL && piece->begun) {
+    return kv_piece_listed(request, piece);
+}
+
+static int kv_piece_list(struct http_request *request, struct store_txn *txn,
+                         struct http_piece *piece)
+{
+    int rc = piece->listed ? 0 : kv_piece_list_entries(request, txn, piece);
+
+    if (rc == 0 && piece->listed) {
+        rc = kv_piece_index(request, txn, piece);
+    }
+    piece->missing = piece->done && !piece->begun;
+    if (piece->out != NULL && piece->done && piece->begun) {
         buffer_append_char(piece->out, ']');
     }
-    return kv_list_index(request, txn, piece);
+    return rc;
 }
 
 /* Cuts the name after the first separator beyond the prefix. */
@@ -258,8 +290,8 @@ static void kv_put_name(struct http_piece *piece, struct slice name)
     json_put_string(piece->out, name);
 }
 
-static int kv_piece_keys(struct http_request *request, struct store_txn *txn,
-                         struct http_piece *piece)
+static int kv_piece_list_names(struct http_request *request, struct store_txn *txn,
+                               struct http_piece *piece)
 {
     const struct slice separator = kv_separator(request);
     const size_t began_bytes = piece->out == NULL ? 0 : piece->out->size;
@@ -287,12 +319,22 @@ static int kv_piece_keys(struct http_request *request, struct store_txn *txn,
     if (rc != STORE_ENOTFOUND || piece->name.failed) {
         return piece->last.failed || piece->name.failed ? STORE_ENOMEM : rc;
     }
-    piece->done = true;
-    piece->missing = !piece->begun && request->rest.size > 0;
-    if (piece->out != NULL) {
+    return kv_piece_listed(request, piece);
+}
+
+static int kv_piece_keys(struct http_request *request, struct store_txn *txn,
+                         struct http_piece *piece)
+{
+    int rc = piece->listed ? 0 : kv_piece_list_names(request, txn, piece);
+
+    if (rc == 0 && piece->listed) {
+        rc = kv_piece_index(request, txn, piece);
+    }
+    piece->missing = piece->done && !piece->begun && request->rest.size > 0;
+    if (piece->out != NULL && piece->done) {
         buffer_append_char(piece->out, ']');
     }
-    return kv_list_index(request, txn, piece);
+    return rc;
 }
 
 static void kv_read(struct http_request *request)

@@ -348,6 +348,7 @@ static void stream_open(struct http_stream *stream, uint64_t index)
     const struct http_meta meta = http_read_meta(request, &result, &stream->freshness);
 
     stream->state = HTTP_STREAM_SEND;
+    stream->piece.indexed = true; /* It is in the head. */
     if (request->private->gzip) {
         stream->gzip = http_gzip_new(&stream_server(stream)->gzip);
     }
@@ -373,7 +374,8 @@ static void stream_collect(struct http_stream *stream)
         stream_open(stream, stream->piece.index);
     } else if (stream->body.size > whole_max) {
         stream->state = HTTP_STREAM_INDEX;
-        stream->scout = (struct http_piece){.begun = true, .index = stream->piece.index};
+        stream->scout = (struct http_piece){
+            .begun = true, .listed = stream->piece.listed, .index = stream->piece.index};
         buffer_append_slice(&stream->scout.last, buffer_slice(&stream->piece.last));
     }
 }

@@ -107,6 +107,21 @@ static inline void story_held(struct story *story)
     store_scan_end(&scan);
 }
 
+/* Looked through two at a time, whatever is asked for. */
+static inline uint64_t story_tombstone(struct story *story, struct slice prefix)
+{
+    struct buffer from = {0};
+    uint64_t index = 0;
+    bool more = true;
+
+    buffer_append_slice(&from, prefix);
+    while (more) {
+        check_ok(kv_tombstone_index(&story->txn, prefix, &from, 2, &index, &more));
+    }
+    buffer_deinit(&from);
+    return index;
+}
+
 static inline bool story_run_kv_read(struct story *story)
 {
     const char *verb = story->words[0];
@@ -122,8 +137,7 @@ static inline bool story_run_kv_read(struct story *story)
         check_ok(kv_index(&story->txn, &index));
         buffer_printf(&story->out, "%" PRIu64, index);
     } else if (strcmp(verb, "tombstone") == 0) {
-        check_ok(kv_tombstone_index(&story->txn, story_slice(story, 1), &index));
-        buffer_printf(&story->out, "%" PRIu64, index);
+        buffer_printf(&story->out, "%" PRIu64, story_tombstone(story, story_slice(story, 1)));
     } else {
         return false;
     }

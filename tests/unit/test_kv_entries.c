@@ -222,25 +222,16 @@ static void a_prefix_is_bytes_not_elements(void **state)
 static void deletions_are_remembered_until_reaped(void **state)
 {
     static const struct story_line lines[] = {
-        {"set p/a 1", "yes !p/a"},
-        {"set p/b 2", "yes !p/b"},
-        {"tombstone p/", "0"},
-        {"delete p/b", "yes !p/b"},
-        {"tombstone p/", "3"},
-        {"tombstone p/a", "0"},
-        {"set q 1", "yes !q"},
-        {"tombstone p/", "3"},
-        {"tombstone -", "4"}, /* the table as a whole */
-        {"delete-prefix p", "yes !p/a"},
-        {"tombstone p", "5"},
-        {"set p/b 1", "yes !p/b"},
+        {"set p/a 1", "yes !p/a"}, {"set p/b 2", "yes !p/b"},
+        {"tombstone p/", "0"},     {"delete p/b", "yes !p/b"},
+        {"tombstone p/", "3"},     {"tombstone p/a", "0"},
+        {"set q 1", "yes !q"},     {"tombstone p/", "3"},
+        {"tombstone -", "3"},      {"delete-prefix p", "yes !p/a"},
+        {"tombstone p", "5"},      {"set p/b 1", "yes !p/b"},
         {"tombstone p/b", "3"}, /* though it is there again */
-        {"reap 4", "yes"},
-        {"tombstone p/b", "0"},
-        {"tombstone p", "5"},
-        {"reap 5", "yes"},
-        {"tombstone p", "0"},
-        {"index", "6"},
+        {"reap 4", "yes"},         {"tombstone p/b", "0"},
+        {"tombstone p", "5"},      {"reap 5", "yes"},
+        {"tombstone p", "0"},      {"index", "6"},
     };
 
     (void)state;

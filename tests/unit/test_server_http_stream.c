@@ -13,6 +13,7 @@
 enum {
     LONG_COUNT = 3000, /* entries: more than one piece looks at */
     LONG_VALUE_BYTES = 1024,
+    DELETED_COUNT = 20000, /* deletions: more than one piece looks at */
     HUGE_COUNT = 140, /* encoded they are more than is copied for a client that does not read */
     HUGE_VALUE_BYTES = 512 * 1024,
 };
@@ -318,6 +319,59 @@ static void a_blocking_listing_sleeps_and_sees_what_changes_while_it_is_read(voi
     assert_long_listing(body.data, LONG_COUNT);
     client_close(&client);
     buffer_deinit(&body);
+}
+
+/* Symptom: however many deletions below its prefix were remembered, a listing looked through all of
+ * them in one turn of the loop. */
+static void many_deletions_are_looked_through_in_pieces(void **state)
+{
+    static const struct {
+        const char *target, *start, *end;
+    } cases[] = {
+        {"/v1/kv/long/?recurse", "HTTP/1.1 404 ", "\r\n\r\n"},
+        {"/v1/kv/long/?keys", "HTTP/1.1 404 ", "\r\n\r\n"},
+        {"/v1/kv/lon?keys&separator=/", "HTTP/1.1 200 ", "\r\n\r\n[\"lonely\"]"},
+        {"/v1/kv/lon?recurse", "HTTP/1.1 200 ", "}]"},
+    };
+    struct http_fixture *fixture = *state;
+    struct http_server *http = fixture->server.http;
+    struct buffer command = {0};
+    struct command_result result;
+    struct client client;
+    char request[128];
+
+    put(fixture, "lonely", "1");
+    put_many(fixture, DELETED_COUNT, 1);
+    command_encode_kv(&command, COMMAND_KV_DELETE_PREFIX, SLICE_LITERAL("long/"), SLICE_EMPTY, 0, 0,
+                      NULL);
+    fake_apply(&fixture->replica, &command, &result);
+    buffer_deinit(&command);
+    const uint64_t deleted = fixture->replica.index;
+
+    put(fixture, "elsewhere", "1");
+    client_open(fixture, &client);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        (void)snprintf(request, sizeof(request), "GET %s HTTP/1.1\r\nHost: x\r\n\r\n",
+                       cases[i].target);
+        client_send(fixture, &client, request);
+        turn_until(fixture, !TAILQ_EMPTY(&http->streams_queued));
+        client_expect(fixture, &client, cases[i].start, 1);
+        client_expect(fixture, &client, cases[i].end, 1);
+        assert_int_equal(index_of(&client), deleted);
+        client_forget(&client);
+    }
+
+    /* One that waits has not looked in vain. */
+    (void)snprintf(request, sizeof(request),
+                   "GET /v1/kv/long/?recurse&index=%llu&wait=600s HTTP/1.1\r\nHost: x\r\n\r\n",
+                   (unsigned long long)deleted);
+    client_send(fixture, &client, request);
+    turn_until(fixture, http->conns->private.phase == HTTP_PHASE_PARKED);
+    put(fixture, "long/new", "1");
+    client_expect(fixture, &client, "HTTP/1.1 200 ", 1);
+    client_expect(fixture, &client, "}]", 1);
+    assert_int_equal(index_of(&client), fixture->replica.index);
+    client_close(&client);
 }
 
 /* --- clients that do not read --- */
@@ -767,6 +821,7 @@ int main(void)
         TEST(names_of_a_long_listing_are_whole),
         TEST(keys_longer_than_the_stores_own_survive_the_end_of_a_piece),
         TEST(a_blocking_listing_sleeps_and_sees_what_changes_while_it_is_read),
+        TEST(many_deletions_are_looked_through_in_pieces),
         TEST(a_slow_reader_keeps_no_snapshot_and_gets_all_of_it_in_the_end),
         TEST(a_reader_that_stops_before_too_much_is_closed),
         TEST(a_client_that_goes_amid_a_listing_leaves_nothing),

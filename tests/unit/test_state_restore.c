@@ -133,7 +133,9 @@ static void restored_state_is_the_saved_one_and_indexes_rise(void **state)
     struct session session;
     struct catalog_node node;
     struct coordinate coordinate;
+    struct buffer from = {0};
     uint64_t index, count;
+    bool more;
 
     (void)state;
     fixture_open(&fixture);
@@ -156,8 +158,11 @@ static void restored_state_is_the_saved_one_and_indexes_rise(void **state)
     const struct kv_entry locked = entry(&txn, "lock");
     assert_true(uuid_equal(&locked.session, &session_id));
     assert_int_equal(entry(&txn, "b").modify_index, 0);
-    assert_int_equal(kv_tombstone_index(&txn, text("b"), &index), 0);
+    index = 0;
+    buffer_append_text(&from, "b");
+    assert_int_equal(kv_tombstone_index(&txn, text("b"), &from, SIZE_MAX, &index, &more), 0);
     assert_int_equal(index, 32);
+    buffer_deinit(&from);
     assert_int_equal(session_get(&txn, &session_id, &session), 0);
     assert_int_equal(session.create_index, 3);
     assert_int_equal(catalog_node_get(&txn, text("N2"), &node), STORE_ENOTFOUND);

@@ -240,10 +240,8 @@ static bool form_lock_delay(struct http_request *request, const json_t *root,
             http_reply_error(request, 400, "Request decode failed: %s", err.text);
             return false;
         }
-    } else if (json_is_integer(value)) {
-        ns = (int64_t)json_integer_value(value);
-    } else if (json_is_real(value)) {
-        ns = real_to_ns(json_real_value(value));
+    } else if (json_is_number(value)) {
+        ns = real_to_ns(json_number_value(value)); /* Whole ones, too: as Go reads any number. */
     }
     if (ns < LOCK_DELAY_SECONDS_BELOW) {
         ns = (int64_t)((uint64_t)ns * (uint64_t)NS_PER_S); /* Wraps, as in Consul. */

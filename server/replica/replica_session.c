@@ -223,8 +223,12 @@ void replica_session_reap(struct replica *replica)
 
 /* --- renewals on the leader --- */
 
-/* The state is up to date: does the session live, and then its timer starts again. An error of the
- * store says neither: whoever renews would give up a session that lives. */
+/* Its time was over, and its end is on its way into the log: nobody can tell yet whether it comes
+ * to that. Beside the store's errors. */
+enum { SESSION_EENDING = -301 };
+
+/* The state is up to date: does the session live, and then its timer starts again. An error says
+ * neither: whoever renews would give up a session that lives. */
 static int session_touch(struct replica *replica, const struct uuid *id, bool *found)
 {
     struct session session;
@@ -236,10 +240,13 @@ static int session_touch(struct replica *replica, const struct uuid *id, bool *f
     }
     rc = session_get(&txn, id, &session);
     *found = rc == STORE_OK;
-    if (*found && session.ttl_ms > 0 && replica->timers_term == replica->term &&
-        session_timers_reset(replica->timers, id, session.ttl_ms, replica_now_ms(replica)) !=
-            STORE_OK) {
-        replica_fatal("out of memory");
+    if (*found && session.ttl_ms > 0 && replica->timers_term == replica->term) {
+        if (!session_timers_has(replica->timers, id)) {
+            rc = SESSION_EENDING;
+        } else if (session_timers_reset(replica->timers, id, session.ttl_ms,
+                                        replica_now_ms(replica)) != STORE_OK) {
+            replica_fatal("out of memory");
+        }
     }
     store_read_end(&txn);
     return rc == STORE_ENOTFOUND ? STORE_OK : rc;

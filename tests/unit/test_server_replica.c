@@ -284,6 +284,30 @@ static void a_full_store_ends_no_session(void **state)
     cluster_free(cluster);
 }
 
+/* Symptom: a session whose end was under way, because its time was over, was renewed: its holder
+ * was told that it lived, and a moment later it did not. */
+static void a_session_that_is_about_to_end_is_not_renewed(void **state)
+{
+    struct cluster *cluster = cluster_new(1);
+    struct replica *replica = cluster->servers[0].replica;
+    struct renewal renewal = {.cluster = cluster};
+    struct uuid id;
+
+    (void)state;
+    id = create_session(cluster);
+    session_timers_remove(replica->timers, &id); /* As it is taken out when it is due. */
+    cluster->open++;
+    replica_session_renew(replica, &id, on_renewed, &renewal);
+    cluster_run(cluster, 500);
+    assert_int_equal(cluster->open, 1);
+
+    /* It did not come to that. */
+    assert_int_equal(session_timers_retry(replica->timers, &id, UINT64_MAX), 0);
+    cluster_wait(cluster, all_is_answered);
+    assert_true(renewal.found);
+    cluster_free(cluster);
+}
+
 /* --- bounds of a turn --- */
 
 static bool server_0_has_applied_all(struct cluster *cluster)
@@ -347,6 +371,7 @@ int main(void)
         cmocka_unit_test(a_stopped_leader_does_not_answer_by_the_lease_of_before),
         cmocka_unit_test(a_pause_of_the_server_ends_no_session),
         cmocka_unit_test(a_full_store_ends_no_session),
+        cmocka_unit_test(a_session_that_is_about_to_end_is_not_renewed),
         cmocka_unit_test(a_forwarded_batch_goes_into_the_log_as_a_whole),
     };
 

@@ -331,6 +331,8 @@ bool sim_state_session(struct sim *sim, size_t node, size_t session);
 void sim_session_turn(struct sim *sim, size_t node);
 void sim_session_created(struct sim *sim, size_t node, const struct session *session);
 void sim_session_ended(struct sim *sim, size_t node, const struct uuid *id);
+/* Its time was over, and its end is on its way into the log. */
+bool sim_session_is_ending(struct sim *sim, size_t node, uint64_t op_number);
 /* On the leader, when a read would be answered. False: there is none. */
 bool sim_session_touch(struct sim *sim, size_t node, uint64_t op);
 /* By the server's clock: when a timer is due. */

@@ -114,7 +114,7 @@ static void server_touch(struct sim *sim, size_t node, uint64_t op_number)
         .type = SIM_REMOTE_ANSWER, .op = op_number, .index = sim->full->servers[node].applied};
 
     op->touch_node = 0;
-    if (sim->nodes[node].role != RAFT_LEADER) {
+    if (sim->nodes[node].role != RAFT_LEADER || sim_session_is_ending(sim, node, op_number)) {
         event.index = 0;
     } else {
         event.found = sim_session_touch(sim, node, op_number);

@@ -157,6 +157,15 @@ void sim_session_turn(struct sim *sim, size_t node)
         sim_clock_moment(&host->clock, host->deadline_ms < due_ms ? host->deadline_ms : due_ms);
 }
 
+bool sim_session_is_ending(struct sim *sim, size_t node, uint64_t op_number)
+{
+    const struct sim_session *session = &sim->full->sessions[sim->full->ops[op_number].session];
+
+    return session_timers_run(sim, node) &&
+           sim_state_session(sim, node, sim->full->ops[op_number].session) && session->ttl_ms > 0 &&
+           !session_timers_has(sim->full->servers[node].timers, &session->id);
+}
+
 bool sim_session_touch(struct sim *sim, size_t node, uint64_t op_number)
 {
     struct sim_op *op = &sim->full->ops[op_number];

@@ -144,8 +144,8 @@ static int wal_scan_read(struct wal_scan *scan)
     return WAL_OK;
 }
 
-/* Opens the segment and reads all of it. */
-static int wal_scan_load(struct wal_scan *scan, uint64_t id, bool last)
+/* Opens the segment and reads all of it. `sync`: what is in it may not be on disk. */
+static int wal_scan_load(struct wal_scan *scan, uint64_t id, bool sync)
 {
     const struct wal_files *files = scan->wal->files;
 
@@ -162,7 +162,7 @@ static int wal_scan_load(struct wal_scan *scan, uint64_t id, bool last)
     if (scan->size > (uint64_t)WAL_SEGMENT_BYTES_MAX + WAL_WRITE_BYTES_MAX) {
         return wal_scan_corrupt(scan, 0, "larger than any segment");
     }
-    if (last && !scan->wal->read_only) {
+    if (sync && !scan->wal->read_only) {
         /* What a process that was killed had written but not synced must be on disk before anyone
          * acts on it; and what the page cache holds in spite of a sync that failed must not be
          * taken for what is on disk, so read that. */
@@ -549,7 +549,8 @@ static int wal_scan_segment(struct wal_scan *scan, struct wal_scan *before, uint
                             size_t position, size_t count)
 {
     bool last = position + 1 == count;
-    int rc = wal_scan_load(scan, id, last);
+    /* The one before the last, too, for its seal: it is written when the last has its name. */
+    int rc = wal_scan_load(scan, id, position + 2 >= count);
 
     if (rc == WAL_OK) {
         rc = wal_scan_header(scan, id);

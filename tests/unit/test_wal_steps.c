@@ -216,6 +216,26 @@ static void test_names_are_synced_before_a_log_goes_on(void **state)
     test_log_close(&log);
 }
 
+/* Symptom: a log that does not open, with nothing damaged. A process was killed between a seal and
+ * its sync; the next one went on behind it, and then a power cut took the seal. */
+static void test_a_seal_is_synced_before_a_log_goes_on(void **state)
+{
+    (void)state;
+    struct test_log log;
+    init(&log);
+    test_log_open_ok(&log);
+    for (unsigned i = 0; i < 3; i++) {
+        assert_int_equal(test_log_write(&log, 0, 1 + 100 * i, 100, 1), WAL_OK);
+        (void)run(&log); /* Each in a segment of its own. */
+    }
+    wal_abandon(log.wal);
+    log.wal = NULL;
+    world.syncs = 0;
+    test_log_open_ok(&log);
+    assert_int_equal(world.syncs, 2); /* The last segment, and the one with the last seal. */
+    test_log_close(&log);
+}
+
 static void test_a_full_disk_is_tried_again_when_due(void **state)
 {
     (void)state;
@@ -411,6 +431,7 @@ int main(void)
         TEST(test_the_mark_is_due_after_the_silence),
         TEST(test_the_mark_is_synced_before_a_segment_follows_it),
         TEST(test_names_are_synced_before_a_log_goes_on),
+        TEST(test_a_seal_is_synced_before_a_log_goes_on),
         TEST(test_a_full_disk_is_tried_again_when_due),
         TEST(test_a_failed_sync_ends_the_steps),
         TEST(test_an_abandoned_log_keeps_what_was_durable),

@@ -187,8 +187,8 @@ class Group:
 
     def start_dnsmasq(self):
         arguments = ["/usr/sbin/dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv",
-                     "--no-hosts", "--all-servers", "--port=53", "--listen-address=" + self.dns_address, "--bind-interfaces",
-                     "--user=root", "--pid-file=", "--log-facility=" + os.path.join(self.dir, "dnsmasq.log")]
+                     "--no-hosts", "--all-servers", "--port=53", "--listen-address=" + self.dns_address,
+                     "--bind-interfaces", "--user=root", "--pid-file=", "--log-facility=" + os.path.join(self.dir, "dnsmasq.log")]
         for server in self.cluster.servers:
             arguments.append("--server=/consul/%s#%d" % (server.address, DNS_PORT))
         self.helpers.append(subprocess.Popen(arguments))
@@ -253,8 +253,8 @@ logfile = %s/pgbouncer.log
         return wait_for("%d replicas" % count, streaming_or_false(streaming), seconds)
 
     def resolve(self, name="master.patroni.service.consul", server=None):
-        """Addresses that dnsmasq gives, or a server. The former asks all servers at once: else it is slow to turn from
-        those that are dead."""
+        """Addresses that dnsmasq gives, or a server. The former asks all servers at once: else it stays with one that
+        has died while dig asks again, each time from another port."""
         at = ["@" + self.dns_address] if server is None else ["@" + server.address, "-p", str(DNS_PORT)]
         answer = subprocess.run(["dig", "+short", "+time=1", "+tries=3", *at, name],
                                 capture_output=True, text=True, check=False).stdout

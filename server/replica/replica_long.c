@@ -161,12 +161,13 @@ void replica_long_start(struct replica *replica)
     struct raft_entry entry;
 
     assert(!replica->apply_held);
-    if (!replica_log_entry(replica, replica->applied_index + 1, &entry)) {
+    /* One that is no command was unreadable for the loop, and is read now: the loop's again. */
+    if (!replica_log_entry(replica, replica->applied_index + 1, &entry) ||
+        entry.type != RAFT_ENTRY_COMMAND) {
         replica->apply_stalled = true;
         replica->apply_retry_ms = replica_now_ms(replica) + REPLICA_STALL_RETRY_MS;
         return;
     }
-    assert(entry.type == RAFT_ENTRY_COMMAND);
     work = calloc(1, sizeof(*work));
     if (work == NULL) {
         replica_fatal("out of memory");

@@ -307,6 +307,10 @@ static bool txn_read_all(struct http_request *request, const json_t *list, struc
     }
     json_array_foreach(list, i, item)
     {
+        if (json_is_null(item)) { /* Consul panics. */
+            http_reply_error(request, 400, "Failed to parse body: operation %zu is null", i);
+            return false;
+        }
         if (!txn_read_op(read, item)) {
             http_reply_error(request, 400, "Failed to parse body: %s", read->err.text);
             return false;

@@ -23,6 +23,8 @@ static const struct body_case cases[] = {
     {"empty", "", 0, 200, 400},
     {"null is nothing", "null", 0, 200, 200},
     {"an empty list", "[]", 0, 400, 200},
+    {"a list of null", "[null]", 0, 400, 400},
+    {"a list of an empty object", "[{}]", 0, 400, 200},
     {"an empty object", "{}", 0, 200, 400},
     {"a string", "\"x\"", 0, 400, 400},
     {"a number", "5", 0, 400, 400},
